@@ -1,0 +1,26 @@
+"""The errors a user can meet, one class a room; each message states what was given, what was needed, and the fix.
+
+Owns the exception types only. Never formats, logs or recovers.
+"""
+
+from __future__ import annotations
+
+
+class XPromptError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(XPromptError, ValueError):
+    """Settings that cannot mean anything: an unknown name, a ratio outside its range, options that contradict."""
+
+
+class DataError(XPromptError, ValueError):
+    """A source that cannot be read as the task says it should: names the file, the line and the field."""
+
+
+class BackboneError(XPromptError, RuntimeError):
+    """A language model that cannot be found, loaded or used as asked."""
+
+
+class StoreError(XPromptError, RuntimeError):
+    """A run record or artefact that is damaged, foreign or in use."""
