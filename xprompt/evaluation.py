@@ -1,0 +1,109 @@
+"""Predictions and metrics of one prompt, or of C prompts side by side.
+
+Owns the one way a prompt is evaluated, while tuning and after. Never trains, never chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from xprompt import metrics
+from xprompt.backbone import Backbone, exact_labels
+from xprompt.data import TaskData
+from xprompt.encoding import Batch, Encoded, batches
+from xprompt.prompts import SoftPrompt, stack
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of one prompt on one split: metrics in [0, 1], their mean, the mean loss, and the predictions in data order."""
+
+    metrics: dict[str, float]
+    score: float
+    loss: float
+    predictions: tuple[int, ...]
+
+
+def evaluate(
+    backbone: Backbone,
+    prompt: SoftPrompt | None,
+    data: TaskData,
+    *,
+    batch_size: int = 64,
+    objective: str = "label_scores",
+) -> dict[str, float]:
+    """The task's metrics, each in [0, 1], of this prompt (None: no prompt) on this split."""
+    return evaluate_many(backbone, [prompt], data, batch_size=batch_size, objective=objective)[0].metrics
+
+
+def predict(
+    backbone: Backbone, prompt: SoftPrompt | None, data: TaskData, *, batch_size: int = 64
+) -> list[int]:
+    """Predicted label of each example, in the data's order."""
+    return list(evaluate_many(backbone, [prompt], data, batch_size=batch_size)[0].predictions)
+
+
+@torch.no_grad()
+def evaluate_many(
+    backbone: Backbone,
+    prompts: Sequence[SoftPrompt | None],
+    data: TaskData,
+    *,
+    encoded: Encoded | None = None,
+    batch_size: int = 64,
+    objective: str = "label_scores",
+) -> list[Evaluation]:
+    """Evaluate C prompts (or, alone, None) in one pass over the split.
+
+    Args:
+        encoded: `backbone.encode(data)`, where it is at hand already.
+        batch_size: examples a batch, each with every prompt: C · batch_size rows.
+        objective: "label_scores" compares the label words; "generation" generates and matches their text.
+    """
+    encoded = backbone.encode(data) if encoded is None else encoded
+    verbalizer = backbone.verbalizer(data.task)
+    count = len(prompts)
+    predicted = torch.zeros(count, len(data), dtype=torch.long)
+    losses = torch.zeros(count, dtype=torch.float64, device=backbone.device)
+    outcomes: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for batch in batches(encoded, batch_size, seed=None):
+        rows, mask = prompt_rows(prompts, [len(batch.labels)] * count, backbone.device)
+        shared = repeat(batch, count)
+        if objective == "generation":
+            texts = backbone.generate(rows, shared, mask)
+            labels = torch.tensor(exact_labels(texts, data.task))
+            loss = backbone.loss(rows, shared, verbalizer, mask, objective)
+        else:
+            scores = backbone.label_scores(rows, shared, verbalizer, mask)
+            labels = scores.argmax(dim=1)
+            loss = F.cross_entropy(scores, shared.labels.to(scores.device), reduction="none")
+        losses += loss.double().view(count, -1).sum(dim=1)
+        outcomes.append((batch.index, labels.view(count, -1)))
+    for index, labels in outcomes:  # only here is the device waited for
+        predicted[:, index] = labels.cpu()
+    results = []
+    for row, loss in zip(predicted.tolist(), (losses / len(data)).tolist(), strict=True):
+        found = metrics.compute(data.task, row, data.labels, data.groups)
+        results.append(Evaluation(found, metrics.score(found), loss, tuple(row)))
+    return results
+
+
+def prompt_rows(
+    prompts: Sequence[SoftPrompt | None], sizes: Sequence[int], device: torch.device
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Each prompt once for each of its rows: (ΣB, Q, H) and where a vector is there; None, None without prompts."""
+    if prompts[0] is None:
+        return None, None
+    vectors, there = stack([p for p in prompts if p is not None])
+    owner = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(list(sizes))).to(device)
+    return vectors.to(device)[owner], there.to(device)[owner]
+
+
+def repeat(batch: Batch, times: int) -> Batch:
+    """The batch, `times` over."""
+    return batch if times == 1 else Batch(*(t.repeat(times, *[1] * (t.dim() - 1)) for t in (
+        batch.input_ids, batch.attention_mask, batch.labels, batch.index)))  # fmt: skip

@@ -1,0 +1,315 @@
+"""One loop that trains a prompt, C prompts side by side, or (the baseline) the whole backbone.
+
+Owns optimisers, schedules, early stopping, checkpoints and the history. Never prunes, never picks between methods.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm.auto import tqdm
+from transformers.optimization import Adafactor
+
+from xprompt.backbone import Backbone, wrap
+from xprompt.data import Splits, TaskData
+from xprompt.encoding import Batch, Encoded, batches
+from xprompt.errors import ConfigError, DataError
+from xprompt.evaluation import Evaluation, evaluate_many, prompt_rows, repeat
+from xprompt.prompts import SoftPrompt
+from xprompt.settings import TuneSettings
+
+
+@dataclass
+class History:
+    """What happened while one prompt was trained.
+
+    Attributes:
+        entries: one an evaluation: step, train_loss (mean since the last; None at step 0), selection_loss,
+            selection_score and metrics (in [0, 1]), seconds since the start.
+        selection_split: the split checkpoints were chosen on.
+        best_step: of the checkpoint that was kept; the earliest where several are equal.
+        num_cut: training sources that were longer than the limit.
+    """
+
+    selection_split: str
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int = 0
+    best_score: float = float("-inf")
+    stopped_early: bool = False
+    num_cut: int = 0
+
+
+class TuneResult(NamedTuple):
+    """The best checkpoint on the selection split, and how it came about."""
+
+    prompt: SoftPrompt
+    history: History
+
+
+class FineTuneResult(NamedTuple):
+    """A fine-tuned copy of the backbone at its best checkpoint, and how it came about."""
+
+    backbone: Backbone
+    history: History
+
+
+def tune(
+    backbone: Backbone,
+    prompt: SoftPrompt,
+    splits: Splits,
+    settings: TuneSettings,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> TuneResult:
+    """Tune a copy of the prompt in front of the frozen backbone.
+
+    Args:
+        splits: trained on `train`; checkpoints are chosen on `selection`, or on `validation` where nothing was held
+            out (the paper's protocol).
+        seed: of the data order.
+
+    Returns:
+        (prompt, history): the best checkpoint, step 0 and the last step among them. The prompt given is unchanged.
+
+    Source: paper §3.1, §4.1.
+    """
+    return tune_many(backbone, [prompt], splits, [settings], seeds=[seed], progress=progress)[0]
+
+
+def tune_many(
+    backbone: Backbone,
+    prompts: Sequence[SoftPrompt],
+    splits: Splits,
+    settings: Sequence[TuneSettings],
+    *,
+    seeds: Sequence[int] | None = None,
+    progress: bool = False,
+    describe: str = "tuning",
+) -> list[TuneResult]:
+    """Tune copies of C prompts in one pass over the frozen backbone.
+
+    Each has its own optimiser, schedule, masks, data order, early stopping and best checkpoint, and gets the same
+    numbers as if it were tuned alone: rows of a batch do not see one another, and the sum of C losses has each
+    prompt's own gradient.
+
+    Args:
+        settings: one for each prompt; objective, batch sizes, accumulation and dropout must agree.
+        seeds: of the data orders; candidates with the same seed share their batches. Default: all 0.
+    """
+    candidates = []
+    for prompt, one in zip(prompts, settings, strict=True):
+        own = prompt.clone().to(backbone.device)
+        candidates.append(_Candidate(own, list(own.parameters()), one, own.clone))
+    loop = _Loop(backbone, candidates, splits, list(seeds or [0] * len(candidates)), progress, describe)
+    loop.run()
+    return [TuneResult(c.best, c.history) for c in candidates]
+
+
+def fine_tune(
+    backbone: Backbone, splits: Splits, settings: TuneSettings, *, seed: int = 0, progress: bool = False
+) -> FineTuneResult:
+    """Train every weight of a copy of the backbone, without a prompt: the paper's upper baseline.
+
+    The backbone given is unchanged. Source: paper §4.1 (fine-tuning).
+    """
+    model = copy.deepcopy(backbone.model)
+    own = wrap(model, backbone.tokenizer, name=backbone.name, max_source=backbone.max_source)
+    model.requires_grad_(True)
+    snapshot = lambda: {k: v.detach().clone() for k, v in model.state_dict().items()}  # noqa: E731
+    candidate = _Candidate(None, list(model.parameters()), settings, snapshot)
+    _Loop(own, [candidate], splits, [seed], progress, "fine-tuning").run()
+    model.load_state_dict(candidate.best)
+    model.requires_grad_(False)
+    return FineTuneResult(own, candidate.history)
+
+
+class _Candidate:
+    """One set of trained values with an optimiser of its own."""
+
+    def __init__(
+        self, prompt: SoftPrompt | None, parameters: list[nn.Parameter], settings: TuneSettings, snapshot: Callable[[], Any]
+    ) -> None:
+        self.prompt, self.parameters, self.settings, self.snapshot = prompt, parameters, settings, snapshot
+        self.optimizer = make_optimizer(parameters, settings)
+        self.history = History("")
+        self.best: Any = None
+        self.total = 0
+        self.done = False
+        self.running: Tensor | None = None  # summed loss since the last evaluation, left on the device
+        self.running_steps = 0
+        self.waited = 0
+
+    def start(self, num_examples: int, split: str, num_cut: int) -> None:
+        self.total = self.settings.num_steps(num_examples)
+        self.every = self.settings.eval_every or -(-num_examples // self.settings.batch_size)
+        self.history = History(split, num_cut=num_cut)
+        total = max(1, self.total)
+        falling = self.settings.schedule == "linear"
+        self.schedule = LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total) if falling else 1.0)
+
+    def step(self, loss: Tensor) -> None:
+        if self.settings.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.running = loss if self.running is None else self.running + loss
+        self.running_steps += 1
+
+    def due(self, step: int) -> bool:
+        return not self.done and (step == 0 or step % self.every == 0 or step >= self.total)
+
+    def record(self, step: int, found: Evaluation, seconds: float) -> None:
+        train_loss = None if self.running is None else float(self.running) / self.running_steps
+        self.running, self.running_steps = None, 0
+        self.history.entries.append(
+            {
+                "step": step,
+                "train_loss": train_loss,
+                "selection_loss": found.loss,
+                "selection_score": found.score,
+                "metrics": found.metrics,
+                "seconds": round(seconds, 3),
+            }
+        )
+        if found.score > self.history.best_score:
+            self.history.best_score, self.history.best_step = found.score, step
+            self.best, self.waited = self.snapshot(), 0
+        else:
+            self.waited += 1
+        if self.settings.patience is not None and self.waited >= self.settings.patience:
+            self.history.stopped_early = step < self.total
+            self.done = True
+        self.done = self.done or step >= self.total
+
+
+class _Loop:
+    """The steps and evaluations of C candidates, all on the same frozen backbone and the same splits."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        candidates: list[_Candidate],
+        splits: Splits,
+        seeds: list[int],
+        progress: bool,
+        describe: str,
+    ) -> None:
+        if len({(s.objective, s.batch_size, s.accumulation, s.eval_batch_size, s.dropout)
+                for s in (c.settings for c in candidates)}) > 1:  # fmt: skip
+            raise ConfigError(
+                "prompts tuned side by side must agree in objective, batch_size, accumulation, eval_batch_size and "
+                "dropout: tune those that differ apart."
+            )
+        if not len(splits.train):
+            raise DataError(f"{splits.task.name} has no training examples in {splits.source}: nothing to tune on.")
+        self.backbone, self.candidates, self.seeds = backbone, candidates, seeds
+        self.settings = candidates[0].settings
+        self.selection: TaskData = splits.selection if splits.selection is not None else splits.validation
+        self.train, self.held = backbone.encode(splits.train), backbone.encode(self.selection)
+        self.verbalizer = backbone.verbalizer(splits.task)
+        self.progress, self.describe = progress, describe
+        for candidate in candidates:
+            candidate.start(len(self.train), self.selection.split, self.train.num_cut)
+
+    def run(self) -> None:
+        streams = {seed: _stream(self.train, self.settings.batch_size, seed) for seed in set(self.seeds)}
+        steps = max(c.total for c in self.candidates)
+        bar = tqdm(total=steps, desc=self.describe, unit="step", disable=not self.progress, leave=False)
+        started = time.perf_counter()
+        self._evaluate(0, started, bar)
+        for step in range(1, steps + 1):
+            active = [(c, s) for c, s in zip(self.candidates, self.seeds, strict=True) if not c.done]
+            if not active:
+                break
+            drawn = {seed: next(streams[seed]) for seed in {s for _, s in active}}
+            self._step([c for c, _ in active], [drawn[s] for _, s in active])
+            bar.update()
+            self._evaluate(step, started, bar)
+        bar.close()
+
+    def _step(self, active: list[_Candidate], drawn: list[Batch]) -> None:
+        """One optimiser step of every active candidate, over `accumulation` micro-batches."""
+        losses = [torch.zeros((), device=self.backbone.device)] * len(active)
+        with self.backbone.dropout(self.settings.dropout):
+            for part in range(self.settings.accumulation):
+                pieces = [_micro(batch, part, self.settings.accumulation) for batch in drawn]
+                sizes = [len(piece) for piece in pieces]
+                if not sum(sizes):
+                    continue
+                rows, mask = prompt_rows([c.prompt for c in active], sizes, self.backbone.device)
+                merged = _merge(pieces, self.train.pad_id)
+                each = self.backbone.loss(rows, merged, self.verbalizer, mask, self.settings.objective)
+                # Every candidate's own mean over its whole batch: micro-batches add up to exactly one step.
+                means = [
+                    part_loss.sum() / len(batch)
+                    for part_loss, batch in zip(each.split(sizes), drawn, strict=True)
+                ]
+                torch.stack(means).sum().backward()
+                losses = [total + mean.detach() for total, mean in zip(losses, means, strict=True)]
+        for candidate, loss in zip(active, losses, strict=True):
+            candidate.step(loss)
+
+    def _evaluate(self, step: int, started: float, bar: Any) -> None:
+        due = [c for c in self.candidates if c.due(step)]
+        if not due:
+            return
+        found = evaluate_many(
+            self.backbone, [c.prompt for c in due], self.selection, encoded=self.held,
+            batch_size=max(1, self.settings.eval_batch_size // len(due)), objective=self.settings.objective,
+        )  # fmt: skip
+        for candidate, one in zip(due, found, strict=True):
+            candidate.record(step, one, time.perf_counter() - started)
+        bar.set_postfix({self.selection.split: f"{100 * max(c.history.best_score for c in self.candidates):.1f}"})
+
+
+def make_optimizer(parameters: list[nn.Parameter], settings: TuneSettings) -> torch.optim.Optimizer:
+    """Adafactor with scaling, relative step and warm-up off (Lester et al., 2021), or AdamW."""
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return Adafactor(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay,
+        scale_parameter=False, relative_step=False, warmup_init=False,
+    )  # fmt: skip
+
+
+def _stream(encoded: Encoded, batch_size: int, seed: int) -> Iterator[Batch]:
+    """Batches for ever, every epoch in an order of its own."""
+    epoch = 0
+    while True:
+        yield from batches(encoded, batch_size, seed=seed, epoch=epoch)
+        epoch += 1
+
+
+def _micro(batch: Batch, part: int, parts: int) -> Batch:
+    """The part-th of `parts` micro-batches; a short batch's last ones may be empty."""
+    if parts == 1:
+        return batch
+    size = -(-len(batch) // parts)
+    cut = slice(part * size, (part + 1) * size)
+    return Batch(batch.input_ids[cut], batch.attention_mask[cut], batch.labels[cut], batch.index[cut])
+
+
+def _merge(parts: list[Batch], pad_id: int) -> Batch:
+    """The candidates' batches as one, padded to the longest."""
+    if all(part is parts[0] for part in parts):
+        return repeat(parts[0], len(parts))
+    longest = max(part.input_ids.shape[1] for part in parts)
+
+    def widened(tensor: Tensor, value: int) -> Tensor:
+        return nn.functional.pad(tensor, (0, longest - tensor.shape[1]), value=value)
+
+    return Batch(
+        torch.cat([widened(p.input_ids, pad_id) for p in parts]),
+        torch.cat([widened(p.attention_mask, 0) for p in parts]),
+        torch.cat([p.labels for p in parts]),
+        torch.cat([p.index for p in parts]),
+    )
