@@ -1,0 +1,57 @@
+"""What produced a result: versions, hardware, source revision, time.
+
+Owns the facts a record carries about where it was made. Never influences a result.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import xprompt
+
+_PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "scikit-learn")
+
+
+def provenance(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """JSON values: package versions, hardware, threads, device, dtype, git revision and whether it was dirty."""
+    return {
+        "xprompt": xprompt.__version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _PACKAGES},
+        **_machine(device.type),
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        **_revision(),
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+@functools.cache
+def _machine(device: str) -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        names = [line.split(":", 1)[1].strip() for line in facts.read_text().splitlines() if "model name" in line]
+        cpu = f"{names[0]}, {len(names)} cores" if names else cpu
+    return {"hardware": torch.cuda.get_device_name() if device == "cuda" else cpu, "system": platform.system()}
+
+
+@functools.cache
+def _revision() -> dict[str, Any]:
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"git_revision": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"git_revision": None, "git_dirty": None}
