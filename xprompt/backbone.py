@@ -220,7 +220,7 @@ class Backbone(ABC):
         truth = self._reference_logits(one)
         for scale in (1.0, self.hidden_size**-0.5):
             self._head_scale: float | None = scale
-            if torch.allclose(self._head(hidden, None), truth.float().to(self.device), rtol=2e-2, atol=1e-3):
+            if torch.allclose(self._head(hidden, None).float(), truth.float().to(self.device), rtol=2e-2, atol=1e-3):
                 return scale
         return None
 
