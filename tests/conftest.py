@@ -9,25 +9,26 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from xprompt.backbone import Backbone, wrap
+from xprompt.architectures import wrap
+from xprompt.backbone import Backbone
 from xprompt.data import Splits, TaskData
 from xprompt.tasks import Record, get_task
 
-WORDS = "the cat dog sat ran on under mat hill and then it was red blue small big".split()
+WORDS = ("the", "cat", "dog", "sat", "ran", "on", "under", "mat", "hill", "and", "then", "it", "was", "red", "blue")
 
 
 def tiny_tokenizer(closes: bool) -> PreTrainedTokenizerFast:
     """A BPE tokenizer whose label words are single pieces; T5's kind closes every input with </s>."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    text = ["hypothesis: premise: entailment not_entailment contradiction neutral True False Answer: " + " ".join(WORDS)]
+    text = [
+        "hypothesis: premise: entailment not_entailment contradiction neutral True False Answer: " + " ".join(WORDS)
+    ]
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False)
     tokenizer.train_from_iterator(text * 3, trainer)
     if closes:
         tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 def tiny_model(kind: str, dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> Backbone:

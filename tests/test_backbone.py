@@ -8,7 +8,8 @@ from transformers import AutoModelForSeq2SeqLM
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model, tiny_tokenizer
-from xprompt.backbone import exact_labels, wrap
+from xprompt.architectures import wrap
+from xprompt.backbone import exact_labels
 from xprompt.encoding import Batch, batches
 from xprompt.tasks import get_task
 
@@ -100,7 +101,8 @@ def test_labels_that_share_a_first_piece_are_scored_as_strings(backbone64):
             for step, token in enumerate(target):
                 if backbone64.kind == "seq2seq":
                     logits = backbone64.model(
-                        inputs_embeds=embeddings[row][there][None], decoder_input_ids=torch.tensor([[0, *target[:step]]])
+                        inputs_embeds=embeddings[row][there][None],
+                        decoder_input_ids=torch.tensor([[0, *target[:step]]]),
                     ).logits
                 else:
                     said = backbone64.model.get_input_embeddings()(torch.tensor(target[:step], dtype=torch.long))

@@ -16,9 +16,7 @@ def a_prompt(mode: str = "zero") -> xp.SoftPrompt:
 
 
 def test_zero_keeps_the_position_and_zeroes_exactly_the_pruned_entries():
-    expected = torch.tensor(
-        [[1.0, 2, 3, 4, 5, 6, 7, 8], [0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 19, 20, 21, 22, 23, 24]]
-    )
+    expected = torch.tensor([[1.0, 2, 3, 4, 5, 6, 7, 8], [0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 19, 20, 21, 22, 23, 24]])
     assert torch.equal(a_prompt()(), expected)
 
 

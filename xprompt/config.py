@@ -51,10 +51,11 @@ class RunConfig(Settings):
     max_source: int = 0
     length: int = 0
     pieces: int = 0
-    init: Initialiser | None = None
-    tune: TuneSettings | None = None
-    fine_tune: TuneSettings | None = None
-    prune: PruneSettings | None = None
+    # These defaults are never used: the chosen profile's stand in before validation.
+    init: Initialiser = Field(default_factory=lambda: PROFILES["nano"].init)
+    tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].tune)
+    fine_tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].fine_tune)
+    prune: PruneSettings = Field(default_factory=lambda: PROFILES["nano"].prune)
     few_shot: int | Literal["official"] | None = None
     limit_train: int | None = None
     limit_validation: int | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from xprompt.records import Line, Record, fault
-from xprompt.sources import read, read_few_shot
+from xprompt.sources import Split, read, read_few_shot
 from xprompt.splits import Splits, TaskData, limit, sample
 from xprompt.tasks import Task, get_task
 
@@ -59,7 +59,7 @@ def load_task(
     return Splits(task, train, validation, f"hub@{revision}" if source == "hub" and revision else str(source))
 
 
-def _split(task: Task, source: str | Path, split: str, revision: str | None, required: bool) -> TaskData:
+def _split(task: Task, source: str | Path, split: Split, revision: str | None, required: bool) -> TaskData:
     lines = read(task, source, split, revision)
     if lines is None and required:
         file, way = {

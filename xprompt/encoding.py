@@ -92,12 +92,11 @@ def encode(data: TaskData, tokenizer: Any, max_source: int, suffix: str = "") ->
     return Encoded(data.task, ids, data.labels, data.groups, len(too_long), pad_id)
 
 
-def _cut(
-    ids: list[int], offsets: Sequence[tuple[int, int]], task: Task, record: Record, max_source: int
-) -> list[int]:
+def _cut(ids: list[int], offsets: Sequence[tuple[int, int]], task: Task, record: Record, max_source: int) -> list[int]:
     """Return the ids less as many of the cut field's tokens as are too many, from the side the task says."""
     start, end = task.cut_span(record)
-    inside = [t for t, (first, last) in enumerate(offsets) if start <= first < last <= end]
+    space = task.render(record)[:start].endswith(" ")  # some tokenizers count it to the word that follows
+    inside = [t for t, (first, last) in enumerate(offsets) if start - space <= first and start < last <= end]
     excess = len(ids) - max_source
     if excess > len(inside):
         raise fault(
@@ -142,7 +141,7 @@ def _order(lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int) -
     rng = np.random.default_rng([seed, epoch])
     order, whole, pool = rng.permutation(total), total - total % batch_size, POOL * batch_size
     bucketed = [by_length(order[i : min(i + pool, whole)]) for i in range(0, whole, pool)]
-    full = np.concatenate(bucketed).reshape(-1, batch_size) if bucketed else []
+    full: Sequence[np.ndarray] = list(np.concatenate(bucketed).reshape(-1, batch_size)) if bucketed else []
     yield from (full[i] for i in rng.permutation(len(full)))
     if whole < total:
         yield by_length(order[whole:])

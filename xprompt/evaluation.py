@@ -40,9 +40,7 @@ def evaluate(
     return evaluate_many(backbone, [prompt], data, batch_size=batch_size, objective=objective)[0].metrics
 
 
-def predict(
-    backbone: Backbone, prompt: SoftPrompt | None, data: TaskData, *, batch_size: int = 64
-) -> list[int]:
+def predict(backbone: Backbone, prompt: SoftPrompt | None, data: TaskData, *, batch_size: int = 64) -> list[int]:
     """Predicted label of each example, in the data's order."""
     return list(evaluate_many(backbone, [prompt], data, batch_size=batch_size)[0].predictions)
 

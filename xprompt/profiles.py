@@ -69,7 +69,10 @@ PROFILES: dict[str, Profile] = {
         tune=_NANO_TUNE.but(steps=6, eval_every=3),
         fine_tune=_NANO_FINE_TUNE.but(steps=6, eval_every=3),
         prune=_NANO.prune.but(
-            token_ratios=(0.3,), piece_ratios=(0.2,), importance_limit=64, retune=_NANO_RETUNE.but(steps=4, eval_every=2)
+            token_ratios=(0.3,),
+            piece_ratios=(0.2,),
+            importance_limit=64,
+            retune=_NANO_RETUNE.but(steps=4, eval_every=2),
         ),
         default_tasks=("rte",),
         default_seeds=1,
@@ -101,5 +104,3 @@ def get_profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ConfigError(f"unknown profile {name!r}; known profiles: {', '.join(PROFILES)}.")
     return PROFILES[name]
-
-

@@ -107,8 +107,8 @@ def rewind(pruned: SoftPrompt, tuned: SoftPrompt) -> SoftPrompt:
     """Return the pruned prompt with its survivors reset to their values after prompt tuning. Source: paper §3.3."""
     if pruned.embeddings.shape != tuned.embeddings.shape:
         raise ConfigError(
-            f"cannot rewind a prompt of shape {tuple(pruned.embeddings.shape)} to one of {tuple(tuned.embeddings.shape)}: "
-            "give the tuned prompt it was pruned from."
+            f"cannot rewind a prompt of shape {tuple(pruned.embeddings.shape)} to one of "
+            f"{tuple(tuned.embeddings.shape)}: give the tuned prompt it was pruned from."
         )
     rewound = pruned.clone()
     with torch.no_grad():

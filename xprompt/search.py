@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from xprompt.backbone import Backbone
+from xprompt.candidate import History
 from xprompt.data import Splits
 from xprompt.importance_scores import Importance
 from xprompt.prompts import SoftPrompt
 from xprompt.pruning import Order, prune, rewind
 from xprompt.settings import PruneSettings
-from xprompt.training import History, TuneResult, tune_many
+from xprompt.training import TuneResult, tune_many
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Tried:
     """One ratio pair's prompt after pruning and rewinding, re-trained, with its history."""
 
     token_ratio: float
@@ -46,7 +47,7 @@ def search_grid(
     order: Order = "lowest",
     seed: int = 0,
     progress: bool = False,
-) -> list[Candidate]:
+) -> list[Tried]:
     """Prune, rewind and re-train every ratio pair of the grid, in its order.
 
     Pairs that round to the same masks are one candidate, trained once.
@@ -70,12 +71,12 @@ def search_grid(
             describe=f"re-training {len(results) + len(group)}/{len(pruned)}",
         )  # fmt: skip
     return [
-        Candidate(t, p, pruned[i], results[i].prompt, results[i].history)
+        Tried(t, p, pruned[i], results[i].prompt, results[i].history)
         for (t, p), i in zip(settings.grid(), place, strict=True)
     ]
 
 
-def best(candidates: Sequence[Candidate]) -> Candidate:
+def best(candidates: Sequence[Tried]) -> Tried:
     """The highest selection score; of equals, the fewest parameters; of those, the first."""
     return max(candidates, key=lambda c: (c.score, -c.prompt.num_params))
 

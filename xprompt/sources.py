@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from xprompt.errors import DataError
 from xprompt.records import Line, fault
 from xprompt.tasks import Task
 
 HUB_DATASET = "aps/super_glue"
+Split = Literal["train", "validation"]
 _OFFICIAL = {"train": "train", "validation": "val"}
 
 
-def read(task: Task, source: str | Path, split: str, revision: str | None = None) -> list[Line] | None:
+def read(task: Task, source: str | Path, split: Split, revision: str | None = None) -> list[Line] | None:
     """Return a split's lines, or None where the source does not have the split.
 
     Args:
@@ -113,7 +115,7 @@ def _parquet(file: Path) -> Iterator[Line]:
         yield Line(row, f"{where}, row {number}", number - 1, flat=True)
 
 
-def _hub(task: Task, split: str, revision: str | None) -> list[Line]:
+def _hub(task: Task, split: Split, revision: str | None) -> list[Line]:
     import datasets
 
     try:
@@ -128,7 +130,7 @@ def _hub(task: Task, split: str, revision: str | None) -> list[Line]:
     return [Line(row, f"{where}, row {i + 1}", i, flat=True) for i, row in enumerate(rows)]
 
 
-def _nano(task: Task, split: str) -> list[Line]:
+def _nano(task: Task, split: Split) -> list[Line]:
     from xprompt import nano
 
     lines = nano.raw_examples(task.name, split)

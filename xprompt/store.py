@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,7 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 Record = dict[str, Any]
 
 
-def run_name(
-    config: Any, data_fingerprint: str, backbone_fingerprint: str, version: str
-) -> str:
+def run_name(config: Any, data_fingerprint: str, backbone_fingerprint: str, version: str) -> str:
     """Name a run by what it is made of, so that asking for it again finds it.
 
     Args:
@@ -48,7 +46,12 @@ def run_name(
     Returns 16 hexadecimal digits. The order of the settings' keys does not matter.
     """
     settings = config.settings() if hasattr(config, "settings") else config
-    parts = {"config": settings, "data": data_fingerprint, "backbone": backbone_fingerprint, "version": version}
+    parts = {
+        "config": settings,
+        "data": data_fingerprint,
+        "backbone": backbone_fingerprint,
+        "version": version,
+    }
     return hashlib.sha256(_canonical(parts)).hexdigest()[:16]
 
 
@@ -136,11 +139,17 @@ class Store:
             ) from error
 
     def _move_into_place(self, folder: Path, target: Path) -> None:
-        if target.exists():
+        for _ in range(10):
+            try:
+                os.replace(folder, target)  # fails where a run is there already, unlike for files
+                break
+            except OSError:
+                if not target.exists():
+                    raise
             aside = Path(tempfile.mkdtemp(prefix=f"{target.name}-old-", dir=folder.parent))
-            os.replace(target, aside / target.name)
+            with suppress(FileNotFoundError):  # another process moved it first
+                os.replace(target, aside / target.name)
             shutil.rmtree(aside, ignore_errors=True)
-        os.replace(folder, target)
         _sync_folder(target.parent)
 
     def _set_aside(self, folder: Path, error: Exception) -> None:

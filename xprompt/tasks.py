@@ -117,7 +117,7 @@ def _multirc(line: Line) -> Iterator[Parsed]:
     if line.flat:
         names = ("paragraph", "question", "answer")
         keys = [str(line.child("idx").get(name, int, "a number")) for name in names]
-        yield example(keys, *(line.text(name) for name in names), line)
+        yield example(keys, line.text("paragraph"), line.text("question"), line.text("answer"), line)
         return
     passage = line.child("passage")
     for question in passage.children("questions"):

@@ -1,49 +1,28 @@
 """One loop that trains a prompt, C prompts side by side, or (the baseline) the whole backbone.
 
-Owns optimisers, schedules, early stopping, checkpoints and the history. Never prunes, never picks between methods.
+Owns the steps, the batches and when candidates are evaluated. Never prunes, never picks between methods.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
-from transformers.optimization import Adafactor
 
-from xprompt.backbone import Backbone, wrap
+from xprompt.architectures import wrap
+from xprompt.backbone import Backbone
+from xprompt.candidate import Candidate, History
 from xprompt.data import Splits, TaskData
 from xprompt.encoding import Batch, Encoded, batches
 from xprompt.errors import ConfigError, DataError
-from xprompt.evaluation import Evaluation, evaluate_many, prompt_rows, repeat
+from xprompt.evaluation import evaluate_many, prompt_rows, repeat
 from xprompt.prompts import SoftPrompt
 from xprompt.settings import TuneSettings
-
-
-@dataclass
-class History:
-    """What happened while one prompt was trained.
-
-    Attributes:
-        entries: one an evaluation: step, train_loss (mean since the last; None at step 0), selection_loss,
-            selection_score and metrics (in [0, 1]), seconds since the start.
-        selection_split: the split checkpoints were chosen on.
-        best_step: of the checkpoint that was kept; the earliest where several are equal.
-        num_cut: training sources that were longer than the limit.
-    """
-
-    selection_split: str
-    entries: list[dict[str, Any]] = field(default_factory=list)
-    best_step: int = 0
-    best_score: float = float("-inf")
-    stopped_early: bool = False
-    num_cut: int = 0
 
 
 class TuneResult(NamedTuple):
@@ -107,7 +86,7 @@ def tune_many(
     candidates = []
     for prompt, one in zip(prompts, settings, strict=True):
         own = prompt.clone().to(backbone.device)
-        candidates.append(_Candidate(own, list(own.parameters()), one, own.clone))
+        candidates.append(Candidate(own, list(own.parameters()), one, own.clone))
     loop = _Loop(backbone, candidates, splits, list(seeds or [0] * len(candidates)), progress, describe)
     loop.run()
     return [TuneResult(c.best, c.history) for c in candidates]
@@ -124,71 +103,11 @@ def fine_tune(
     own = wrap(model, backbone.tokenizer, name=backbone.name, max_source=backbone.max_source)
     model.requires_grad_(True)
     snapshot = lambda: {k: v.detach().clone() for k, v in model.state_dict().items()}  # noqa: E731
-    candidate = _Candidate(None, list(model.parameters()), settings, snapshot)
+    candidate = Candidate(None, list(model.parameters()), settings, snapshot)
     _Loop(own, [candidate], splits, [seed], progress, "fine-tuning").run()
     model.load_state_dict(candidate.best)
     model.requires_grad_(False)
     return FineTuneResult(own, candidate.history)
-
-
-class _Candidate:
-    """One set of trained values with an optimiser of its own."""
-
-    def __init__(
-        self, prompt: SoftPrompt | None, parameters: list[nn.Parameter], settings: TuneSettings, snapshot: Callable[[], Any]
-    ) -> None:
-        self.prompt, self.parameters, self.settings, self.snapshot = prompt, parameters, settings, snapshot
-        self.optimizer = make_optimizer(parameters, settings)
-        self.history = History("")
-        self.best: Any = None
-        self.total = 0
-        self.done = False
-        self.running: Tensor | None = None  # summed loss since the last evaluation, left on the device
-        self.running_steps = 0
-        self.waited = 0
-
-    def start(self, num_examples: int, split: str, num_cut: int) -> None:
-        self.total = self.settings.num_steps(num_examples)
-        self.every = self.settings.eval_every or -(-num_examples // self.settings.batch_size)
-        self.history = History(split, num_cut=num_cut)
-        total = max(1, self.total)
-        falling = self.settings.schedule == "linear"
-        self.schedule = LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total) if falling else 1.0)
-
-    def step(self, loss: Tensor) -> None:
-        if self.settings.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.running = loss if self.running is None else self.running + loss
-        self.running_steps += 1
-
-    def due(self, step: int) -> bool:
-        return not self.done and (step == 0 or step % self.every == 0 or step >= self.total)
-
-    def record(self, step: int, found: Evaluation, seconds: float) -> None:
-        train_loss = None if self.running is None else float(self.running) / self.running_steps
-        self.running, self.running_steps = None, 0
-        self.history.entries.append(
-            {
-                "step": step,
-                "train_loss": train_loss,
-                "selection_loss": found.loss,
-                "selection_score": found.score,
-                "metrics": found.metrics,
-                "seconds": round(seconds, 3),
-            }
-        )
-        if found.score > self.history.best_score:
-            self.history.best_score, self.history.best_step = found.score, step
-            self.best, self.waited = self.snapshot(), 0
-        else:
-            self.waited += 1
-        if self.settings.patience is not None and self.waited >= self.settings.patience:
-            self.history.stopped_early = step < self.total
-            self.done = True
-        self.done = self.done or step >= self.total
 
 
 class _Loop:
@@ -197,7 +116,7 @@ class _Loop:
     def __init__(
         self,
         backbone: Backbone,
-        candidates: list[_Candidate],
+        candidates: list[Candidate],
         splits: Splits,
         seeds: list[int],
         progress: bool,
@@ -236,7 +155,7 @@ class _Loop:
             self._evaluate(step, started, bar)
         bar.close()
 
-    def _step(self, active: list[_Candidate], drawn: list[Batch]) -> None:
+    def _step(self, active: list[Candidate], drawn: list[Batch]) -> None:
         """One optimiser step of every active candidate, over `accumulation` micro-batches."""
         losses = [torch.zeros((), device=self.backbone.device)] * len(active)
         with self.backbone.dropout(self.settings.dropout):
@@ -250,8 +169,7 @@ class _Loop:
                 each = self.backbone.loss(rows, merged, self.verbalizer, mask, self.settings.objective)
                 # Every candidate's own mean over its whole batch: micro-batches add up to exactly one step.
                 means = [
-                    part_loss.sum() / len(batch)
-                    for part_loss, batch in zip(each.split(sizes), drawn, strict=True)
+                    part_loss.sum() / len(batch) for part_loss, batch in zip(each.split(sizes), drawn, strict=True)
                 ]
                 torch.stack(means).sum().backward()
                 losses = [total + mean.detach() for total, mean in zip(losses, means, strict=True)]
@@ -269,16 +187,6 @@ class _Loop:
         for candidate, one in zip(due, found, strict=True):
             candidate.record(step, one, time.perf_counter() - started)
         bar.set_postfix({self.selection.split: f"{100 * max(c.history.best_score for c in self.candidates):.1f}"})
-
-
-def make_optimizer(parameters: list[nn.Parameter], settings: TuneSettings) -> torch.optim.Optimizer:
-    """Adafactor with scaling, relative step and warm-up off (Lester et al., 2021), or AdamW."""
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return Adafactor(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay,
-        scale_parameter=False, relative_step=False, warmup_init=False,
-    )  # fmt: skip
 
 
 def _stream(encoded: Encoded, batch_size: int, seed: int) -> Iterator[Batch]:

@@ -1,0 +1,101 @@
+"""One record form for every task and source, and the lines that records are read from.
+
+Owns what an example is and how complaints about one are worded. Never knows a task, never opens a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from xprompt.errors import DataError
+
+
+def fault(where: str, given: str, needed: str, fix: str) -> DataError:
+    """Word a `DataError` as every one is worded: where it is, what was given, what was needed, the fix."""
+    return DataError(f"{where}: given {given}; needed {needed}. Fix: {fix}.")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One object of a source that knows where it stands, so that a complaint names file, line and field.
+
+    Args:
+        data: the JSON object, or the row of a table.
+        where: file and line, for messages.
+        position: 0-based, its name where it carries no `idx`.
+        flat: True for a row of the hub's tables: nothing nested, labels as positions in the label set.
+        path: the fields passed through on the way down to it, for messages.
+    """
+
+    data: Mapping[str, Any]
+    where: str
+    position: int = 0
+    flat: bool = False
+    path: str = ""
+
+    def get(self, name: str, kind: type, called: str) -> Any:
+        """Return the field; `DataError` where it is absent or not of the kind."""
+        if isinstance(self.data.get(name), kind):
+            return self.data[name]
+        given = f"{self.data[name]!r:.60}" if name in self.data else "a line without it"
+        raise fault(
+            f"{self.where}, field '{self.path}{name}'",
+            given,
+            called,
+            "repair that line, or fetch the official release again",
+        )
+
+    def text(self, name: str) -> str:
+        """Return a text field, outer white space removed."""
+        return self.get(name, str, "a text").strip()
+
+    def child(self, name: str) -> Line:
+        """Return a nested object, as a line of its own."""
+        inner = self.get(name, dict, "an object")
+        return Line(inner, self.where, self.position, self.flat, f"{self.path}{name}.")
+
+    def children(self, name: str) -> Iterator[Line]:
+        """Yield the objects of a nested list, as lines of their own."""
+        for i, inner in enumerate(self.get(name, list, "a list")):
+            path = f"{self.path}{name}[{i}]"
+            if not isinstance(inner, dict):
+                raise fault(
+                    f"{self.where}, field '{path}'",
+                    f"{inner!r:.60}",
+                    "an object",
+                    "repair that line, or fetch the official release again",
+                )
+            yield Line(inner, self.where, i, self.flat, f"{path}.")
+
+    @property
+    def key(self) -> str:
+        """The line's `idx`, or its position where it has none."""
+        return str(self.data.get("idx", self.position))
+
+
+class Parsed(NamedTuple):
+    """One example as read: its names, its texts, and the line that holds its label."""
+
+    uid: str
+    group: str
+    fields: dict[str, str]
+    labelled: Line
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example of any task, from any source.
+
+    Args:
+        uid: unique within its split.
+        group: what is right or wrong together (MultiRC: the question); elsewhere the uid.
+        fields: the texts that the template names.
+        label: position in the task's label set, 0 <= label < len(task.label_words).
+    """
+
+    uid: str
+    group: str
+    fields: Mapping[str, str] = field(hash=False)
+    label: int
