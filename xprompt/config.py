@@ -81,9 +81,11 @@ class RunConfig(Settings):
         """The settings this method's result depends on: what a run's name is made of.
 
         A prompt-tuning run is the same run whatever grid a later XPrompt run searches, and however many
-        candidates are trained side by side.
+        candidates are trained side by side. Where its data and its backbone lie does not matter either: what they
+        hold does, and their fingerprints stand in the name beside these settings.
         """
         values = self.settings()
+        del values["source"], values["backbone"]
         for unused in {"tune", "fine_tune", "prune"} - _DEPENDS[self.method]:
             del values[unused]
         if "prune" in values:

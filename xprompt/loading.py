@@ -19,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
 )
+from transformers.utils import logging as transformers_logging
 
 from xprompt.errors import BackboneError
 
@@ -32,6 +33,7 @@ def load_model(name: str, *, dtype: torch.dtype, revision: str | None = None) ->
     Raises:
         BackboneError: one sentence on what is missing and how to get it.
     """
+    transformers_logging.disable_progress_bar()  # a bar a file is noise in a notebook
     place, extra = _resolve(name)
     options: dict[str, Any] = {"trust_remote_code": False, **extra}
     if revision is not None:

@@ -109,7 +109,8 @@ def _run(setting: Setting, name: str, store: Store) -> dict[str, Any]:
     record = {
         "run": name,
         "profile": config.profile,
-        "backbone": config.backbone,
+        "backbone": Path(config.backbone).name if Path(config.backbone).is_dir() else config.backbone,
+        "source": splits.source if splits.source.startswith(("nano", "hub")) else Path(splits.source).name,
         "task": config.task,
         "method": config.method,
         "seed": config.seed,

@@ -146,3 +146,10 @@ class Profile(Settings):
     selection_limit: int = Field(1000, ge=1)
     default_tasks: tuple[str, ...] = ("boolq", "rte", "wic")
     default_seeds: int = Field(3, ge=1)
+    default_methods: tuple[Method, ...] = (
+        "majority",
+        "fine_tuning",
+        "prompt_tuning",
+        "prompt_tuning_matched",
+        "xprompt",
+    )
