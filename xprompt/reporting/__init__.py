@@ -1,0 +1,19 @@
+"""Run records → tidy rows → tables, figures and the report's page.
+
+Owns everything a reader of a report sees. Never imports torch and never trains: what it shows was measured by runs
+that it names.
+"""
+
+from __future__ import annotations
+
+from xprompt.reporting import figures, published, tables, wording
+from xprompt.reporting.grid import choose_seeds, choose_source, choose_tasks, collect, grid, quick_settings
+from xprompt.reporting.layout import Report
+from xprompt.reporting.rows import COLUMNS, tidy
+from xprompt.reporting.statistics import PAIRS, Interval, differences, interval, summarize, with_average
+
+__all__ = [
+    "COLUMNS", "PAIRS", "Interval", "Report", "choose_seeds", "choose_source", "choose_tasks", "collect", "differences",
+    "figures", "grid", "interval", "published", "quick_settings", "summarize", "tables", "tidy", "with_average",
+    "wording",
+]  # fmt: skip

@@ -1,0 +1,172 @@
+"""Where a report's files lie, and the manifest that says what each came from.
+
+Owns every path under reports/<profile>/ and manifest.json. Never makes a number, a table or a figure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from xprompt.errors import ConfigError, StoreError
+from xprompt.reporting import tables
+from xprompt.store import Store
+
+ITEMS = ("fig1", "fig2", "fig5", "fig6", "fig7", "fig9", "fig10", *(f"tab{i}" for i in range(1, 11)))
+OWN = "beyond-"
+
+
+class Report:
+    """A report folder. Making one touches nothing on disk.
+
+    Args:
+        output: the folder, such as reports/nano.
+        notebook: name of the notebook that writes, for the manifest.
+    """
+
+    def __init__(self, output: str | Path, notebook: str = "") -> None:
+        self.root = Path(output)
+        self.notebook = notebook
+        self.tables = self.root / "tables"
+        self.figures = self.root / "figures"
+        self.notebooks = self.root / "notebooks"
+        self.index = self.root / "index.html"
+        self.manifest_path = self.root / "manifest.json"
+
+    @property
+    def store(self) -> Store:
+        """The run records of this report."""
+        return Store(self.root)
+
+    def save_table(
+        self,
+        item: str,
+        table: pd.DataFrame,
+        title: str,
+        *,
+        rows: pd.DataFrame | None = None,
+        runs: Iterable[str] = (),
+        statements: Sequence[str] = (),
+    ) -> pd.DataFrame:
+        """Write tables/<item>.md, .tex and .csv, note them in the manifest, and return `table` to be shown.
+
+        Args:
+            item: the paper's id, such as "tab1", or "beyond-…" for ours.
+            table: as it is read, texts in cells.
+            title: the caption.
+            rows: the numbers behind it, one row each, for the .csv; None writes `table` itself there.
+            runs: names of the runs behind it, beside those in the column "run" of `rows`.
+            statements: sentences about it for the report's page.
+        """
+        _check(item)
+        texts = {
+            "csv": (table if rows is None else rows).to_csv(index=False, lineterminator="\n"),
+            "md": f"{title}\n\n{tables.to_markdown(table)}",
+            "tex": tables.to_latex(table, title),
+        }
+        for suffix, text in texts.items():
+            write_whole(self.tables / f"{item}.{suffix}", text)
+        shown = {
+            "title": title,
+            "columns": [str(column) for column in table.columns],
+            "rows": [[str(value) for value in row] for row in table.to_numpy()],
+            "statements": list(statements),
+        }
+        self._note(item, "table", [f"tables/{item}.{suffix}" for suffix in texts], _runs(rows, runs), shown)
+        return table
+
+    def save_figure(
+        self,
+        item: str,
+        figure: Figure,
+        title: str,
+        *,
+        rows: pd.DataFrame | None = None,
+        runs: Iterable[str] = (),
+    ) -> Picture:
+        """Write figures/<item>.png and .svg, note them in the manifest, and return the picture to be shown.
+
+        Args:
+            item: the paper's id, such as "fig1", or "beyond-…" for ours.
+            figure: as drawn.
+            title: the caption; it says what the marks and bars are.
+            rows, runs: the numbers behind it, and names of runs, as in `save_table`.
+        """
+        _check(item)
+        self.figures.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.figures / f"{item}.png", dpi=160, bbox_inches="tight")
+        figure.savefig(self.figures / f"{item}.svg", bbox_inches="tight", metadata={"Date": None})
+        files = [f"figures/{item}.{suffix}" for suffix in ("png", "svg")]
+        self._note(item, "figure", files, _runs(rows, runs), {"title": title})
+        return Picture(self.figures / f"{item}.png", round(90 * figure.get_figwidth()))
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest as it stands; an empty one where there is none. `StoreError` where it is damaged."""
+        if not self.manifest_path.exists():
+            return {"format": 1, "items": {}, "notebooks": {}}
+        try:
+            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise StoreError(f"{self.manifest_path} is not whole ({error}): delete it; runs are kept.") from error
+
+    def update(self, **parts: Any) -> dict[str, Any]:
+        """Put `parts` in the manifest, at its top level, and return it."""
+        manifest = {**self.manifest(), **parts}
+        write_whole(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        return manifest
+
+    def _note(self, item: str, kind: str, files: list[str], runs: Sequence[str], about: Mapping[str, Any]) -> None:
+        items = dict(self.manifest()["items"])
+        old = items.get(item, {})
+        parts = {k: old[k] for k in ("table", "figure") if k in old and old["notebook"] == self.notebook}
+        parts[kind] = {**about, "files": files, "runs": list(runs)}
+        items[item] = {
+            "notebook": self.notebook,
+            "files": [file for part in parts.values() for file in part["files"]],
+            "runs": sorted({run for part in parts.values() for run in part["runs"]}),
+            **parts,
+        }
+        self.update(items=items)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A saved figure that a notebook shows, `width` pixels wide, whatever its matplotlib backend is."""
+
+    path: Path
+    width: int
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.path.read_bytes(), {"width": self.width}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _check(item: str) -> None:
+    if item not in ITEMS and not item.startswith(OWN):
+        raise ConfigError(f"item {item!r} is no table or figure of the paper ({', '.join(ITEMS)}); ours start {OWN!r}.")
+
+
+def _runs(rows: pd.DataFrame | None, runs: Iterable[str]) -> list[str]:
+    named = [] if rows is None or "run" not in rows else list(rows["run"])
+    return sorted({run for run in [*named, *runs] if run})

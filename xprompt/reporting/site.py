@@ -1,0 +1,153 @@
+"""The report's page, index.html, made from the manifest, the figures' files and the run records behind them.
+
+Owns what the page says and its order. Never computes a score: every number was written by a notebook or a run.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from xprompt.config import get_profile
+from xprompt.reporting import wording
+from xprompt.reporting.layout import ITEMS, Report, write_whole
+
+NOT_VERSIONS = {
+    "hardware", "system", "threads", "device", "dtype", "dropout", "git_revision", "git_dirty", "started",
+    "backbone_params", "backbone_fingerprint", "data_fingerprint",
+}  # fmt: skip
+QUICK = (
+    "A quick run: few examples and steps, one task, one seed. It shows that everything works; its numbers mean nothing."
+)
+
+
+def complete(report: Report, **settings: Any) -> dict[str, Any]:
+    """Bring the manifest up to date with the run records it names, and return it.
+
+    Adds each item's seconds, and from all records: versions, hardware, git revisions, tasks, methods, seeds,
+    protocols, sources, examples and time of the first and last run.
+
+    Args:
+        report: its notebooks have been run.
+        settings: put in the manifest as they are, such as profile="nano".
+    """
+    manifest = report.manifest()
+    names = sorted({run for item in manifest["items"].values() for run in item["runs"]})
+    records = {name: record for name in names if (record := report.store.get(name)) is not None}
+    items = {
+        key: {
+            **item,
+            "seconds": round(sum(_seconds(records[run]) for run in item["runs"] if run in records), 1),
+        }
+        for key, item in manifest["items"].items()
+    }
+    return report.update(**settings, items=items, runs=_facts(list(records.values())))
+
+
+def build(report: Report) -> str:
+    """Write index.html from a complete manifest and return its text; it needs no other file to be read."""
+    manifest = report.manifest()
+    template = (files(__package__) / "templates" / "index.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    order = sorted(manifest["items"], key=lambda item: (item not in ITEMS, _rank(item), item))
+    profile = get_profile(manifest["profile"])
+    text = environment.from_string(template).render(
+        manifest=manifest,
+        profile=profile.model_dump(mode="json"),
+        items=[(item, manifest["items"][item]) for item in order],
+        figures={item: _embedded(report, manifest["items"][item]) for item in order},
+        findings=[(item, s) for item in order for s in manifest["items"][item].get("table", {}).get("statements", [])],
+        caveats=caveats(manifest),
+        duration=_duration,
+        method=wording.method,
+        task=wording.task,
+    )
+    write_whole(report.index, text)
+    return text
+
+
+def caveats(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know before believing the numbers, as far as the manifest shows it."""
+    facts, found = manifest["runs"], []
+    if manifest.get("quick"):
+        found.append(QUICK)
+    if "nano" in facts["sources"]:
+        found.append(
+            "The tasks are generated, in SuperGLUE's formats; a score here is not a score on SuperGLUE, and the "
+            "paper's numbers stand beside ours for orientation only."
+        )
+    if facts["seeds"] and len(facts["seeds"]) < 5:
+        found.append(
+            f"{len(facts['seeds'])} seed(s): intervals are wide, and an effect of a point or two cannot be seen."
+        )
+    if facts["seeds"]:
+        found.append(
+            "Intervals are Student-t over seeds. They hold the examples fixed: what another validation set of the "
+            "same size would change is not in them. Many comparisons are shown; one in twenty is off by chance."
+        )
+    if "paper" in facts["protocols"]:
+        found.append("The paper's protocol selects and reports on the same split: its numbers are optimistic.")
+    if facts["cut"]:
+        found.append(f"{facts['cut']} sources were longer than the limit and were cut, in the runs taken together.")
+    if any(state["dirty"] for state in facts["git"]):
+        found.append("Some runs were made from a working tree with changes that were not committed.")
+    if len(facts["git"]) > 1 or len(facts["hardware"]) > 1:
+        found.append("The runs come from more than one revision or machine; each record names its own.")
+    failed = [name for name, notebook in manifest["notebooks"].items() if notebook["status"] != "done"]
+    if failed:
+        found.append(f"Not finished: {', '.join(failed)}. What they would have shown is missing or old.")
+    return found
+
+
+def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
+    made = [record["provenance"] for record in records]
+
+    def distinct(values: Iterable[Any]) -> list[Any]:
+        return sorted({value for value in values if value is not None}, key=str)
+
+    times = distinct(p.get("started") for p in made)
+    versions = {key: distinct(p.get(key) for p in made) for p in made for key in p if key not in NOT_VERSIONS}
+    git = Counter((p.get("git_revision"), bool(p.get("git_dirty"))) for p in made)
+    return {
+        "count": len(records),
+        "seconds": round(sum(map(_seconds, records)), 1),
+        "tasks": distinct(record["task"] for record in records),
+        "methods": distinct(record["method"] for record in records),
+        "seeds": distinct(record["seed"] for record in records),
+        "protocols": distinct(record["protocol"] for record in records),
+        "backbones": distinct(record["backbone"] for record in records),
+        "backbone_params": distinct(p.get("backbone_params") for p in made),
+        "sources": distinct(record["config"].get("source") for record in records),
+        "examples": {record["task"]: {k: v for k, v in record["counts"].items() if k != "cut"} for record in records},
+        "cut": sum(record["counts"].get("cut") or 0 for record in records),
+        "versions": versions,
+        "hardware": distinct(p.get("hardware") for p in made),
+        "execution": distinct(f"{p.get('device')}, {p.get('dtype')}, {p.get('threads')} threads" for p in made),
+        "git": [{"revision": rev, "dirty": dirty, "runs": n} for (rev, dirty), n in git.most_common()],
+        "started": [times[0], times[-1]] if len(times) > 1 else times,
+    }
+
+
+def _seconds(record: Mapping[str, Any]) -> float:
+    return float(record["seconds"].get("total") or 0.0)
+
+
+def _rank(item: str) -> tuple[str, int]:
+    head = item.rstrip("0123456789")
+    return head, int(item[len(head) :] or 0)
+
+
+def _embedded(report: Report, item: Mapping[str, Any]) -> str | None:
+    for file in item["files"]:
+        if file.endswith(".png") and (report.root / file).exists():
+            return "data:image/png;base64," + base64.b64encode((report.root / file).read_bytes()).decode()
+    return None
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,127 @@
+"""Means, 95 % intervals and paired differences over seeds.
+
+Owns the arithmetic between tidy rows and the numbers a table shows. Never reads records and never formats text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+AVERAGE = "average"
+LEVEL = 0.95
+PAIRS = (
+    ("xprompt", "prompt_tuning"),
+    ("xprompt", "prompt_tuning_matched"),
+    ("prompt_tuning_matched", "prompt_tuning"),
+    ("fine_tuning", "prompt_tuning"),
+    ("prompt_tuning", "majority"),
+)
+"""The comparisons that the main results are about; a pair with a method that was not run is left out."""
+Verdict = Literal["above", "below", "not told apart", "one seed"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over `n` seeds and its two-sided interval, in the values' own unit; NaN bounds where n < 2."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half(self) -> float:
+        """Half the interval's width; NaN where n < 2."""
+        return (self.high - self.low) / 2
+
+    @property
+    def verdict(self) -> Verdict:
+        """Where the whole interval lies, seen from 0."""
+        if self.n < 2:
+            return "one seed"
+        if self.low > 0:
+            return "above"
+        return "below" if self.high < 0 else "not told apart"
+
+
+def interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Interval:
+    """Return the mean of `values` with its Student-t interval, n − 1 degrees of freedom.
+
+    Args:
+        values: one number a seed, any unit. NaN is not a number a seed can have.
+        level: coverage in (0, 1).
+
+    Raises `ValueError` where there are no values, or one is not finite.
+    """
+    array = np.asarray(values, dtype=float)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"an interval needs one or more finite values, not {array.tolist()}.")
+    mean, n = float(array.mean()), int(array.size)
+    if n < 2:
+        return Interval(mean, math.nan, math.nan, n)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1) * array.std(ddof=1) / math.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def with_average(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the `score` rows, and below them each seed's mean over the tasks as task "average".
+
+    A two-metric task counts once, by its score. The average has only the seeds that every task has, so that no
+    seed's average is over an easier choice of tasks. With one task it would say nothing new and is left out.
+    Source: paper Tab 1 (the average column), Lester et al. (2021) for the two-metric tasks.
+    """
+    scores = rows[rows["metric"] == "score"]
+    num_tasks = scores["task"].nunique()
+    if num_tasks < 2:
+        return scores.reset_index(drop=True)
+    keys = ["profile", "backbone", "protocol", "method", "seed"]
+    grouped = scores.groupby(keys, as_index=False, sort=False).agg(
+        value=("value", "mean"), num_params=("num_params", "max"), tasks=("task", "nunique")
+    )
+    average = grouped[grouped["tasks"] == num_tasks].drop(columns="tasks")
+    average = average.assign(task=AVERAGE, metric="score", run="")
+    return pd.concat([scores, average[scores.columns]], ignore_index=True)
+
+
+def summarize(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per (profile, protocol, task, metric, method): mean, low, high, n over the seeds."""
+    keys = ["profile", "protocol", "task", "metric", "method"]
+    found = []
+    for key, group in rows.groupby(keys, sort=False):
+        of = interval(group["value"].to_numpy())
+        found.append((*key, of.mean, of.low, of.high, of.n))
+    return pd.DataFrame(found, columns=[*keys, "mean", "low", "high", "n"])
+
+
+def differences(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Return the paired differences a − b of each (a, b), per task and for the average, over their common seeds.
+
+    Paired means seed by seed: both methods saw the same data order and, where they tune a prompt, the same start.
+
+    Args:
+        rows: tidy rows in points, as `tidy` makes them.
+        pairs: (a, b) method names.
+
+    Returns columns profile, protocol, task, a, b, mean, low, high, n, verdict; pairs with no common seed are absent.
+    """
+    scores = with_average(rows)
+    found = []
+    for (profile, protocol, task), group in scores.groupby(["profile", "protocol", "task"], sort=False):
+        by_method = group.pivot_table(index="seed", columns="method", values="value")
+        for a, b in pairs:
+            if a not in by_method or b not in by_method:
+                continue
+            paired = (by_method[a] - by_method[b]).dropna()
+            if paired.empty:
+                continue
+            of = interval(paired.to_numpy())
+            found.append((profile, protocol, task, a, b, of.mean, of.low, of.high, of.n, of.verdict))
+    columns = ["profile", "protocol", "task", "a", "b", "mean", "low", "high", "n", "verdict"]
+    return pd.DataFrame(found, columns=columns)
