@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 
 from xprompt import reporting as rp
 from xprompt.errors import ConfigError, DataError, StoreError
+from xprompt.records import Record
 from xprompt.reporting import published, site, tables, wording
 from xprompt.store import Store
+from xprompt.tasks import TASKS
 
 BASE = {"majority": 0.5, "fine_tuning": 0.9, "prompt_tuning": 0.75, "prompt_tuning_matched": 0.78, "xprompt": 0.8}
 
@@ -462,3 +464,12 @@ print([name for name in ("torch", "transformers", "datasets") if name in sys.mod
 
 def test_a_store_is_where_the_report_is(tmp_path):
     assert rp.Report(tmp_path).store.runs == Store(tmp_path).runs == tmp_path / "runs"
+
+
+def test_examples_of_other_peoples_data_are_not_shown():
+    task = TASKS["rte"]
+    record = Record("1", "1", {"premise": "Ann sings.", "hypothesis": "Ann sings loudly."}, 1)
+    assert "Ann sings loudly." in wording.example(task, record, "nano")
+    for source in ("hub", "somewhere/superglue"):
+        shown = wording.example(task, record, source)
+        assert "Ann" not in shown and task.template in shown

@@ -6,6 +6,7 @@ Owns the steps, the batches and when candidates are evaluated. Never prunes, nev
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ from xprompt.errors import ConfigError, DataError
 from xprompt.evaluation import evaluate_many, prompt_rows, repeat
 from xprompt.prompts import SoftPrompt
 from xprompt.settings import TuneSettings
+
+log = logging.getLogger("xprompt")
+_QUIET = 15.0  # seconds between two lines of progress
 
 
 class TuneResult(NamedTuple):
@@ -136,6 +140,7 @@ class _Loop:
         self.train, self.held = backbone.encode(splits.train), backbone.encode(self.selection)
         self.verbalizer = backbone.verbalizer(splits.task)
         self.progress, self.describe = progress, describe
+        self.logged = time.perf_counter()
         for candidate in candidates:
             candidate.start(len(self.train), self.selection.split, self.train.num_cut)
 
@@ -186,7 +191,14 @@ class _Loop:
         )  # fmt: skip
         for candidate, one in zip(due, found, strict=True):
             candidate.record(step, one, time.perf_counter() - started)
-        bar.set_postfix({self.selection.split: f"{100 * max(c.history.best_score for c in self.candidates):.1f}"})
+        best = f"{100 * max(c.history.best_score for c in self.candidates):.1f}"
+        bar.set_postfix({self.selection.split: best})
+        now = time.perf_counter()
+        if now - self.logged >= _QUIET:  # where no bar is seen: a batch job, a notebook executed from a terminal
+            self.logged = now
+            log.info(
+                "%s: step %d, best on %s %s, %.0f s", self.describe, step, self.selection.split, best, now - started
+            )
 
 
 def _stream(encoded: Encoded, batch_size: int, seed: int) -> Iterator[Batch]:

@@ -5,6 +5,8 @@ Owns the grid and its check before anything is run. Never runs anything itself: 
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -130,7 +132,7 @@ def grid(
 
 
 def collect(configs: Sequence[RunConfig], run: Callable[[RunConfig], Any]) -> list[dict[str, Any]]:
-    """Do the runs in order and return their records, with a line on standard output for each.
+    """Do the runs in order and return their records, with a line on standard output for each, and more for long ones.
 
     Args:
         configs: what to run.
@@ -138,6 +140,7 @@ def collect(configs: Sequence[RunConfig], run: Callable[[RunConfig], Any]) -> li
 
     The time left is reckoned from the runs of the same method already done.
     """
+    _show_progress()
     records: list[dict[str, Any]] = []
     spent: dict[str, list[float]] = {}
     for number, config in enumerate(configs, 1):
@@ -152,6 +155,16 @@ def collect(configs: Sequence[RunConfig], run: Callable[[RunConfig], Any]) -> li
         print(f"    {100 * record['score']:.1f} points in {_duration(seconds)}{left}", flush=True)
         records.append(record)
     return records
+
+
+def _show_progress() -> None:
+    """Print what the library logs of a long run, once, where a notebook's output goes."""
+    log = logging.getLogger("xprompt")
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("    %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
 
 
 def _duration(seconds: float) -> str:

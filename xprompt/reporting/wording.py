@@ -93,3 +93,13 @@ def stage_statements(measured: Mapping[str, Mapping[str, float]], reference: str
         for stage, score in scores.items()
         if stage != reference
     ]
+
+
+def example(task: Any, record: Any, source: str) -> str:
+    """Return a record as the model reads it, with its label; of other people's data, the template alone.
+
+    An executed notebook is meant to be passed on, and most data sets may not be: only generated examples are shown.
+    """
+    if source == "nano":
+        return f"{task.render(record)}\nlabel: {task.label_text(record.label)!r} out of {task.label_words}"
+    return f"{task.template}\nlabels: {task.label_words} (the examples of this source are not shown: they are not ours)"
