@@ -1,0 +1,69 @@
+"""Sentences with a pronoun that one of two people must explain, and WSC-like records made of them.
+
+Owns the verbs and which of the two people their reason speaks of. The corpus teaches the first `TAUGHT` verbs of
+each side; the others only occur there. Never imports torch.
+"""
+
+from __future__ import annotations
+
+import random
+
+from . import world
+
+#: verbs whose reason lies in the one who acts, and in the one acted on; the last two of each are not taught
+SUBJECT = ("frightened", "annoyed", "bored", "amused", "impressed", "surprised", "fascinated", "disturbed")
+OBJECT = ("feared", "thanked", "praised", "blamed", "admired", "envied", "punished", "trusted")
+TAUGHT = 6
+TRAITS = ("loud", "clever", "rude", "strange", "funny", "careless", "honest", "brave", "quick", "famous")
+#: (what failed, trait of the one who acts, trait of the one acted on)
+COMPARED = (
+    ("could not lift", "weak", "heavy"),
+    ("could not catch", "slow", "fast"),
+    ("could not hear", "deaf", "silent"),
+    ("could not find", "blind", "hidden"),
+)
+
+
+def draw(rng: random.Random, part: world.Part, held: bool, taught: bool) -> tuple[str, str, str, str, str]:
+    """Draw (text, referent, other person, pronoun, trait) with a text of the part's own bucket.
+
+    In a third of the texts the pronoun's gender decides, in the rest the verb or the trait does.
+    """
+    while True:
+        side = rng.randrange(2)
+        if taught and rng.random() < 0.3:
+            verb, *traits = rng.choice(COMPARED)
+            trait = traits[side]
+        else:
+            verbs = (SUBJECT, OBJECT)[side]
+            verb, trait = rng.choice(verbs[:TAUGHT] if taught else verbs[TAUGHT:]), rng.choice(TRAITS)
+        first = world.pick_name(rng, verb, held)
+        second = rng.choice([n for n in world.NAMES if n != first])
+        alike = world.pronoun(first) == world.pronoun(second)
+        if alike != (rng.random() < 0.67) or world.is_held(first, verb) != held:
+            continue
+        people = (first, second)
+        said = world.pronoun(people[side])
+        text = f"{first} {verb} {second} because {said} was {trait}."
+        if world.bucket(text) == part:
+            return text, people[side], people[1 - side], said, trait
+
+
+def wsc(part: world.Part, size: int, seed: int) -> list[dict]:
+    """Return WSC lines: does the second span stand for the first? Half of them say yes."""
+    rng = world.stream(seed, "wsc", part)
+    lines = []
+    for number in range(size):
+        held = part == "validation" and rng.random() < 0.3
+        text, referent, other, said, _ = draw(rng, part, held, taught=rng.random() >= 0.25)
+        label = rng.random() < 0.5
+        words = text.split()
+        span = referent if label else other
+        target = {
+            "span2_index": words.index(said),
+            "span1_index": words.index(span),
+            "span1_text": span,
+            "span2_text": said,
+        }
+        lines.append({"text": text, "target": target, "idx": number, "label": label})
+    return lines
