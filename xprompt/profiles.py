@@ -29,12 +29,12 @@ def _t5(size: str, about: str) -> Profile:
 # Small backbones: 0.3 is right for tuning from vocabulary, but re-training a rewound prompt at 0.3 undoes it
 # within a few steps; 0.05 keeps what was tuned. The walkthrough shows both.
 _NANO_TUNE = TuneSettings(
-    learning_rate=0.3, schedule="linear", steps=300, batch_size=32, eval_every=60, eval_batch_size=128
+    learning_rate=0.3, schedule="linear", steps=200, batch_size=32, eval_every=50, eval_batch_size=128
 )
-_NANO_RETUNE = _NANO_TUNE.but(learning_rate=0.05, steps=60, eval_every=30)
+_NANO_RETUNE = _NANO_TUNE.but(learning_rate=0.05, steps=30, eval_every=15)
 _NANO_FINE_TUNE = TuneSettings(
-    optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, schedule="linear", steps=450, batch_size=32,
-    eval_every=90, eval_batch_size=128, max_grad_norm=1.0,
+    optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, schedule="linear", steps=240, batch_size=32,
+    eval_every=80, eval_batch_size=128, max_grad_norm=1.0,
 )  # fmt: skip
 _NANO = Profile(
     name="nano",
@@ -51,7 +51,7 @@ _NANO = Profile(
         retune=_NANO_RETUNE,
     ),
     selection=0.15,
-    selection_limit=400,
+    selection_limit=300,
 )
 # Adafactor at 0.3 is for T5's large embeddings; SmolLM2's are twenty times smaller, and AdamW at 0.01 is what learns.
 _SMOLLM2_TUNE = TuneSettings(
