@@ -144,7 +144,7 @@ class Profile(Settings):
     limit_validation: int | None = None
     selection: float = Field(0.2, gt=0, lt=1, description="share of train set apart by held_out")
     selection_limit: int = Field(1000, ge=1)
-    default_tasks: tuple[str, ...] = ("boolq", "rte", "wic")
+    default_tasks: tuple[str, ...] = ("wic", "boolq", "cb")
     default_seeds: int = Field(3, ge=1)
     default_methods: tuple[Method, ...] = (
         "majority",
