@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
@@ -48,6 +49,17 @@ def test_every_method_makes_a_complete_record(config, tmp_path, method):
     assert record["counts"]["train"] + record["counts"]["selection"] == 40 and record["counts"]["validation"] == 16
     assert {"torch", "hardware", "git_revision", "backbone_fingerprint", "dropout"} <= set(record["provenance"])
     assert record["seed"] == 0 and record["protocol"] == "held_out" and 0 < record["majority"]["accuracy"] < 1
+
+
+def test_seconds_are_counted_once(config, tmp_path):
+    """A run that has to do the prompt tuning it builds on does not count that time as its own."""
+    began = time.perf_counter()
+    record = xp.run(config.but(method="xprompt"), tmp_path).record
+    wall = time.perf_counter() - began
+    before = xp.run(config.but(method="prompt_tuning"), tmp_path).record["seconds"]["total"]
+    assert before > 0 and record["seconds"]["with_prompt_tuning"] <= wall
+    assert record["seconds"]["total"] == pytest.approx(record["seconds"]["with_prompt_tuning"] - before, abs=0.02)
+    assert record["source"] == "data", "the folder's name, and no path"
 
 
 def test_a_run_asked_for_twice_is_read(config, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def made_up(scores=BASE, tasks=("boolq", "rte"), seeds=3, step=0.01, protocol="h
             {
                 "run": hashlib.sha256(f"{seed}{task}{method}{protocol}".encode()).hexdigest()[:16],
                 "profile": "nano", "backbone": "nano", "task": task, "method": method, "seed": seed,
-                "protocol": protocol, "config": {"source": "nano"}, "metrics": {"accuracy": score}, "score": score,
+                "protocol": protocol, "config": {}, "source": "nano", "metrics": {"accuracy": score}, "score": score,
                 "num_params": 0 if method == "majority" else 2560, "seconds": {"total": 2.0},
                 "counts": {"train": 10, "selection": 2, "validation": 5, "cut": 1},
                 "provenance": {"python": "3.11", "hardware": "a machine", "device": "cpu", "dtype": "float32",

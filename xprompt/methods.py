@@ -65,10 +65,8 @@ def _summary(history: History) -> dict[str, Any]:
 
 def _majority(setting: Setting) -> Outcome:
     splits = setting.splits
-    commonest = max(range(len(splits.task.label_words)), key=splits.train.labels.count)
-    found = metrics.compute(
-        splits.task, [commonest] * len(splits.validation), splits.validation.labels, splits.validation.groups
-    )
+    reported = splits.validation
+    found = metrics.majority(splits.task, splits.train.labels, reported.labels, reported.groups)
     return Outcome(Evaluation(found, metrics.score(found), float("nan"), ()), 0)
 
 

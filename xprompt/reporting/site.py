@@ -81,6 +81,14 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
             "The tasks are generated, in SuperGLUE's formats; a score here is not a score on SuperGLUE, and the "
             "paper's numbers stand beside ours for orientation only."
         )
+        found.append(
+            "The generated tasks were made harder once, after a look at single prompt-tuning runs on their validation "
+            "splits, so that a prompt has something to lose: the gap to fine-tuning is in part by design."
+        )
+        found.append(
+            "With the default steps most prompt-tuning runs are best at their last one, and the grid's mildest pruning takes a fifth of the "
+            "tokens and a tenth of the pieces: longer tuning or a finer grid may change the order of the methods."
+        )
     if facts["seeds"] and len(facts["seeds"]) < 5:
         found.append(
             f"{len(facts['seeds'])} seed(s): intervals are wide, and an effect of a point or two cannot be seen."
@@ -122,7 +130,7 @@ def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
         "protocols": distinct(record["protocol"] for record in records),
         "backbones": distinct(record["backbone"] for record in records),
         "backbone_params": distinct(p.get("backbone_params") for p in made),
-        "sources": distinct(record["config"].get("source") for record in records),
+        "sources": distinct(record.get("source") for record in records),
         "examples": {record["task"]: {k: v for k, v in record["counts"].items() if k != "cut"} for record in records},
         "cut": sum(record["counts"].get("cut") or 0 for record in records),
         "versions": versions,
