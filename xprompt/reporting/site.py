@@ -87,8 +87,8 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
         )
         found.append(
             "With the default steps most prompt-tuning runs are best at their last one, and the grid's mildest pruning "
-            "takes a fifth of the tokens and a tenth of the pieces: longer tuning or a finer grid may change the order of "
-            "the methods."
+            "takes a fifth of the tokens and a tenth of the pieces: longer tuning or a finer grid may change the order "
+            "of the methods."
         )
     if facts["seeds"] and len(facts["seeds"]) < 5:
         found.append(
