@@ -49,11 +49,11 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float32, dropout: float = 0
         for parameter in model.parameters():
             parameter.mul_(3.0 if parameter.dim() > 1 else 1.0)
     if dtype == torch.float64:
-        _exact_norms(model)
+        exact_norms(model)
     return wrap(model.to(dtype), tiny_tokenizer(kind == "seq2seq"), name=f"tiny-{kind}", max_source=64)
 
 
-def _exact_norms(module: torch.nn.Module) -> None:
+def exact_norms(module: torch.nn.Module) -> None:
     """Swap the norms for torch's own: T5's and Llama's compute in float32 whatever the model's dtype."""
     for name, child in module.named_children():
         if type(child).__name__ in ("T5LayerNorm", "LlamaRMSNorm"):
@@ -61,7 +61,7 @@ def _exact_norms(module: torch.nn.Module) -> None:
             norm.weight = child.weight
             setattr(module, name, norm)
         else:
-            _exact_norms(child)
+            exact_norms(child)
 
 
 def tiny_data(size: int, split: str, seed: int = 0, task: str = "rte") -> TaskData:

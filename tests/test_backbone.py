@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
 import xprompt as xp
-from tests.conftest import tiny_data, tiny_model, tiny_tokenizer
+from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
 from xprompt.architectures import wrap
 from xprompt.backbone import exact_labels
 from xprompt.encoding import Batch, batches
+from xprompt.t5_scoring import FrozenT5
 from xprompt.tasks import get_task
 
 
@@ -204,3 +205,42 @@ def test_wrap_refuses_a_head_it_cannot_cut():
     backbone = wrap(model, tiny_tokenizer(False))
     with pytest.raises(xp.BackboneError, match="more than one linear map"):
         xp.predict(backbone, None, tiny_data(2, "train"))
+
+
+@pytest.mark.parametrize("shape", ["first", "gated"])
+def test_the_short_way_through_t5_equals_transformers_own(shape, monkeypatch):
+    torch.manual_seed(0)
+    gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}
+    config = T5Config(vocab_size=320, d_model=32, d_kv=8, num_heads=4, d_ff=64, num_layers=2, decoder_start_token_id=0,
+                      pad_token_id=0, eos_token_id=1, dropout_rate=0.1, **(gated if shape == "gated" else {}))  # fmt: skip
+    model = T5ForConditionalGeneration(config).double()
+    exact_norms(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    backbone = wrap(model, tiny_tokenizer(True), max_source=64)
+    data = tiny_data(6, "train")
+    batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
+    found = {}
+    for short in (True, False):
+        monkeypatch.setattr(FrozenT5, "fits", staticmethod(lambda model, short=short: short))
+        prompt = a_prompt(backbone)
+        rows = prompt().expand(6, -1, -1)
+        there = torch.ones(6, 5, dtype=torch.bool)
+        there[::2, :2] = False
+        scores = backbone.label_scores(rows, batch, verbalizer, there)
+        (gradient,) = torch.autograd.grad(scores[:, 0].sum(), [prompt.embeddings])
+        found[short] = (scores, gradient)
+    assert found[True][0].std() > 1e-3 and found[True][1].abs().max() > 1e-6
+    for one, other in zip(found[True], found[False], strict=True):
+        assert torch.allclose(one, other, atol=1e-10, rtol=1e-8)
+
+
+def test_where_weights_learn_or_dropout_is_on_transformers_own_way_is_taken():
+    backbone = tiny_model("seq2seq", dropout=0.1)
+    assert backbone._lean is not None
+    with backbone.dropout(True):
+        assert backbone._lean is None
+    backbone.model.requires_grad_(True)
+    assert backbone._lean is None
+    assert tiny_model("decoder").__dict__.get("_lean") is None

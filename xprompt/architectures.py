@@ -16,12 +16,18 @@ from transformers.modeling_outputs import BaseModelOutput
 from xprompt.backbone import NOT_THERE, Backbone
 from xprompt.encoding import Batch
 from xprompt.loading import choose_device, choose_dtype, load_model
+from xprompt.t5_scoring import FrozenT5
 
 
 class Seq2SeqBackbone(Backbone):
     """An encoder-decoder LM (T5 first): the prompt goes in front of the *encoder* input. Source: paper §3.1."""
 
     kind = "seq2seq"
+
+    @property
+    def _lean(self) -> FrozenT5 | None:
+        """The shorter way, where it holds."""
+        return FrozenT5(self.model) if not self.model.training and FrozenT5.fits(self.model) else None
 
     def _label_ids(self, word: str) -> list[int]:
         return list(self.tokenizer(word, add_special_tokens=False).input_ids)
@@ -31,9 +37,13 @@ class Seq2SeqBackbone(Backbone):
         return self.model.config.decoder_start_token_id
 
     def _context(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        if self._lean is not None:
+            return self._lean.encode(embeddings, mask), mask
         return self.model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state, mask
 
     def _first_hidden(self, context: tuple[Tensor, Tensor]) -> Tensor:
+        if self._lean is not None:
+            return self._lean.first_hidden(*context)
         start = torch.full((len(context[0]), 1), self._start, device=self.device)
         return self._decode(context, start)[:, 0]
 
@@ -121,7 +131,7 @@ def load_backbone(
         BackboneError: one sentence naming what was given, what was needed, and the fix.
     """
     chosen = choose_device(device)
-    model, tokenizer = load_model(name, dtype=choose_dtype(dtype, name, chosen), revision=revision)
+    model, tokenizer = load_model(name, dtype=choose_dtype(dtype, name, chosen), revision=revision, device=chosen)
     torch.nn.Module.to(model, chosen)
     return wrap(model, tokenizer, name=name, max_source=max_source)
 
