@@ -97,8 +97,8 @@ def optimiser(model: nn.Module, rate: float) -> torch.optim.Optimizer:
     )
 
 
-def pretrain(steps: int, minutes: float, seed: int, batch: int, rate: float, output: Path, every: int = 100) -> None:
-    """Train until `steps` are done or `minutes` are over, whichever is first, and write the checkpoint."""
+def pretrain(steps: int, seed: int, batch: int, rate: float, output: Path, every: int = 100) -> None:
+    """Train for `steps` and write the checkpoint."""
     started = time.time()
     tok = tokenizer.build()
     tok.no_padding()
@@ -111,10 +111,7 @@ def pretrain(steps: int, minutes: float, seed: int, batch: int, rate: float, out
     adam = optimiser(model, rate)
     losses: list[float] = []
     for step, (sources, targets) in enumerate(batches(encode, batch, steps, seed)):
-        done = max(step / steps, (time.time() - started) / (60 * minutes))
-        if done >= 1:
-            break
-        scale = min(1.0, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * done))
+        scale = min(1.0, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group in adam.param_groups:
             group["lr"] = group["peak"] * max(scale, 0.01)
         ids = pad(sources, 0)
@@ -174,14 +171,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=3400)
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop early, with the schedule fitted to it")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1.2e-3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "checkpoint")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pretrain(options.steps, options.minutes, options.seed, options.batch, options.rate, options.output)
+    pretrain(options.steps, options.seed, options.batch, options.rate, options.output)
 
 
 if __name__ == "__main__":
