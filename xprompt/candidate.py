@@ -6,7 +6,7 @@ Owns the state of one candidate and its history. Never runs the backbone: `train
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -101,6 +101,64 @@ class Candidate:
             self.history.stopped_early = step < self.total
             self.done = True
         self.done = self.done or step >= self.total
+
+    @property
+    def standing(self) -> tuple[float, float]:
+        """What candidates are compared by before they are done: the best score so far, then the last loss."""
+        return self.history.best_score, -self.history.entries[-1]["selection_loss"]
+
+    def stop(self) -> None:
+        """Go no further; what was the best so far is kept."""
+        self.done = self.history.stopped_early = True
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that steps and evaluations have changed: tensors, and JSON values."""
+        tensors = {f"parameter.{i}": p.detach() for i, p in enumerate(self.parameters)}
+        numbers: dict[str, Any] = {}
+        for i, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state.get(parameter, {}).items():
+                (tensors if isinstance(value, Tensor) else numbers)[f"optimizer.{i}.{name}"] = value
+        best = {"": self.best.embeddings.detach()} if isinstance(self.best, SoftPrompt) else self.best or {}
+        tensors |= {f"best.{name}": value for name, value in best.items()}
+        if self.running is not None:
+            tensors["running"] = self.running
+        schedule = {name: value for name, value in self.schedule.state_dict().items() if name != "lr_lambdas"}
+        return tensors, {
+            "history": asdict(self.history),
+            "done": self.done,
+            "running_steps": self.running_steps,
+            "waited": self.waited,
+            "schedule": schedule,
+            "rates": [group["lr"] for group in self.optimizer.param_groups],
+            "optimizer": numbers,
+        }
+
+    def take_up(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from what `state` gave, to the last bit. After `start`, before any step."""
+        device = self.parameters[0].device
+        self.optimizer.state.clear()
+        # Not by the optimiser's own load_state_dict, which rounds a float32 state to its parameter's bfloat16.
+        for name, value in (tensors | facts["optimizer"]).items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimizer":
+                place, _, key = rest.partition(".")
+                moved = value.to(device) if isinstance(value, Tensor) and key != "step" else value
+                self.optimizer.state[self.parameters[int(place)]][key] = moved
+        with torch.no_grad():
+            for i, parameter in enumerate(self.parameters):
+                parameter.copy_(tensors[f"parameter.{i}"])
+        best = {name.removeprefix("best."): t.to(device) for name, t in tensors.items() if name.startswith("best.")}
+        if self.prompt is not None and best:
+            self.best = self.prompt.clone()
+            self.best.embeddings.data.copy_(best[""])
+        else:
+            self.best = best or None
+        self.running = tensors["running"].to(device) if "running" in tensors else None
+        self.history = History(**facts["history"])
+        self.done, self.waited, self.running_steps = facts["done"], facts["waited"], facts["running_steps"]
+        self.schedule.load_state_dict(facts["schedule"] | {"lr_lambdas": [None]})
+        for group, rate in zip(self.optimizer.param_groups, facts["rates"], strict=True):
+            group["lr"] = rate
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: TuneSettings) -> torch.optim.Optimizer:

@@ -73,6 +73,12 @@ class RunConfig(Settings):
                 filled[name] = getattr(profile, name)
         return filled
 
+    @model_validator(mode="after")
+    def _paper_means_the_grid(self) -> RunConfig:
+        if self.protocol == "paper" and self.prune.search != "grid":
+            object.__setattr__(self, "prune", self.prune.but(search="grid"))
+        return self
+
     def settings(self) -> dict[str, Any]:
         """All settings as plain JSON values."""
         return self.model_dump(mode="json")

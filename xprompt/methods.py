@@ -20,8 +20,8 @@ from xprompt.evaluation import Evaluation, evaluate_many
 from xprompt.importance_scores import importance
 from xprompt.prompts import SoftPrompt
 from xprompt.pruning import Order
-from xprompt.search import Tried, best, grouped, search_grid
-from xprompt.training import TuneResult, fine_tune, tune, tune_many
+from xprompt.search import Tried, best, cost, retrain, search
+from xprompt.training import fine_tune, tune
 
 
 @dataclass
@@ -125,7 +125,7 @@ def _xprompt(setting: Setting, order: Order = "lowest") -> Outcome:
         batch_size=config.tune.batch_size, objective=config.tune.objective, progress=setting.progress,
     )  # fmt: skip
     scored = time.perf_counter() - began
-    tried = search_grid(
+    tried = search(
         backbone, tuned, scores, setting.splits, config.prune, order=order, seed=config.seed,
         progress=setting.progress,
     )  # fmt: skip
@@ -145,6 +145,8 @@ def _xprompt(setting: Setting, order: Order = "lowest") -> Outcome:
             "seconds": round(scored, 3),
         },  # fmt: skip
         "candidates": [_candidate(c) for c in tried],
+        "search": {"strategy": config.prune.search}
+        | cost(tried, config.prune, len(setting.splits.selection or setting.splits.validation)),
         **_summary(chosen.history),
     }
     return Outcome(
@@ -160,6 +162,7 @@ def _candidate(candidate: Tried) -> dict[str, Any]:
         "num_params": candidate.prompt.num_params,
         "selection_score": candidate.score,
         "best_step": candidate.history.best_step,
+        "last_step": candidate.history.entries[-1]["step"],
         "before_retraining": candidate.history.entries[0]["selection_score"],
     }
 
@@ -172,12 +175,10 @@ def _matched(setting: Setting) -> Outcome:
     config = setting.config
     tuned, seconds, num_cut = _tuned(setting)
     seeds = [config.seed + 1000 * i for i in range(len(config.prune.grid()))]
-    results: list[TuneResult] = []
-    for group in grouped(seeds, config.prune.side_by_side):
-        results += tune_many(
-            setting.backbone, [tuned] * len(group), setting.splits, [config.prune.retune] * len(group),
-            seeds=group, progress=setting.progress, describe=f"matched {len(results) + len(group)}/{len(seeds)}",
-        )  # fmt: skip
+    results = retrain(
+        setting.backbone, [tuned] * len(seeds), setting.splits, config.prune, seeds=seeds, progress=setting.progress,
+        describe="matched",
+    )  # fmt: skip
     chosen = max(results, key=lambda r: r.history.best_score)
     details = {"candidates": [{"selection_score": r.history.best_score} for r in results], **_summary(chosen.history)}
     return Outcome(

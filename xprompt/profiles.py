@@ -31,7 +31,7 @@ def _t5(size: str, about: str) -> Profile:
 _NANO_TUNE = TuneSettings(
     learning_rate=0.3, schedule="linear", steps=200, batch_size=32, eval_every=50, eval_batch_size=128
 )
-_NANO_RETUNE = _NANO_TUNE.but(learning_rate=0.05, steps=30, eval_every=15)
+_NANO_RETUNE = _NANO_TUNE.but(learning_rate=0.05, steps=27, eval_every=9)
 _NANO_FINE_TUNE = TuneSettings(
     optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, schedule="linear", steps=240, batch_size=32,
     eval_every=80, eval_batch_size=128, max_grad_norm=1.0,
@@ -45,10 +45,11 @@ _NANO = Profile(
     tune=_NANO_TUNE,
     fine_tune=_NANO_FINE_TUNE,
     prune=PruneSettings(
-        token_ratios=(0.2, 0.5),
-        piece_ratios=(0.1, 0.4),
+        token_ratios=(0.1, 0.2, 0.4, 0.7),
+        piece_ratios=(0.1, 0.2, 0.4, 0.7),
         importance_limit=800,
         retune=_NANO_RETUNE,
+        search="halving",
     ),
     selection=0.15,
     selection_limit=300,
@@ -82,9 +83,10 @@ _SMOLLM2_CPU = _SMOLLM2_GPU.but(
     tune=_SMOLLM2_SMALL,
     fine_tune=_SMOLLM2_SMALL.but(learning_rate=2e-5),
     prune=PruneSettings(
-        token_ratios=(0.2, 0.5),
-        piece_ratios=(0.2,),
+        token_ratios=(0.1, 0.3, 0.6),
+        piece_ratios=(0.1, 0.4),
         importance_limit=40,
+        search="halving",
         retune=_SMOLLM2_SMALL.but(learning_rate=0.003, steps=20, eval_every=10),
         side_by_side=1,
     ),

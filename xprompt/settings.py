@@ -108,7 +108,12 @@ class PruneSettings(Settings):
     mode: Mode = "zero"
     importance_limit: int | None = Field(None, ge=1, description="training examples scored; None: all")
     retune: TuneSettings = TuneSettings(epochs=100)
-    side_by_side: int = Field(8, ge=1, description="candidates trained in one pass (never changes a result)")
+    search: Literal["grid", "halving"] = Field(
+        "grid", description="of held_out runs: re-train every candidate, or stop the worse early; paper means grid"
+    )
+    side_by_side: int | None = Field(
+        None, ge=1, description="candidates in one pass; None: as many as memory holds (never changes a result)"
+    )
 
     @model_validator(mode="after")
     def _ratios(self) -> PruneSettings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from xprompt.data import Splits, TaskData
 from xprompt.encoding import Batch, Encoded, batches
 from xprompt.errors import ConfigError, DataError
 from xprompt.evaluation import evaluate_many, prompt_rows, repeat
+from xprompt.memory import choose_width, is_out_of_memory
 from xprompt.prompts import SoftPrompt
 from xprompt.settings import TuneSettings
 
@@ -74,10 +75,12 @@ def tune_many(
     settings: Sequence[TuneSettings],
     *,
     seeds: Sequence[int] | None = None,
+    width: int | None = None,
+    rungs: Mapping[int, int] | None = None,
     progress: bool = False,
     describe: str = "tuning",
 ) -> list[TuneResult]:
-    """Tune copies of C prompts in one pass over the frozen backbone.
+    """Tune copies of C prompts side by side in front of the frozen backbone.
 
     Each has its own optimiser, schedule, masks, data order, early stopping and best checkpoint, and gets the same
     numbers as if it were tuned alone: rows of a batch do not see one another, and the sum of C losses has each
@@ -86,12 +89,17 @@ def tune_many(
     Args:
         settings: one for each prompt; objective, batch sizes, accumulation and dropout must agree.
         seeds: of the data orders; candidates with the same seed share their batches. Default: all 0.
+        width: candidates in one forward and backward pass; None: as many as memory holds. Where it runs out all the
+            same, the width is halved and the pass done again. Never changes a result.
+        rungs: step → how many go on after it: the best on the selection split so far, of equals the lower loss. The
+            others keep what they have (successive halving). Each is an evaluation of all that are left.
     """
     candidates = []
     for prompt, one in zip(prompts, settings, strict=True):
         own = prompt.clone().to(backbone.device)
         candidates.append(Candidate(own, list(own.parameters()), one, own.clone))
     loop = _Loop(backbone, candidates, splits, list(seeds or [0] * len(candidates)), progress, describe)
+    loop.width, loop.rungs = width, dict(rungs or {})
     loop.run()
     return [TuneResult(c.best, c.history) for c in candidates]
 
@@ -140,6 +148,8 @@ class _Loop:
         self.train, self.held = backbone.encode(splits.train), backbone.encode(self.selection)
         self.verbalizer = backbone.verbalizer(splits.task)
         self.progress, self.describe = progress, describe
+        self.width: int | None = 1
+        self.rungs: dict[int, int] = {}
         self.logged = time.perf_counter()
         for candidate in candidates:
             candidate.start(len(self.train), self.selection.split, self.train.num_cut)
@@ -163,26 +173,53 @@ class _Loop:
     def _step(self, active: list[Candidate], drawn: list[Batch]) -> None:
         """One optimiser step of every active candidate, over `accumulation` micro-batches."""
         losses = [torch.zeros((), device=self.backbone.device)] * len(active)
+        if self.width is None:
+            self.width = self._choose_width(len(active))
         with self.backbone.dropout(self.settings.dropout):
             for part in range(self.settings.accumulation):
-                pieces = [_micro(batch, part, self.settings.accumulation) for batch in drawn]
-                sizes = [len(piece) for piece in pieces]
-                if not sum(sizes):
-                    continue
-                rows, mask = prompt_rows([c.prompt for c in active], sizes, self.backbone.device)
-                merged = _merge(pieces, self.train.pad_id)
-                each = self.backbone.loss(rows, merged, self.verbalizer, mask, self.settings.objective)
-                # Every candidate's own mean over its whole batch: micro-batches add up to exactly one step.
-                means = [
-                    part_loss.sum() / len(batch) for part_loss, batch in zip(each.split(sizes), drawn, strict=True)
-                ]
-                torch.stack(means).sum().backward()
-                losses = [total + mean.detach() for total, mean in zip(losses, means, strict=True)]
+                done = 0
+                while done < len(active):
+                    group = slice(done, done + self.width)
+                    try:
+                        means = self._pass(active[group], drawn[group], part)
+                    except RuntimeError as error:
+                        if not is_out_of_memory(error) or self.width == 1:
+                            raise
+                        self.width //= 2  # nothing was changed yet: the same candidates, in a smaller group
+                        continue
+                    for place, mean in enumerate(means, start=done):
+                        losses[place] = losses[place] + mean
+                    done += len(means)
         for candidate, loss in zip(active, losses, strict=True):
             candidate.step(loss)
 
+    def _pass(self, group: list[Candidate], drawn: list[Batch], part: int) -> list[Tensor]:
+        """Add one micro-batch's gradients to each candidate of the group, all or none; return their losses' parts."""
+        pieces = [_micro(batch, part, self.settings.accumulation) for batch in drawn]
+        sizes = [len(piece) for piece in pieces]
+        if not sum(sizes):
+            return [torch.zeros((), device=self.backbone.device)] * len(group)
+        rows, mask = prompt_rows([c.prompt for c in group], sizes, self.backbone.device)
+        merged = _merge(pieces, self.train.pad_id)
+        each = self.backbone.loss(rows, merged, self.verbalizer, mask, self.settings.objective)
+        # Every candidate's own mean over its whole batch: micro-batches add up to exactly one step.
+        means = [loss.sum() / len(batch) for loss, batch in zip(each.split(sizes), drawn, strict=True)]
+        learned = [parameter for candidate in group for parameter in candidate.parameters]
+        gradients = torch.autograd.grad(torch.stack(means).sum(), learned, allow_unused=True)
+        for parameter, gradient in zip(learned, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return [mean.detach() for mean in means]
+
+    def _choose_width(self, at_most: int) -> int:
+        longest = max(len(c.prompt()) for c in self.candidates if c.prompt is not None)
+        size = self.settings.batch_size // self.settings.accumulation
+        batch = next(batches(self.train, len(self.train), seed=None))
+        largest = Batch(*(t[-size:] for t in (batch.input_ids, batch.attention_mask, batch.labels, batch.index)))
+        return choose_width(self.backbone, longest, largest, self.verbalizer, self.settings.objective, at_most)
+
     def _evaluate(self, step: int, started: float, bar: Any) -> None:
-        due = [c for c in self.candidates if c.due(step)]
+        due = [c for c in self.candidates if not c.done and (c.due(step) or step in self.rungs)]
         if not due:
             return
         found = evaluate_many(
@@ -191,6 +228,10 @@ class _Loop:
         )  # fmt: skip
         for candidate, one in zip(due, found, strict=True):
             candidate.record(step, one, time.perf_counter() - started)
+        if step in self.rungs:
+            left = sorted((c for c in self.candidates if not c.done), key=lambda c: c.standing, reverse=True)
+            for candidate in left[self.rungs[step] :]:
+                candidate.stop()
         best = f"{100 * max(c.history.best_score for c in self.candidates):.1f}"
         bar.set_postfix({self.selection.split: best})
         now = time.perf_counter()
