@@ -131,7 +131,7 @@ def load_backbone(
         BackboneError: one sentence naming what was given, what was needed, and the fix.
     """
     chosen = choose_device(device)
-    model, tokenizer = load_model(name, dtype=choose_dtype(dtype, name, chosen), revision=revision, device=chosen)
+    model, tokenizer = load_model(name, dtype=choose_dtype(dtype, name, chosen), revision=revision)
     torch.nn.Module.to(model, chosen)
     return wrap(model, tokenizer, name=name, max_source=max_source)
 
