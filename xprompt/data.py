@@ -6,6 +6,7 @@ Owns loading and what must hold of a whole split. Never opens a file (`sources` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ __all__ = ["Splits", "TaskData", "load_task"]
 
 
 def load_task(
-    name: str | Task,
+    name: str | Path | Task,
     source: str | Path = "nano",
     *,
     seed: int = 0,
@@ -32,8 +33,8 @@ def load_task(
     """Load a task's training and validation splits.
 
     Args:
-        name: a task's name, or a `Task` of your own.
-        source: "nano", "hub", or a folder (see `xprompt.sources.read`).
+        name: a task's name, the path of a declaration (see `xprompt.own_tasks.OwnTask`), or a `Task`.
+        source: "nano", "hub", or a folder (see `xprompt.sources.read`); a declared task has its own files.
         seed: chooses the few-shot sample, and nothing else.
         few_shot: a number of training examples to sample uniformly (MultiRC: of questions, as the official
             files count), or "official" for `fewglue/TASK/train.jsonl` in the folder.
@@ -44,7 +45,7 @@ def load_task(
         require_validation: False gives an empty validation split where the source has none.
 
     Raises:
-        ConfigError: an unknown task.
+        ConfigError: an unknown task, or a declaration that cannot be meant.
         DataError: a source, split or line that is not as the task needs it; names file, line and field.
     """
     task = name if isinstance(name, Task) else get_task(name)
@@ -52,11 +53,25 @@ def load_task(
         train = _data(task, "train", read_few_shot(task, source))
     else:
         train = _split(task, source, "train", revision, require_train)
-    validation = _split(task, source, "validation", revision, require_validation)
+    if task.files is not None and task.files.share is not None:
+        train, validation = _parted(train, task.files.share, task.files.seed)
+    else:
+        validation = _split(task, source, "validation", revision, require_validation)
     if few_shot not in (None, "official"):
         train = sample(train, few_shot, seed)
     train, validation = limit(train, limit_train), limit(validation, limit_validation)
-    return Splits(task, train, validation, f"hub@{revision}" if source == "hub" and revision else str(source))
+    if task.files is not None:
+        place = f"own:{task.name}"
+    else:
+        place = f"hub@{revision}" if source == "hub" and revision else str(source)
+    return Splits(task, train, validation, place)
+
+
+def _parted(data: TaskData, share: float, seed: int) -> tuple[TaskData, TaskData]:
+    """Set a share apart for validation: by the declaration's seed alone, so that all runs report on the same rows."""
+    parted = Splits(data.task, data, TaskData(data.task, "validation", ()), "").hold_out(share, seed)
+    assert parted.selection is not None
+    return parted.train, replace(parted.selection, split="validation")
 
 
 def _split(task: Task, source: str | Path, split: Split, revision: str | None, required: bool) -> TaskData:

@@ -1,18 +1,24 @@
-"""Prompts to and from PEFT's folder format.
+"""Prompts to and from PEFT's folder format, and what a model that PEFT loaded says beside ours.
 
-Owns the translation. Never needs PEFT installed: the format is one JSON file and one safetensors tensor.
+Owns the translation. Never imports PEFT: the format is one JSON file and one safetensors tensor.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from xprompt.backbone import Backbone
-from xprompt.errors import StoreError
+from xprompt.data import TaskData
+from xprompt.encoding import batches
+from xprompt.errors import BackboneError, StoreError
 from xprompt.prompts import SoftPrompt
 
 CONFIG, WEIGHTS, TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
@@ -78,3 +84,47 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
             f"needs {count} or more of width {backbone.hidden_size}: load the backbone it was tuned on."
         )
     return SoftPrompt(rows[:count].float().to(backbone.device), pieces=pieces)
+
+
+@torch.no_grad()
+def compare_with_peft(model: Any, prompt: SoftPrompt, backbone: Backbone, data: TaskData) -> dict[str, float]:
+    """Say how far a model that PEFT loaded is from ours, over every example of a split.
+
+    Both see the same token ids, one example at a time and without padding, as PEFT is used: the shape of a batch alone
+    moves float32 logits in the fifth decimal.
+
+    Args:
+        model: what `peft.PeftModel.from_pretrained` returned, with the weights that `backbone` has.
+        prompt: (P, H), the one that was exported.
+
+    Returns:
+        "max logit difference" (over examples and labels), "same predictions" (share, in [0, 1]) and "virtual tokens".
+
+    Raises:
+        BackboneError: two label words begin with the same token, so that no single logit tells them apart.
+    """
+    verbalizer = backbone.verbalizer(data.task)
+    if verbalizer.first is None:
+        raise BackboneError(
+            f"{backbone.name} begins two label words of {data.task.name} with the same token: their first logits "
+            "cannot be compared. Choose label words with different first tokens."
+        )
+    ours, theirs = [], []
+    for batch in batches(backbone.encode(data), 1, seed=None):
+        ours.append(backbone.label_scores(prompt(), batch, verbalizer).double())
+        logits = next_logits(model, batch.input_ids.to(backbone.device), backbone)
+        theirs.append(logits[verbalizer.first.to(logits.device)].double().to(backbone.device))
+    mine, other = torch.cat(ours), torch.stack(theirs)
+    return {
+        "max logit difference": float((mine - other).abs().max()),
+        "same predictions": float((mine.argmax(1) == other.argmax(1)).float().mean()),
+        "virtual tokens": len(prompt()),
+    }
+
+
+def next_logits(model: Any, ids: Tensor, backbone: Backbone) -> Float[Tensor, " V"]:
+    """Return the logits of a plain transformers or PEFT model where the label begins, for one example's ids (1, T)."""
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if backbone.kind == "seq2seq":
+        inputs["decoder_input_ids"] = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)
+    return model(**inputs).logits[0, -1]

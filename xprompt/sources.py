@@ -6,16 +6,19 @@ Owns opening and decoding a source. Never interprets a task's fields: `Task.reco
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from xprompt.errors import DataError
+from xprompt.own_tasks import csv_lines
 from xprompt.records import Line, fault
 from xprompt.tasks import Task
 
 HUB_DATASET = "aps/super_glue"
 Split = Literal["train", "validation"]
+_COMMIT = re.compile("[0-9a-f]{40}")
 _OFFICIAL = {"train": "train", "validation": "val"}
 
 
@@ -31,7 +34,12 @@ def read(task: Task, source: str | Path, split: Split, revision: str | None = No
 
     Raises:
         DataError: an unknown source, an unreachable hub, a line that is not a JSON object.
+
+    A task of one's own brings its files along; the source is not asked.
     """
+    if task.files is not None:
+        own = task.files.train if split == "train" else task.files.validation
+        return None if own is None else list(_jsonl(own) if own.suffix == ".jsonl" else csv_lines(own))
     if source == "nano":
         return _nano(task, split)
     if source == "hub":
@@ -121,13 +129,33 @@ def _hub(task: Task, split: Split, revision: str | None) -> list[Line]:
     try:
         rows = datasets.load_dataset(HUB_DATASET, task.name, split=split, revision=revision)
     except Exception as error:  # the network stack below raises many kinds, with no base in common
-        raise DataError(
-            f"Could not get {task.name} ({split}) from the hub's {HUB_DATASET} ({type(error).__name__}); "
-            "a network connection, or a copy in the local cache, is needed. "
-            "Fix: connect and try again, or pass a folder in the official release layout as the source.",
-        ) from error
+        raise _hub_fault(task, split, revision, error) from error
+    # Offline, `datasets` takes whichever copy it has cached; a cached copy lies in a folder of its commit's name.
+    held = {Path(file["filename"]).parent.name for file in getattr(rows, "cache_files", ())}
+    if revision and _COMMIT.fullmatch(revision) and held and revision not in held:
+        raise fault(
+            f"{HUB_DATASET} {task.name} ({split})",
+            f"revision {revision}, while the local cache has {', '.join(sorted(held))}",
+            "that revision in the cache, or a connection to the hub",
+            "connect once, or ask for the cached revision",
+        )
     where = f"{HUB_DATASET} {task.name}/{split}"
     return [Line(row, f"{where}, row {i + 1}", i, flat=True) for i, row in enumerate(rows)]
+
+
+def _hub_fault(task: Task, split: Split, revision: str | None, error: Exception) -> DataError:
+    text = str(error).lower()
+    needed, fix = "a network connection, or a copy in the local cache, is needed", "connect and try again"
+    if "gated" in text or "401" in text or "403" in text:
+        needed, fix = "access to it is needed", "accept its terms on the hub and log in with `hf auth login`"
+    elif "revision" in text and "doesn't exist" in text:
+        needed, fix = f"a revision that it has is needed, not {revision!r}", "give a commit, tag or branch of it"
+    elif type(error).__name__ == "DatasetNotFoundError":
+        needed, fix = "a dataset of that name is needed", "check that the hub still has it"
+    return DataError(
+        f"Could not get {task.name} ({split}) from the hub's {HUB_DATASET} ({type(error).__name__}); {needed}. "
+        f"Fix: {fix}, or pass a folder in the official release layout as the source.",
+    )
 
 
 def _nano(task: Task, split: Split) -> list[Line]:

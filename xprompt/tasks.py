@@ -1,6 +1,7 @@
 """The seven tasks, each one short declaration: template, verbalizer, metrics, statistics, how to read a line.
 
-Owns what each task's lines mean and how a record is put to a model. Never opens a file, never scores.
+Owns what each task's lines mean, how a record is put to a model, and finding a task by name or by the path of an own
+one's declaration. Never reads examples, never scores.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from xprompt.errors import ConfigError
+from xprompt.own_tasks import DECLARATION, Files, OwnTask
 from xprompt.records import Line, Parsed, Record, fault
 
 
@@ -33,10 +36,12 @@ class Task:
         label_words: the verbalizer, one text per label.
         metrics: names in `xprompt.metrics`; the task's score is their mean. Source: paper Tab 9.
         cut_field: the field that is shortened where the input is too long.
-        statistics: the paper's counts.
+        statistics: the paper's counts; zeros for a task that is not the paper's.
         parse: one line -> the examples in it.
         cut_side: which side of that field is given up. Differs: the paper names neither field nor side.
         together: a field whose equal texts must not be parted by a hold-out; none: equal inputs only.
+        label_field: the field of a line that holds its label.
+        files: of an own task, where its examples are; none: they come from the source that a run names.
     """
 
     name: str
@@ -50,6 +55,8 @@ class Task:
     parse: Callable[[Line], Iterator[Parsed]]
     cut_side: Literal["start", "end"] = "end"
     together: str | None = None
+    label_field: str = "label"
+    files: Files | None = None
 
     def render(self, record: Record) -> str:
         """Return the input text of a record."""
@@ -70,9 +77,9 @@ class Task:
         return [Record(p.uid, p.group, p.fields, self._label(p.labelled)) for p in self.parse(line)]
 
     def _label(self, line: Line) -> int:
-        where = f"{line.where}, field '{line.path}label'"
+        where = f"{line.where}, field '{line.path}{self.label_field}'"
         allowed = tuple(range(len(self.label_values))) if line.flat else self.label_values
-        value = line.data.get("label")
+        value = line.data.get(self.label_field)
         if value is None:
             raise fault(
                 where,
@@ -224,8 +231,39 @@ TASKS: dict[str, Task] = {
 }
 
 
-def get_task(name: str) -> Task:
-    """Return a task by its name; `ConfigError` names the known ones."""
-    if name not in TASKS:
-        raise ConfigError(f"Unknown task {name!r}; needed one of {', '.join(TASKS)}. Fix: name one of these.")
-    return TASKS[name]
+def get_task(name: str | Path) -> Task:
+    """Return a task by its name, or an own one by the path of its declaration, `task.json`.
+
+    Raises:
+        ConfigError: an unknown name, or a declaration that cannot be meant.
+        DataError: the declaration's files of examples are not there.
+    """
+    if name in TASKS:
+        return TASKS[str(name)]
+    path = Path(name).expanduser()
+    if path.suffix != ".json":
+        raise ConfigError(
+            f"Unknown task {str(name)!r}; needed one of {', '.join(TASKS)}. "
+            f"Fix: name one of these, or give the path of a task of your own ({DECLARATION})."
+        )
+    return _own(OwnTask.load(path), path)
+
+
+def _own(declared: OwnTask, path: Path) -> Task:
+    if declared.name.lower() in (*TASKS, "average", "all"):
+        raise ConfigError(f"{path.parent.name}/{path.name}: the name {declared.name!r} is taken; choose another.")
+    return Task(
+        declared.name,
+        "",
+        declared.template,
+        tuple(declared.verbalizer),
+        tuple(declared.verbalizer.values()),
+        metrics=declared.metrics,
+        cut_field=declared.cut_column,
+        statistics=Statistics(0, 0),
+        parse=declared.parse,
+        cut_side=declared.cut_side,
+        together=declared.group,
+        label_field=declared.label,
+        files=declared.files(path.parent),
+    )

@@ -47,8 +47,9 @@ def task_scores(rows: pd.DataFrame, protocol: str = "held_out") -> Figure:
     Small dots are the single seeds; the majority class is a line.
     """
     scores = with_average(rows[rows["protocol"] == protocol])
-    found = set(scores["task"])
-    tasks = [name for name in [*TASKS, AVERAGE] if name in found]
+    found = list(scores["task"].unique())
+    own = [name for name in found if name not in (*TASKS, AVERAGE)]
+    tasks = [name for name in [*TASKS, *own, AVERAGE] if name in found]
     methods = [name for name in METHODS if name in set(scores["method"]) and name != "majority"]
     if not tasks or not methods:
         raise ConfigError(f"no scores under the {protocol!r} protocol: run the grid with it first.")

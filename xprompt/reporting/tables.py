@@ -23,7 +23,8 @@ def _ordered(found: Sequence[str], known: Sequence[str]) -> list[str]:
 
 def _summary(rows: pd.DataFrame, protocol: str) -> tuple[pd.DataFrame, list[str], list[str]]:
     summary = summarize(with_average(rows[rows["protocol"] == protocol]))
-    tasks = _ordered(list(summary["task"].unique()), [*TASKS, AVERAGE])
+    own = [name for name in summary["task"].unique() if name not in (*TASKS, AVERAGE)]
+    tasks = _ordered(list(summary["task"].unique()), [*TASKS, *own, AVERAGE])
     methods = _ordered(list(summary["method"].unique()), METHODS)
     return summary, tasks, methods
 
@@ -145,6 +146,25 @@ def templates(names: Sequence[str]) -> pd.DataFrame:
             "cut": get_task(name).cut_field,
         }
         for name in names
+    )
+
+
+def take_home(compared: Mapping[str, Mapping[str, float]], kind: str) -> pd.DataFrame:
+    """Return exported prompts beside ours, one a row: backbone's kind, largest logit difference, predictions, vectors.
+
+    Args:
+        compared: name → what `xprompt.interop.compare_with_peft` returned.
+        kind: "seq2seq" or "decoder".
+    """
+    return pd.DataFrame(
+        {
+            "prompt": name,
+            "backbone": {"seq2seq": "encoder-decoder", "decoder": "decoder-only"}.get(kind, kind),
+            "max logit difference": f"{row['max logit difference']:.1e}",
+            "same predictions (%)": wording.points(100 * row["same predictions"]),
+            "virtual tokens": str(int(row["virtual tokens"])),
+        }
+        for name, row in compared.items()
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xprompt.reporting.statistics import AVERAGE, Interval
+from xprompt.tasks import get_task
 
 METHODS = {
     "majority": "majority class",
@@ -39,8 +40,8 @@ def method(name: str) -> str:
 
 
 def task(name: str) -> str:
-    """Return a task's display name; an unknown one is shown as it is."""
-    return TASKS.get(name, name)
+    """Return a task's display name; an own one's is what its declaration says, given by that name or by its path."""
+    return get_task(name).name if name.endswith(".json") else TASKS.get(name, name)
 
 
 def points(value: float | None, signed: bool = False) -> str:
