@@ -5,6 +5,7 @@ Owns where each kind reads its label from. Never joins prompt and input: `backbo
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from xprompt.backbone import NOT_THERE, Backbone
 from xprompt.encoding import Batch
+from xprompt.errors import BackboneError
 from xprompt.loading import choose_device, choose_dtype, load_model
 from xprompt.t5_scoring import FrozenT5
 
@@ -117,6 +119,7 @@ def load_backbone(
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     max_source: int | None = None,
+    device_map: str | dict[str, Any] | None = None,
 ) -> Backbone:
     """Load a frozen backbone.
 
@@ -126,13 +129,27 @@ def load_backbone(
         dtype: default: bfloat16 on a GPU, float32 elsewhere.
         revision: of a hub model.
         max_source: longest source in tokens, without the prompt; default 256.
+        device_map: spread the backbone over several devices as accelerate does: "auto", "balanced", "sequential", or
+            module → device; in place of `device`. All weights must fit: none may go to disk or wait in memory.
 
     Raises:
         BackboneError: one sentence naming what was given, what was needed, and the fix.
     """
     chosen = choose_device(device)
-    model, tokenizer = load_model(name, dtype=choose_dtype(dtype, name, chosen), revision=revision)
-    torch.nn.Module.to(model, chosen)
+    if device_map is not None and (device is not None or importlib.util.find_spec("accelerate") is None):
+        raise BackboneError(
+            f"device_map {device_map!r} was given: leave out device, which says the same, and install accelerate."
+        )
+    model, tokenizer = load_model(
+        name, dtype=choose_dtype(dtype, name, chosen), revision=revision, device=chosen, device_map=device_map
+    )
+    if device_map is None:
+        torch.nn.Module.to(model, chosen)
+    elif any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise BackboneError(
+            f"{name} does not fit these devices: device_map {device_map!r} leaves weights to memory or disk, from "
+            "where every step would fetch them. Use more or larger devices, or dtype='bfloat16'."
+        )
     return wrap(model, tokenizer, name=name, max_source=max_source)
 
 

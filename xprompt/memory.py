@@ -6,11 +6,11 @@ passes of that width, and halves it where memory runs out all the same.
 
 from __future__ import annotations
 
-import psutil
 import torch
 
 from xprompt.backbone import Backbone, Verbalizer
 from xprompt.encoding import Batch
+from xprompt.footprint import free_bytes
 
 #: Rows (candidates × examples) that keep two CPU cores busy: past them a pass only leaves the cache, and gets slower.
 CPU_ROWS = 64
@@ -45,14 +45,6 @@ def predict_bytes(
         loss = backbone.loss(rows, batch, verbalizer, objective=objective)
     del loss  # held until here, so that no storage was freed and its address used again
     return sum(kept.values())
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can be had on a device now, in bytes."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return psutil.virtual_memory().available
 
 
 def choose_width(
