@@ -87,8 +87,9 @@ class RunConfig(Settings):
         """The settings this method's result depends on: what a run's name is made of.
 
         A prompt-tuning run is the same run whatever grid a later XPrompt run searches, and however many
-        candidates are trained side by side. Where its data and its backbone lie does not matter either: what they
-        hold does, and their fingerprints stand in the name beside these settings.
+        candidates are trained side by side, and whether activations are kept or computed again. Where its data and
+        its backbone lie does not matter either: what they hold does, and their fingerprints stand in the name beside
+        these settings.
         """
         values = self.settings()
         del values["source"], values["backbone"]
@@ -96,4 +97,7 @@ class RunConfig(Settings):
             del values[unused]
         if "prune" in values:
             del values["prune"]["side_by_side"]
+        for one in (values.get("tune"), values.get("fine_tune"), values.get("prune", {}).get("retune")):
+            if one is not None:
+                one.pop("gradient_checkpointing", None)
         return values

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from xprompt import metrics
 from xprompt.backbone import Backbone, exact_labels
 from xprompt.data import TaskData
-from xprompt.encoding import Batch, Encoded, batches
+from xprompt.distributed import workers
+from xprompt.encoding import Encoded, batches
+from xprompt.feeding import repeat, share
 from xprompt.prompts import SoftPrompt, stack
 
 
@@ -57,6 +59,8 @@ def evaluate_many(
 ) -> list[Evaluation]:
     """Evaluate C prompts (or, alone, None) in one pass over the split.
 
+    Processes that share a run each take their share of every batch, and all of them get the whole result.
+
     Args:
         encoded: `backbone.encode(data)`, where it is at hand already.
         batch_size: examples a batch, each with every prompt: C · batch_size rows.
@@ -68,7 +72,10 @@ def evaluate_many(
     predicted = torch.zeros(count, len(data), dtype=torch.long)
     losses = torch.zeros(count, dtype=torch.float64, device=backbone.device)
     outcomes: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for batch in batches(encoded, batch_size, seed=None):
+    for whole in batches(encoded, batch_size, seed=None):
+        batch = share(whole, workers())
+        if not len(batch):
+            continue
         rows, mask = prompt_rows(prompts, [len(batch.labels)] * count, backbone.device)
         shared = repeat(batch, count)
         if objective == "generation":
@@ -83,6 +90,7 @@ def evaluate_many(
         outcomes.append((batch.index, labels.view(count, -1)))
     for index, labels in outcomes:  # only here is the device waited for
         predicted[:, index] = labels.cpu()
+    workers().sum([predicted, losses])
     results = []
     for row, loss in zip(predicted.tolist(), (losses / len(data)).tolist(), strict=True):
         found = metrics.compute(data.task, row, data.labels, data.groups)
@@ -99,9 +107,3 @@ def prompt_rows(
     vectors, there = stack([p for p in prompts if p is not None])
     owner = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(list(sizes))).to(device)
     return vectors.to(device)[owner], there.to(device)[owner]
-
-
-def repeat(batch: Batch, times: int) -> Batch:
-    """The batch, `times` over."""
-    return batch if times == 1 else Batch(*(t.repeat(times, *[1] * (t.dim() - 1)) for t in (
-        batch.input_ids, batch.attention_mask, batch.labels, batch.index)))  # fmt: skip

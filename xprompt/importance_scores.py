@@ -14,7 +14,9 @@ from tqdm.auto import tqdm
 
 from xprompt.backbone import Backbone
 from xprompt.data import TaskData
+from xprompt.distributed import workers
 from xprompt.encoding import batches
+from xprompt.feeding import share
 from xprompt.prompts import SoftPrompt
 
 
@@ -66,15 +68,19 @@ def importance(
     token = values.new_zeros(len(values), dtype=torch.float64)
     piece = values.new_zeros(len(values), prompt.pieces, dtype=torch.float64)
     bar = tqdm(total=len(data), desc="importance", unit="ex", disable=not progress, leave=False)
-    for batch in batches(encoded, batch_size, seed=None):
+    for whole in batches(encoded, batch_size, seed=None):
+        batch = share(whole, workers())
+        if not len(batch):
+            continue
         rows = values.expand(len(batch.labels), -1, -1).clone().requires_grad_()
         loss = backbone.loss(rows, batch, verbalizer, objective=objective).sum()
         (gradient,) = torch.autograd.grad(loss, rows)
         by_piece = (gradient * values).unflatten(-1, (prompt.pieces, -1)).sum(dim=-1)  # (B, P, K)
         piece += by_piece.abs().sum(dim=0, dtype=torch.float64)
         token += by_piece.sum(dim=-1).abs().sum(dim=0, dtype=torch.float64)
-        bar.update(len(batch.labels))
+        bar.update(len(whole))
     bar.close()
+    workers().sum([token, piece])
     all_token = torch.zeros(prompt.length)
     all_piece = torch.zeros(prompt.length, prompt.pieces)
     all_token[kept.cpu()] = (token / len(data)).float().cpu()

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from xprompt import metrics
+from xprompt.along import Along
 from xprompt.backbone import Backbone
 from xprompt.candidate import History
 from xprompt.config import RunConfig
@@ -46,6 +47,7 @@ class Setting:
     splits: Splits
     run: Callable[[RunConfig], Any]  # another run that this one builds on: done once, else read
     progress: bool
+    along: Along = field(default_factory=Along)
 
     def report(self, prompt: SoftPrompt | None, backbone: Backbone | None = None) -> Evaluation:
         """Evaluate on the split that is reported."""
@@ -82,6 +84,7 @@ def _fine_tuning(setting: Setting) -> Outcome:
         config.fine_tune,
         seed=config.seed,
         progress=setting.progress,
+        along=setting.along,
     )
     return Outcome(
         setting.report(None, tuned), tuned.num_params, _entries("fine_tuning", history),
@@ -102,6 +105,7 @@ def _prompt_tuning(setting: Setting, length: int | None = None) -> Outcome:
         config.tune,
         seed=config.seed,
         progress=setting.progress,
+        along=setting.along,
     )
     return Outcome(
         setting.report(tuned), tuned.num_params, _entries("prompt_tuning", history),
@@ -127,7 +131,7 @@ def _xprompt(setting: Setting, order: Order = "lowest") -> Outcome:
     scored = time.perf_counter() - began
     tried = search(
         backbone, tuned, scores, setting.splits, config.prune, order=order, seed=config.seed,
-        progress=setting.progress,
+        progress=setting.progress, along=setting.along,
     )  # fmt: skip
     chosen = best(tried)
     final = chosen.prompt
@@ -177,7 +181,7 @@ def _matched(setting: Setting) -> Outcome:
     seeds = [config.seed + 1000 * i for i in range(len(config.prune.grid()))]
     results = retrain(
         setting.backbone, [tuned] * len(seeds), setting.splits, config.prune, seeds=seeds, progress=setting.progress,
-        describe="matched",
+        describe="matched", along=setting.along,
     )  # fmt: skip
     chosen = max(results, key=lambda r: r.history.best_score)
     details = {"candidates": [{"selection_score": r.history.best_score} for r in results], **_summary(chosen.history)}

@@ -5,7 +5,9 @@ Owns the order of the stages and what a record holds. Never trains or prunes by 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +15,18 @@ from typing import Any
 
 import xprompt
 from xprompt import metrics
+from xprompt.along import Along
 from xprompt.architectures import load_backbone
 from xprompt.backbone import Backbone
 from xprompt.config import RunConfig
 from xprompt.data import Splits, load_task
+from xprompt.distributed import workers
 from xprompt.methods import METHOD_OF, Setting
 from xprompt.prompts import SoftPrompt
 from xprompt.provenance import provenance
 from xprompt.store import Store, run_name
-from xprompt.tasks import get_task
+from xprompt.tasks import TASKS, get_task
+from xprompt.watching import EventFiles, can_watch
 
 
 @dataclass(frozen=True)
@@ -47,17 +52,33 @@ class RunResult:
 
 
 def run(
-    config: RunConfig, store: Store | str | Path | None = None, *, progress: bool = False, force: bool = False
+    config: RunConfig,
+    store: Store | str | Path | None = None,
+    *,
+    progress: bool = False,
+    force: bool = False,
+    watch: bool = True,
+    save_every: float = 30.0,
+    device_map: str | None = None,
 ) -> RunResult:
     """Do a run, or read it where the store has it already.
 
     A run's name is the hash of its settings, its examples, its backbone's weights and the library's version.
+
+    A run that is interrupted is taken up where it was by the next call, to the same numbers: the state of its loops
+    lies in <store>/runs/.unfinished/<name> until its record is written.
 
     Args:
         config: the settings; see `RunConfig`.
         store: where records live; default `reports/<profile>`.
         progress: show bars.
         force: run again even where a record exists, and replace it.
+        watch: write TensorBoard event files to <store>/watch while it goes, where tensorboard is installed.
+        save_every: seconds of training after which an interruption may cost work; a run that is done sooner writes
+            no state.
+        device_map: spread the backbone over several devices; see `load_backbone`.
+
+    None of `progress`, `watch`, `save_every` and `device_map` is part of a run's name.
 
     Raises:
         ConfigError, DataError, BackboneError: before any training starts.
@@ -66,32 +87,51 @@ def run(
     store = store if isinstance(store, Store) else Store(store)
     get_task(config.task)
     splits = load_splits(config)
-    backbone = _backbone(config.backbone, config.dtype, config.revision, config.max_source)
-    name = run_name(config.identity(), splits.fingerprint, backbone.fingerprint, xprompt.__version__)
-    record = None if force else store.get(name)
-    if record is None:
-        with store.lock(name):
-            record = None if force else store.get(name)  # another process may have done it meanwhile
-            if record is None:
+    backbone = _backbone(config.backbone, config.dtype, config.revision, config.max_source, device_map)
+    name = run_name(_identity(config, splits), splits.fingerprint, backbone.fingerprint, xprompt.__version__)
+    record = None if force or not workers().main else store.get(name)
+    if workers().main_says(record is None):
+        # Of processes that share the run the main one alone locks and looks: what it finds counts for all.
+        with store.lock(name) if workers().main else contextlib.nullcontext():
+            record = (
+                None if force or not workers().main else store.get(name)
+            )  # another process may have done it meanwhile
+            if workers().main_says(record is None):
                 waited: list[float] = []
 
                 def again(other: RunConfig) -> RunResult:
                     began = time.perf_counter()
-                    result = run(other, store, progress=progress)
+                    result = run(
+                        other, store, progress=progress, watch=watch, save_every=save_every, device_map=device_map
+                    )  # fmt: skip
                     waited.append(time.perf_counter() - began)
                     return result
 
-                record = _run(Setting(config, backbone, splits, again, progress), name, store, waited)
+                unfinished = store.runs / ".unfinished" / name
+                events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
+                along = Along(EventFiles(events) if watch and can_watch() else None, unfinished, save_every)
+                _run(Setting(config, backbone, splits, again, progress, along), name, store, waited)
+        workers().wait()
+        record = store.get(name)
+    else:
+        record = store.get(name) if record is None else record  # written since this process looked
+    assert record is not None
     return RunResult(record, store.path(name))
 
 
 def load_splits(config: RunConfig) -> Splits:
     """The examples of a run: few-shot, limited, and with a selection split where the protocol holds one out."""
-    splits = _task(config.task, config.source, config.few_shot, config.limit_train, config.limit_validation,
+    load = _task if config.task in TASKS else _task.__wrapped__  # own files may change between two calls
+    splits = load(config.task, config.source, config.few_shot, config.limit_train, config.limit_validation,
                    config.seed if isinstance(config.few_shot, int) else 0)  # fmt: skip
     if config.protocol == "held_out":
         return splits.hold_out(config.selection, seed=config.seed, at_most=config.selection_limit)
     return splits
+
+
+def _identity(config: RunConfig, splits: Splits) -> dict[str, Any]:
+    """What a run's name is made of; an own task counts by its declared name, not by where its declaration lies."""
+    return config.identity() | {"task": splits.task.name}
 
 
 @functools.lru_cache(maxsize=8)
@@ -102,27 +142,31 @@ def _task(name: str, source: str, few_shot: Any, limit_train: Any, limit_validat
 
 
 @functools.lru_cache(maxsize=1)
-def _backbone(name: str, dtype: str | None, revision: str | None, max_source: int) -> Backbone:
-    return load_backbone(name, dtype=dtype, revision=revision, max_source=max_source)
+def _backbone(
+    name: str, dtype: str | None, revision: str | None, max_source: int, device_map: str | None = None
+) -> Backbone:
+    spread = {} if device_map is None else {"device_map": device_map}
+    return load_backbone(name, dtype=dtype, revision=revision, max_source=max_source, **spread)
 
 
-def _run(setting: Setting, name: str, store: Store, waited: list[float]) -> dict[str, Any]:
+def _run(setting: Setting, name: str, store: Store, waited: list[float]) -> None:
     config, splits, backbone = setting.config, setting.splits, setting.backbone
-    made = provenance(backbone.device, backbone.dtype)
+    made = provenance(backbone.device, backbone.dtype, backbone.model)
     started = time.perf_counter()
     outcome = METHOD_OF[config.method](setting)
-    seconds = time.perf_counter() - started - sum(waited)  # runs it builds on have records, and seconds, of their own
+    # Runs it builds on have records, and seconds, of their own; what an interruption cut off was this run's.
+    seconds = time.perf_counter() - started - sum(waited) + setting.along.resumed_seconds
     held = splits.selection
     record = {
         "run": name,
         "profile": config.profile,
         "backbone": Path(config.backbone).name if Path(config.backbone).is_dir() else config.backbone,
         "source": splits.source if splits.source.startswith(("nano", "hub")) else Path(splits.source).name,
-        "task": config.task,
+        "task": splits.task.name,
         "method": config.method,
         "seed": config.seed,
         "protocol": config.protocol,
-        "config": config.identity(),
+        "config": _identity(config, splits),
         "metrics": outcome.report.metrics,
         "score": outcome.report.score,
         "majority": metrics.majority(
@@ -153,7 +197,6 @@ def _run(setting: Setting, name: str, store: Store, waited: list[float]) -> dict
         for stage, prompt in outcome.prompts.items():
             prompt.save(folder / stage)
 
-    store.put(record, write_files)
-    stored = store.get(name)
-    assert stored is not None
-    return stored
+    if workers().main:
+        store.put(record, write_files)
+        shutil.rmtree(store.runs / ".unfinished" / name, ignore_errors=True)

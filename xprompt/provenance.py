@@ -16,18 +16,25 @@ from typing import Any
 import torch
 
 import xprompt
+from xprompt.distributed import workers
 
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "scikit-learn")
 
 
-def provenance(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """JSON values: package versions, hardware, threads, device, dtype, git revision and whether it was dirty."""
+def provenance(device: torch.device, dtype: torch.dtype, model: torch.nn.Module | None = None) -> dict[str, Any]:
+    """JSON values: package versions, hardware, threads, device, dtype, git revision and whether it was dirty.
+
+    Of a model that is spread over devices also where its modules lie; `processes` is how many shared the run.
+    """
+    placed = getattr(model, "hf_device_map", None)
     return {
         "xprompt": xprompt.__version__,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in _PACKAGES},
         **_machine(device.type),
         "threads": torch.get_num_threads(),
+        "processes": workers().count,
+        **({} if placed is None else {"device_map": {name: str(place) for name, place in placed.items()}}),
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
         **_revision(),

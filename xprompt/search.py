@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xprompt.along import Along
 from xprompt.backbone import Backbone
 from xprompt.candidate import History
 from xprompt.data import Splits
@@ -45,6 +46,7 @@ def search(
     order: Order = "lowest",
     seed: int = 0,
     progress: bool = False,
+    along: Along | None = None,
 ) -> list[Tried]:
     """Prune and rewind for every ratio pair of the grid, re-train as `settings.search` says, and return them in order.
 
@@ -65,7 +67,14 @@ def search(
             pruned.append(rewind(prompt, tuned))
         place.append(masks[key])
     results = retrain(
-        backbone, pruned, splits, settings, seeds=[seed] * len(pruned), progress=progress, describe="re-training"
+        backbone,
+        pruned,
+        splits,
+        settings,
+        seeds=[seed] * len(pruned),
+        progress=progress,
+        describe="re-training",
+        along=along,
     )
     return [
         Tried(t, p, pruned[i], results[i].prompt, results[i].history)
@@ -82,13 +91,14 @@ def retrain(
     seeds: Sequence[int],
     progress: bool = False,
     describe: str = "re-training",
+    along: Along | None = None,
 ) -> list[TuneResult]:
     """Re-train candidates by the settings' search: XPrompt's, and those of its budget-matched control."""
     steps = settings.retune.num_steps(len(splits.train))
     return tune_many(
         backbone, prompts, splits, [settings.retune] * len(prompts), seeds=seeds, width=settings.side_by_side,
         rungs=rungs(len(prompts), steps) if settings.search == "halving" else None, progress=progress,
-        describe=f"{describe} {len(prompts)}",
+        describe=f"{describe} {len(prompts)}", along=along,
     )  # fmt: skip
 
 

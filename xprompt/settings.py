@@ -79,6 +79,9 @@ class TuneSettings(Settings):
     dropout: bool = Field(False, description="whether the backbone's dropout is active while tuning")
     objective: Literal["label_scores", "generation"] = "label_scores"
     max_grad_norm: float | None = Field(None, gt=0)
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, same numbers"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> TuneSettings:

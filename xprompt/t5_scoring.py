@@ -51,9 +51,10 @@ class FrozenT5:
         if mask.device.type != "cpu" or not mask.all():  # asking a GPU would make the loop wait for it
             bias = bias.masked_fill(mask[:, None, None, :] == 0, torch.finfo(bias.dtype).min)
         for block in encoder.block:
-            attention, feed_forward = block.layer
-            hidden = hidden + _attend(attention.SelfAttention, attention.layer_norm(hidden), bias)
-            hidden = hidden + feed_forward.DenseReluDense(feed_forward.layer_norm(hidden))
+            if block.gradient_checkpointing and block.training:  # as transformers' own forward asks
+                hidden = block._gradient_checkpointing_func(_encode_block, block, hidden, bias)
+            else:
+                hidden = _encode_block(block, hidden, bias)
         return encoder.final_layer_norm(hidden)
 
     def first_hidden(self, states: Float[Tensor, "B S H"], mask: Int[Tensor, "B S"]) -> Float[Tensor, "B H"]:
@@ -67,6 +68,12 @@ class FrozenT5:
             hidden = hidden + _read(cross.EncDecAttention, cross.layer_norm(hidden), states, mask)
             hidden = hidden + feed_forward.DenseReluDense(feed_forward.layer_norm(hidden))
         return decoder.final_layer_norm(hidden)
+
+
+def _encode_block(block: Any, hidden: Tensor, bias: Tensor) -> Tensor:
+    attention, feed_forward = block.layer
+    hidden = hidden + _attend(attention.SelfAttention, attention.layer_norm(hidden), bias)
+    return hidden + feed_forward.DenseReluDense(feed_forward.layer_norm(hidden))
 
 
 def _attend(attention: Any, hidden: Tensor, bias: Tensor) -> Tensor:

@@ -1,0 +1,106 @@
+"""Several processes that work on one run, each with its share of every batch.
+
+Owns the process group, and the sums over it. Never knows what is summed: `training`, `evaluation` and
+`importance_scores` ask for their share of a batch and for sums, and get the whole batch and their own numbers back
+where one process works alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as group
+from torch import Tensor
+
+_BUCKET = 2**24  # values sent at once
+#: The others wait for the main process here, also while it waits for a run that another job holds.
+_PATIENCE = datetime.timedelta(days=2)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """A process among those that share a run: `rank` of `count`, 0 of 1 where it is alone."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes, to the last bit the same one in each."""
+        if self.count == 1:
+            return
+        buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+        for tensor in tensors:
+            kind = tensor.dtype, tensor.device
+            bucket = buckets.setdefault(kind, [])
+            if bucket and sum(t.numel() for t in bucket) + tensor.numel() > _BUCKET:
+                _sum_at_once(buckets.pop(kind))
+                bucket = buckets.setdefault(kind, [])
+            bucket.append(tensor)
+        for bucket in buckets.values():
+            _sum_at_once(bucket)
+
+    def main_says(self, answer: bool) -> bool:
+        """The main process's answer, in every process."""
+        if self.count == 1:
+            return answer
+        said = torch.tensor(int(answer))
+        group.broadcast(said, src=0)
+        return bool(said)
+
+    def agree(self, number: int) -> bool:
+        """Whether every process has the same number."""
+        ends = torch.tensor([number, -number])
+        if self.count > 1:
+            group.all_reduce(ends, op=group.ReduceOp.MAX)
+        return int(ends[0]) == -int(ends[1])
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        self.agree(0)
+
+
+_workers = Workers()
+
+
+def workers() -> Workers:
+    """Who shares this process's work; alone outside `together`."""
+    return _workers
+
+
+@contextlib.contextmanager
+def together() -> Iterator[Workers]:
+    """Join the processes that `accelerate launch` or `torchrun` started, for a block; alone where neither did.
+
+    Each process takes the GPU of its local rank, where there are any. Sums go by NCCL between GPUs and by gloo
+    between CPUs.
+    """
+    global _workers
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+        yield _workers
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    group.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    _workers = Workers(group.get_rank(), group.get_world_size())
+    try:
+        yield _workers
+    finally:
+        _workers = Workers()
+        group.destroy_process_group()
+
+
+def _sum_at_once(tensors: list[Tensor]) -> None:
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    group.all_reduce(flat)
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
