@@ -1,0 +1,140 @@
+"""Which comparisons are measured, on which backbones and devices, and what is said of those that cannot be.
+
+Owns the order of the measurements. Never times anything itself, and never fills a row that was not measured.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from xprompt.architectures import load_backbone
+from xprompt.backbone import Backbone
+from xprompt.bench import dropped_tokens, importance_cost, peft_step, side_by_side, t5_scale, writer
+from xprompt.bench.rows import Findings, hardware_of
+from xprompt.bench.sizes import BACKBONES, Size, size_of
+from xprompt.errors import BackboneError, ConfigError
+from xprompt.provenance import provenance
+
+log = logging.getLogger("xprompt")
+Measure = Callable[[Backbone, Size, str], Findings]
+COMPARISONS: dict[str, Measure] = {
+    "side_by_side": side_by_side.measure,
+    "peft_step": peft_step.measure,
+    "importance_cost": importance_cost.measure,
+    "dropped_tokens": dropped_tokens.measure,
+}
+NAMES = (*COMPARISONS, "t5_scale")
+# The rows that stand empty where a comparison could not be measured: those that a goal is set for.
+HEADLINES = {
+    "side_by_side": ("side_by_side_c8",),
+    "peft_step": ("peft_train_words", "peft_eval"),
+    "importance_cost": ("importance_pass",),
+    "dropped_tokens": ("dropped_p20_50", "dropped_p100_50"),
+}
+NO_GPU = "needs a GPU, and there is none here"
+
+
+def measure(
+    output: str | Path,
+    *,
+    only: Iterable[str] = (),
+    backbones: Iterable[str] = BACKBONES,
+    quick: bool = False,
+    device: str = "",
+    retrain_share: float = 0.1,
+) -> pd.DataFrame:
+    """Measure, write the bench folder, and return the rows of its bench.csv.
+
+    Args:
+        output: the folder; comparisons that are not measured now keep the rows they have there.
+        only: names in `NAMES`; none: all.
+        backbones: of "nano" and "smollm2".
+        quick: a few rounds of a few steps: shows that everything works, the numbers mean nothing.
+        device: "cpu" or "cuda"; "": the CPU and, where there is one, the GPU.
+        retrain_share: of the grid's re-training examples that the search needs, for the hours of the paper's grid.
+
+    Raises:
+        ConfigError: an unknown name, or no GPU where one was asked for.
+    """
+    chosen = list(only) or list(NAMES)
+    unknown = [*(n for n in chosen if n not in NAMES), *(b for b in backbones if b not in BACKBONES)]
+    if unknown:
+        raise ConfigError(
+            f"unknown {', '.join(unknown)}: choose comparisons among {', '.join(NAMES)}, backbones among "
+            f"{', '.join(BACKBONES)}."
+        )
+    if device not in ("", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"device {device!r} was asked for; give cpu, or cuda where there is a GPU.")
+    devices = [device] if device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for name in backbones:
+        for kind in devices:
+            _on_backbone(output, name, kind, [c for c in chosen if c in COMPARISONS], quick)
+        if "cuda" not in devices:
+            _write(output, _empty([c for c in chosen if c in COMPARISONS], name, NO_GPU), "cpu", quick)
+    if "t5_scale" in chosen:
+        _scale(output, devices, quick, retrain_share)
+    return writer.read_rows(Path(output) / "bench.csv")
+
+
+def read_or_measure(
+    folder: str | Path, output: str | Path, only: Iterable[str] = (), *, quick: bool = True
+) -> tuple[pd.DataFrame, Path]:
+    """The rows of a bench and its folder: of `folder` where there is a bench.csv, else of one made in `output`.
+
+    Args:
+        only, quick: of the one that is made, on nano alone; as in `measure`.
+    """
+    if (Path(folder) / "bench.csv").exists():
+        return writer.read_rows(Path(folder) / "bench.csv"), Path(folder)
+    return measure(output, only=only, backbones=("nano",), quick=quick), Path(output)
+
+
+def _on_backbone(output: str | Path, name: str, kind: str, comparisons: list[str], quick: bool) -> None:
+    if not comparisons:
+        return
+    size = size_of(name, quick, kind)
+    try:
+        backbone = load_backbone(name, device=kind, max_source=size.max_source)
+    except BackboneError as error:
+        _write(output, _empty(comparisons, name, str(error)), kind, quick)
+        return
+    for comparison in comparisons:
+        if comparison == "peft_step" and importlib.util.find_spec("peft") is None:
+            _write(output, _empty([comparison], name, "needs the package peft"), kind, quick)
+            continue
+        start = time.perf_counter()
+        found = COMPARISONS[comparison](backbone, size, hardware_of(backbone.device))
+        for fact in found.facts:
+            fact["size"] = size.facts()
+        _write(output, found, kind, quick)
+        log.info("%s on %s, %s: %.0f s", comparison, name, kind, time.perf_counter() - start)
+
+
+def _scale(output: str | Path, devices: list[str], quick: bool, retrain_share: float) -> None:
+    found = Findings()
+    if "cuda" in devices:
+        found = t5_scale.measure(torch.device("cuda"), rounds=5 if quick else 20, retrain_share=retrain_share)
+    else:
+        for row, shape in t5_scale.names():
+            found.missing([row], shape, NO_GPU)
+    _write(output, found, devices[-1], quick)
+
+
+def _empty(comparisons: Iterable[str], backbone: str, reason: str) -> Findings:
+    found = Findings()
+    for comparison in comparisons:
+        found.missing(HEADLINES[comparison], backbone, reason)
+    return found
+
+
+def _write(output: str | Path, found: Findings, kind: str, quick: bool) -> None:
+    dtype = torch.float32 if kind == "cpu" else torch.bfloat16
+    about = {**provenance(torch.device(kind), dtype), "quick": quick}
+    writer.write(output, found, about)

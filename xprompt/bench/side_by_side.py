@@ -1,0 +1,119 @@
+"""C pruned prompts trained in one pass against the same C one after another.
+
+Owns that comparison: throughput, the selected checkpoints, and memory against its prediction. Never trains otherwise
+than `tune` and `tune_many` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from xprompt.backbone import Backbone
+from xprompt.bench import memory
+from xprompt.bench.harness import interleave
+from xprompt.bench.rows import Findings, Row, throughput
+from xprompt.bench.rows import memory as memory_row
+from xprompt.bench.sizes import Size
+from xprompt.encoding import batches
+from xprompt.importance_scores import Importance
+from xprompt.memory import predict_bytes
+from xprompt.prompts import SoftPrompt
+from xprompt.pruning import prune
+from xprompt.training import TuneResult, tune, tune_many
+
+_HELD = 32
+_RATIOS = (0.1, 0.3, 0.5, 0.7)
+_CLOSE = 1e-3  # of the larger entries; float32 rounding, grown over a few steps
+
+
+def candidates(backbone: Backbone, length: int, count: int) -> list[SoftPrompt]:
+    """C prompts of P tokens as a search makes them: one prompt, pruned by different pairs of ratios (seeded scores)."""
+    prompt = SoftPrompt.init(backbone, length)
+    generator = torch.Generator().manual_seed(0)
+    token, piece = (torch.rand(shape, generator=generator) for shape in ((length,), (length, prompt.pieces)))
+    scores = Importance(token, piece, 1)
+    pairs = [(token, piece) for token in _RATIOS for piece in _RATIOS]
+    return [prune(prompt, scores, *pairs[number % len(pairs)]) for number in range(count)]
+
+
+def work(backbone: Backbone, size: Size, count: int) -> dict[str, Callable[[], list[TuneResult]]]:
+    """Three sides of C candidates with the same steps, batches and checkpoints.
+
+    "side by side" in passes as wide as `tune_many` chooses, "one pass" all C in one, "one by one" each by `tune`.
+    """
+    prompts = candidates(backbone, size.length, count)
+    splits = size.splits(train=size.candidate_steps * size.batch, selection=min(_HELD, size.examples))
+    settings = size.settings(backbone.name, size.candidate_steps)
+    return {
+        "side by side": lambda: tune_many(backbone, prompts, splits, [settings] * count),
+        "one pass": lambda: tune_many(backbone, prompts, splits, [settings] * count, width=count),
+        "one by one": lambda: [tune(backbone, prompt, splits, settings) for prompt in prompts],
+    }
+
+
+def memory_job(backbone: Backbone, size: Mapping[str, object], count: int, side: str) -> Callable[[], object]:
+    """One side's work for `memory.peak_of`; `size` as `Size.facts` gives it."""
+    return work(backbone, Size(**size), count)[side]  # type: ignore[arg-type]
+
+
+def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
+    """Throughput for each C, how many selected checkpoints are the same, and peak memory for each C."""
+    found = Findings()
+    for count in size.counts:
+        sides = work(backbone, size, count)
+        seconds = interleave(sides, size.rounds, device=backbone.device)
+        amount = {side: float(count * size.candidate_steps * size.batch) for side in sides}
+        name, unit = f"side_by_side_c{count}", "candidate-examples"
+        found.timings(name, backbone.name, hardware, seconds, amount, unit)
+        shown = {name: "side by side", f"{name}_one_pass": "one pass"} if count > 1 else {name: "side by side"}
+        for row, ours in shown.items():
+            found.rows.append(
+                throughput(row, backbone.name, hardware, seconds, amount, baseline="one by one", ours=ours,
+                           unit=f"{unit}/s")
+            )  # fmt: skip
+    most = size.counts[-1]
+    together, apart = sides["side by side"](), sides["one by one"]()
+    same = sum(same_checkpoint(a, b) for a, b in zip(together, apart, strict=True))
+    name = f"side_by_side_c{most}_same_checkpoints"
+    found.rows.append(Row(name, backbone.name, hardware, float(most), float(same), "checkpoints"))
+    _memory(found, backbone, size, hardware)
+    return found
+
+
+def same_checkpoint(one: TuneResult, other: TuneResult) -> bool:
+    """Whether both selected the same step, with the same score and, to rounding, the same values."""
+    a, b = one.prompt.masked().detach(), other.prompt.masked().detach()
+    return (
+        one.history.best_step == other.history.best_step
+        and one.history.best_score == other.history.best_score
+        and bool((a - b).abs().max() <= _CLOSE * b.abs().max())
+    )
+
+
+def predicted(backbone: Backbone, size: Size) -> int:
+    """Bytes that one candidate adds to a pass, by the package's own prediction for the longest batch there is."""
+    splits = size.splits(train=size.candidate_steps * size.batch, selection=min(_HELD, size.examples))
+    encoded = backbone.encode(splits.train)
+    batch = list(batches(encoded, size.batch, seed=None))[-1]
+    return predict_bytes(backbone, size.length, batch, backbone.verbalizer(splits.task))
+
+
+def _memory(found: Findings, backbone: Backbone, size: Size, hardware: str) -> None:
+    def peak(count: int, side: str) -> float:
+        arguments = {"size": size.facts(), "count": count, "side": side}
+        return float(memory.peak_of(f"{__name__}:memory_job", backbone, arguments, fresh=size.fresh))
+
+    most, each = size.counts[-1], predicted(backbone, size)
+    peaks = {count: peak(count, "one pass") for count in size.counts}
+    name = f"side_by_side_c{most}_one_pass"
+    alone = peak(most, "one by one")
+    found.rows.append(memory_row(f"{name}_memory", backbone.name, hardware, alone, peaks[most]))
+    # The prediction is of what each candidate adds; what is there anyway is in the pass of one.
+    expected = peaks[size.counts[0]] + (most - size.counts[0]) * each
+    found.rows.append(memory_row(f"{name}_memory_predicted", backbone.name, hardware, expected, peaks[most]))
+    found.facts.append(
+        {"name": "side_by_side_memory", "backbone": backbone.name, "hardware": hardware, "one_pass_bytes": peaks,
+         "predicted_bytes_a_candidate": each, "one_by_one_bytes": alone, "fresh_process": size.fresh}
+    )  # fmt: skip
