@@ -1,0 +1,182 @@
+"""What a cheaper ratio search costs and loses, beside the full grid.
+
+Owns the pairing of each grid run with the halving run of the same task and seed, their table and their figure. Never
+runs a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xprompt.errors import ConfigError
+from xprompt.reporting import wording
+from xprompt.reporting.figures import COLOUR
+from xprompt.reporting.statistics import AVERAGE, Interval, interval
+
+REGRETS = {"selection_regret": "on the selection split", "validation_regret": "on validation"}
+SHARES = {"trained_share": "examples trained on", "evaluated_share": "examples evaluated", "seconds_share": "seconds"}
+
+
+def paired(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a row for each task and seed that has both a grid run and a halving run over the same ratio pairs.
+
+    Columns: profile, backbone, task, seed, candidates (different masks), each search's selection and validation score
+    in points, their regrets (grid − halving: positive where the grid was better), halving's shares of the grid's cost
+    in percent, seconds of each search (importance included, prompt tuning and the last evaluation too, without the
+    prompt-tuning run they build on), and the names of the runs.
+
+    Raises `ConfigError` where no pair is whole.
+    """
+    by_key: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+    for record in records:
+        search = record["details"].get("search", {})
+        if record["method"] == "xprompt" and search:
+            ratios = tuple((c["token_ratio"], c["piece_ratio"]) for c in record["details"]["candidates"])
+            key = (record["profile"], record["backbone"], record["task"], record["seed"], ratios)
+            by_key.setdefault(key, {})[search["strategy"]] = record
+    rows = []
+    for (profile, backbone, task, seed, _), of in by_key.items():
+        if set(of) != {"grid", "halving"}:
+            continue
+        grid, halving = of["grid"], of["halving"]
+        chosen = [max(c["selection_score"] for c in one["details"]["candidates"]) for one in (grid, halving)]
+        costs = [one["details"]["search"] | {"seconds": one["seconds"]["total"]} for one in (grid, halving)]
+        share = {
+            name: 100 * costs[1][name] / costs[0][name]
+            for name in ("trained_examples", "evaluated_examples", "seconds")
+        }
+        rows.append(
+            {
+                "profile": profile, "backbone": backbone, "task": task, "seed": seed,
+                "candidates": costs[0]["candidates"],
+                "grid_selection": 100 * chosen[0], "halving_selection": 100 * chosen[1],
+                "selection_regret": 100 * (chosen[0] - chosen[1]),
+                "grid_validation": 100 * grid["score"], "halving_validation": 100 * halving["score"],
+                "validation_regret": 100 * (grid["score"] - halving["score"]),
+                "trained_share": share["trained_examples"], "evaluated_share": share["evaluated_examples"],
+                "seconds_share": share["seconds"], "grid_seconds": costs[0]["seconds"],
+                "halving_seconds": costs[1]["seconds"], "run": halving["run"], "grid_run": grid["run"],
+            }
+        )  # fmt: skip
+    if not rows:
+        raise ConfigError("no task and seed has both a grid run and a halving run: run the two searches first.")
+    return pd.DataFrame(rows)
+
+
+def over_seeds(rows: pd.DataFrame, column: str) -> dict[str, Interval]:
+    """Return each task's interval over seeds, and the average's: over each seed's mean of the tasks."""
+    found = {str(task): interval(of[column].to_numpy()) for task, of in rows.groupby("task", sort=False)}
+    if len(found) > 1:
+        found[AVERAGE] = interval(rows.groupby("seed")[column].mean().to_numpy())
+    return found
+
+
+def search_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a task and the average: both searches' validation scores, the regrets, the shares of the cost."""
+    columns = {name: over_seeds(rows, name) for name in (
+        "grid_validation", "halving_validation", *REGRETS, *SHARES)}  # fmt: skip
+    lines = []
+    for task in columns["validation_regret"]:
+        line = {"task": wording.task(task), "grid": wording.cell(columns["grid_validation"][task]),
+                "halving": wording.cell(columns["halving_validation"][task])}  # fmt: skip
+        for name, where in REGRETS.items():
+            line[f"regret {where}"] = wording.cell(columns[name][task])
+        for name, what in SHARES.items():
+            line[f"{what}, % of the grid's"] = f"{columns[name][task].mean:.1f}"
+        line["seeds"] = str(columns["validation_regret"][task].n)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def search_statements(rows: pd.DataFrame) -> list[str]:
+    """Return what the numbers say, a sentence each."""
+    last = list(over_seeds(rows, "validation_regret"))[-1]
+    said = []
+    for name, where in REGRETS.items():
+        of = over_seeds(rows, name)[last]
+        bounds = (
+            "" if of.n < 2 else f", 95 % interval {wording.points(of.low, True)} to {wording.points(of.high, True)}"
+        )
+        mean, over = wording.points(of.mean), f"{wording.task(last)}, {of.n} seeds"
+        said.append(f"Halving's regret {where} is {mean} points ({over}{bounds}).")
+    trained, evaluated, seconds = (over_seeds(rows, name)[last].mean for name in SHARES)
+    said.append(
+        f"It trains on {trained:.1f} % of the grid's examples, evaluates {evaluated:.1f} % as many, and takes "
+        f"{seconds:.1f} % of its time."
+    )
+    return said
+
+
+def search_figure(rows: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw regret and cost for each task, and for the first pair of runs every candidate's best selection score.
+
+    In the maps, a cross marks the pair that was chosen; a dot, a candidate that halving stopped early.
+    """
+    figure = Figure(figsize=(13, 8.2), layout="constrained")
+    (top_left, top_right), (left, right) = figure.subplots(2, 2)
+    _draw_regret(top_left, rows)
+    _draw_cost(top_right, rows)
+    first = rows.iloc[0]
+    by_run = {record["run"]: record["details"] for record in records}
+    details = [by_run[first["grid_run"]], by_run[first["run"]]]
+    scores = [100 * c["selection_score"] for one in details for c in one["candidates"]]
+    for axes, one, name in zip((left, right), details, ("grid", "halving"), strict=True):
+        _draw_map(axes, one, (min(scores), max(scores)))
+        axes.set_title(f"{name}: {wording.task(first['task'])}, seed {first['seed']}")
+    return figure
+
+
+def _draw_regret(axes: Axes, rows: pd.DataFrame) -> None:
+    for place, (name, where) in enumerate(REGRETS.items()):
+        marker, colour = ("s", COLOUR["prompt_tuning"]) if place == 0 else ("o", COLOUR["fine_tuning"])
+        for y, (task, of) in enumerate(over_seeds(rows, name).items()):
+            at = y + 0.16 * (2 * place - 1)
+            single = rows[rows["task"] == task][name] if task != AVERAGE else rows.groupby("seed")[name].mean()
+            axes.scatter(single, np.full(len(single), at + 0.09), s=12, color=colour, alpha=0.4, linewidths=0)
+            error = None if of.n < 2 else [[of.mean - of.low], [of.high - of.mean]]
+            axes.errorbar(of.mean, at, xerr=error, fmt=marker, color=colour, capsize=3, label=where if y == 0 else None)
+    tasks = list(over_seeds(rows, "validation_regret"))
+    axes.axvline(0, color="0.3", lw=1)
+    axes.set_yticks(range(len(tasks)), [wording.task(task) for task in tasks])
+    axes.invert_yaxis()
+    axes.set_xlabel("regret: grid − halving (points; right of 0 the grid was better)")
+    axes.set_title(f"Regret, mean and 95 % interval over {rows['seed'].nunique()} seed(s); dots: single seeds")
+    axes.legend(title="regret", loc="best")
+
+
+def _draw_cost(axes: Axes, rows: pd.DataFrame) -> None:
+    means = [rows[name].mean() for name in SHARES]
+    bars = axes.barh(list(SHARES.values()), means, color=COLOUR["xprompt"], height=0.55)
+    axes.bar_label(bars, [f"{mean:.1f} %" for mean in means], padding=4)
+    axes.axvline(10, color="0.3", ls="--", lw=1.2)
+    axes.annotate("goal for training: 10 %", (10, -0.45), xytext=(4, 0), textcoords="offset points", fontsize=10)
+    axes.set_xlim(0, max(35, 1.25 * max(means)))
+    axes.invert_yaxis()
+    axes.set_xlabel("halving's cost (% of the grid's)")
+    axes.set_title("Cost")
+
+
+def _draw_map(axes: Axes, details: Mapping[str, Any], limits: tuple[float, float]) -> None:
+    table = pd.DataFrame(details["candidates"])
+    table["points"] = 100 * table["selection_score"]
+    grid = table.pivot_table(index="token_ratio", columns="piece_ratio", values="points")
+    sns.heatmap(
+        grid, ax=axes, cmap="viridis", vmin=limits[0], vmax=limits[1], annot=True, fmt=".0f", annot_kws={"size": 8},
+        cbar_kws={"label": "best selection score (points)"},
+    )  # fmt: skip
+    last = table["last_step"].max()
+    for _, row in table.iterrows():
+        at = (list(grid.columns).index(row["piece_ratio"]) + 0.5, list(grid.index).index(row["token_ratio"]) + 0.5)
+        if row["last_step"] < last:
+            axes.plot(at[0] + 0.33, at[1] - 0.3, ".", color="white", ms=4)
+        if (row["token_ratio"], row["piece_ratio"]) == (details["token_ratio"], details["piece_ratio"]):
+            axes.plot(*at, "x", color="white", ms=20, mew=2)
+    axes.set_xlabel("piece prune ratio")
+    axes.set_ylabel("token prune ratio")
