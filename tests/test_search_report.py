@@ -69,7 +69,7 @@ def test_the_average_is_over_each_seeds_mean_of_the_tasks(rows):
 def test_table_and_sentences_say_the_numbers(rows):
     table = search_report.search_table(rows)
     assert list(table["task"]) == ["CB", "RTE", "average"]
-    assert table["examples trained on, % of the grid's"].tolist() == ["9.0", "7.0", "8.0"]
+    assert table["trained (%)"].tolist() == ["9.0", "7.0", "8.0"]
     said = search_report.search_statements(rows)
     assert "on validation is 0.2 points (average, 2 seeds" in said[1] and "8.0 % of the grid's examples" in said[2]
 

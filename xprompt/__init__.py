@@ -25,6 +25,7 @@ _HOME = {
     "PROFILES": "profiles",
     "TASKS": "tasks",
     "get_task": "tasks",
+    "OwnTask": "own_tasks",
     "load_task": "data",
     "SoftPrompt": "prompts",
     "load_backbone": "architectures",
@@ -41,6 +42,7 @@ _HOME = {
     "run": "pipeline",
     "RunResult": "pipeline",
     "Store": "store",
+    "get_executor": "executors",
     "to_peft": "interop",
     "from_peft": "interop",
 }

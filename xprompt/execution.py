@@ -64,7 +64,9 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> str 
             )  # fmt: skip
         except PapermillExecutionError as failure:
             error = f"{failure.ename}: {failure.evalue}".splitlines()[0]
-    _export(output)
+        finally:  # also where it was interrupted: papermill has written what was done, and ended the kernel
+            if output.exists():
+                _export(output)
     return error
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from xprompt.config import PROFILES
 from xprompt.errors import ConfigError, XPromptError
 from xprompt.execution import execute, parameters_of
+from xprompt.executors import EXECUTORS, get_executor
 from xprompt.reporting import choose_seeds, choose_source, choose_tasks, site
 from xprompt.reporting.layout import Report
 from xprompt.tasks import TASKS
@@ -38,17 +39,22 @@ class Plan:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 all done, 1 a notebook failed, 2 wrong choices."""
+    """Run the command and return its exit code: 0 all done, 1 a notebook failed, 2 wrong choices, 130
+    interrupted.
+    """
     chosen = parser().parse_args(arguments)
     try:
         plan = make_plan(
             chosen.profile, chosen.tasks, chosen.seeds, chosen.data_dir, chosen.only, chosen.output, chosen.quick,
-            _settings(chosen.set), chosen.notebooks,
+            _settings(chosen.set), chosen.notebooks, chosen.executor, _executor_options(chosen),
         )  # fmt: skip
         return reproduce(plan)
     except XPromptError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted: finished runs are kept, and the same command goes on from here.", file=sys.stderr)
+        return 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--profile", default="nano", help=f"backbone and settings: {', '.join(PROFILES)}; default: nano")
     own.add_argument("--tasks", default="", metavar="A,B", help=f"tasks, or 'all': {', '.join(TASKS)}; "
-                     "default: the profile's own choice")  # fmt: skip
+                     "or the path of a task.json of your own; default: the profile's own choice")  # fmt: skip
     own.add_argument("--seeds", type=int, metavar="N", help="how many seeds, 0 to N-1; "
                      "default: the profile's own number")  # fmt: skip
     own.add_argument("--data-dir", default="", metavar="FOLDER", help="SuperGLUE in its official release layout "
@@ -70,6 +76,18 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--output", default="", metavar="FOLDER", help="the report's folder; default: reports/<profile>")
     own.add_argument("--quick", action="store_true", help="a few examples and steps, one task, one seed: shows in a "
                      "minute that everything works; the numbers mean nothing")  # fmt: skip
+    own.add_argument("--executor", choices=EXECUTORS, default="local", help="where the runs are done: one after "
+                     "another here, or side by side on Ray, on this machine or a cluster; the tables are the same; "
+                     "default: local")  # fmt: skip
+    with_ray = "with --executor ray: "
+    own.add_argument("--address", metavar="HOST:PORT", help=with_ray + "a running cluster, all of whose machines see "
+                     "the report's folder; 'auto': the one of this machine; default: this machine alone")  # fmt: skip
+    own.add_argument("--workers", type=int, metavar="N", help=with_ray + "runs at a time; default: as many as there "
+                     "is room for")  # fmt: skip
+    own.add_argument("--cpus-per-run", type=float, metavar="C", help=with_ray + "CPUs, and so threads, of a run; "
+                     "default: 1")  # fmt: skip
+    own.add_argument("--gpus-per-run", type=float, metavar="G", help=with_ray + "GPUs of a run; 0.25 puts four runs on "
+                     "each; default: 1 where there are any")  # fmt: skip
     own.add_argument("--set", action="append", metavar="NAME=VALUE", default=[], help="another notebook parameter, in "
                      "JSON or a plain word, such as --set 'protocols=[\"paper\", \"held_out\"]'")  # fmt: skip
     own.add_argument("--notebooks", default=str(ROOT / "notebooks"), help=argparse.SUPPRESS)
@@ -86,6 +104,8 @@ def make_plan(
     quick: bool = False,
     settings: Mapping[str, Any] | None = None,
     notebooks: str | Path = ROOT / "notebooks",
+    executor: str = "local",
+    executor_options: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Check every choice before anything is run.
 
@@ -93,6 +113,7 @@ def make_plan(
         profile, tasks, seeds, data_dir, only, output, quick: as the command line has them.
         settings: notebook parameter → value; given to each chosen notebook that has the parameter.
         notebooks: the folder of notebooks.
+        executor, executor_options: as `xprompt.get_executor` takes them, for the notebooks with a grid of runs.
 
     A value is handed to a notebook as a parameter where the notebook declares it; paths are made relative to the
     notebooks' folder, where they are executed. Raises `ConfigError` or `DataError`.
@@ -101,12 +122,15 @@ def make_plan(
     names = choose_tasks(tasks, profile)
     numbers = choose_seeds(seeds, profile)
     source = choose_source(data_dir, names)
+    names = [name if name in TASKS else os.path.relpath(name, folder) for name in names]
     if quick:
         quick_output = ROOT / "reports" / f"{profile}-quick"
     root = Path(output).resolve() if output else (quick_output if quick else ROOT / "reports" / profile)
+    get_executor(executor, root, **(executor_options or {}))
     offered = {
         "profile": profile, "tasks": names, "task": names[0], "seeds": numbers, "quick": quick,
         "data_dir": os.path.relpath(source, folder) if source else "", "output": os.path.relpath(root, folder),
+        "executor": executor, "executor_options": dict(executor_options or {}),
     }  # fmt: skip
     plan: dict[Path, dict[str, Any]] = {}
     unused = set(settings or {})
@@ -119,6 +143,10 @@ def make_plan(
         have = sorted({name for path in plan for name in parameters_of(path)})
         raise ConfigError(
             f"no chosen notebook has a parameter {', '.join(sorted(unused))}; they have: {', '.join(have)}."
+        )
+    if executor != "local" and not any("executor" in parameters for parameters in plan.values()):
+        raise ConfigError(
+            f"--executor {executor}: {', '.join(path.stem for path in plan)} has no runs to spread; leave it out."
         )
     return Plan(profile, root, plan, quick)
 
@@ -160,6 +188,11 @@ def _choose_notebooks(folder: Path, only: Sequence[str] | None) -> list[Path]:
     if unknown:
         raise ConfigError(f"no notebook {', '.join(unknown)}; there are: {', '.join(by_name)}.")
     return [path for path in known if path.stem in wanted]
+
+
+def _executor_options(chosen: argparse.Namespace) -> dict[str, Any]:
+    names = ("address", "workers", "cpus_per_run", "gpus_per_run")
+    return {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:

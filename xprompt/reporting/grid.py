@@ -1,4 +1,4 @@
-"""Which runs a report is made of, and doing them one after another with a line each on the terminal.
+"""Which runs a report is made of, and having them done with a line each on the terminal.
 
 Owns the grid and its check before anything is run. Never runs anything itself: it is handed what does.
 """
@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xprompt.config import METHODS, PROFILES, PROTOCOLS, RunConfig, TuneSettings, get_profile
 from xprompt.errors import ConfigError, DataError
+from xprompt.executors import Executor, LocalExecutor
 from xprompt.tasks import TASKS, get_task
 
 
 def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
-    """Return task names: "all", a comma-separated text, a list, or (None or "") the profile's own choice.
+    """Return tasks: "all", a comma-separated text, a list, or (None or "") the profile's own choice.
 
-    Raises `ConfigError` naming the known tasks where one is unknown, or given twice.
+    Each is a name, or the path of an own task's declaration. Raises `ConfigError` naming the known tasks where one is
+    unknown, or where two have the same name; `DataError` where a declaration's examples are not there.
     """
     if not tasks:
         chosen = list(get_profile(profile).default_tasks)
@@ -28,9 +29,10 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
         chosen = list(TASKS)
     else:
         given = tasks.split(",") if isinstance(tasks, str) else list(tasks)
-        chosen = [get_task(name.strip()).name for name in given]
-    if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"tasks {', '.join(chosen)}: one is given twice; name each task once.")
+        chosen = [name.strip() for name in given]
+    names = [get_task(name).name for name in chosen]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"tasks {', '.join(names)}: one is given twice; name each task once.")
     return chosen
 
 
@@ -131,30 +133,55 @@ def grid(
     ]
 
 
-def collect(configs: Sequence[RunConfig], run: Callable[[RunConfig], Any]) -> list[dict[str, Any]]:
-    """Do the runs in order and return their records, with a line on standard output for each, and more for long ones.
+def collect(configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], Any]) -> list[dict[str, Any]]:
+    """Do the runs and return their records, in the order asked for, with a line on standard output for each.
 
     Args:
         configs: what to run.
-        run: does one; its result has `.record`, as that of `xprompt.run`.
+        run: an executor, as `xprompt.get_executor` makes it, or what does one run, one after another; its result has
+            `.record`, as that of `xprompt.run`.
 
-    The time left is reckoned from the runs of the same method already done.
+    Where runs go side by side the line comes when one ends; one with a + for its number was not asked for, but others
+    build on it. The time left is reckoned from the runs of the same method already done.
     """
     _show_progress()
-    records: list[dict[str, Any]] = []
+    executor = LocalExecutor(run) if callable(run) else run
+    records: dict[int, dict[str, Any]] = {}
+    begun: set[int | None] = set()
     spent: dict[str, list[float]] = {}
-    for number, config in enumerate(configs, 1):
-        name = f"{config.task} {config.method} seed {config.seed} {config.protocol}"
-        print(f"[{number:>{len(str(len(configs)))}}/{len(configs)}] {name} …", flush=True)
-        start = time.perf_counter()
-        record = dict(run(config).record)
-        seconds = time.perf_counter() - start
-        spent.setdefault(config.method, []).append(seconds)
-        known = [sum(spent[c.method]) / len(spent[c.method]) for c in configs[number:] if c.method in spent]
-        left = f", {_duration(sum(known))} left" if len(known) == len(configs) - number and known else ""
-        print(f"    {100 * record['score']:.1f} points in {_duration(seconds)}{left}", flush=True)
-        records.append(record)
-    return records
+    for step in executor.each(configs):
+        name = _run_name(step.config) if step.config else ""
+        if step.note:
+            print(f"    {name}{': ' if name else ''}{step.note}", flush=True)
+        elif step.record is None:
+            begun.add(step.position)
+            print(f"{_number(len(records) + 1, configs)} {name} …", flush=True)
+        elif step.config is not None:
+            spent.setdefault(step.config.method, []).append(step.seconds)
+            if step.position is not None:
+                records[step.position] = step.record
+            number = _number(len(records) if step.position is not None else "+", configs)
+            to_do = [config for position, config in enumerate(configs) if position not in records]
+            points = f"{100 * step.record['score']:.1f} points in {_duration(step.seconds)}"
+            start = "   " if step.position in begun else f"{number} {name}:"
+            print(f"{start} {points}{_left(to_do, spent, executor.workers)}", flush=True)
+    return [records[position] for position in range(len(configs))]
+
+
+def _run_name(config: RunConfig) -> str:
+    return f"{get_task(config.task).name} {config.method} seed {config.seed} {config.protocol}"
+
+
+def _number(number: int | str, configs: Sequence[RunConfig]) -> str:
+    return f"[{number:>{len(str(len(configs)))}}/{len(configs)}]"
+
+
+def _left(to_do: Sequence[RunConfig], spent: Mapping[str, Sequence[float]], workers: int) -> str:
+    """The time that the runs still to do will take, side by side; "" where a method has not been seen yet."""
+    if not to_do or any(config.method not in spent for config in to_do):
+        return ""
+    means = {method: sum(seconds) / len(seconds) for method, seconds in spent.items()}
+    return f", {_duration(sum(means[config.method] for config in to_do) / min(workers, len(to_do)))} left"
 
 
 def _show_progress() -> None:

@@ -21,7 +21,7 @@ from xprompt.reporting.figures import COLOUR
 from xprompt.reporting.statistics import AVERAGE, Interval, interval
 
 REGRETS = {"selection_regret": "on the selection split", "validation_regret": "on validation"}
-SHARES = {"trained_share": "examples trained on", "evaluated_share": "examples evaluated", "seconds_share": "seconds"}
+SHARES = {"trained_share": "trained", "evaluated_share": "evaluated", "seconds_share": "time"}
 
 
 def paired(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -79,7 +79,8 @@ def over_seeds(rows: pd.DataFrame, column: str) -> dict[str, Interval]:
 
 
 def search_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a task and the average: both searches' validation scores, the regrets, the shares of the cost."""
+    """Return a row a task and the average: both searches' validation scores, the regrets, and halving's cost in percent
+    of the grid's."""
     columns = {name: over_seeds(rows, name) for name in (
         "grid_validation", "halving_validation", *REGRETS, *SHARES)}  # fmt: skip
     lines = []
@@ -87,9 +88,9 @@ def search_table(rows: pd.DataFrame) -> pd.DataFrame:
         line = {"task": wording.task(task), "grid": wording.cell(columns["grid_validation"][task]),
                 "halving": wording.cell(columns["halving_validation"][task])}  # fmt: skip
         for name, where in REGRETS.items():
-            line[f"regret {where}"] = wording.cell(columns[name][task])
+            line[f"regret {where}".replace("the selection split", "selection")] = wording.cell(columns[name][task])
         for name, what in SHARES.items():
-            line[f"{what}, % of the grid's"] = f"{columns[name][task].mean:.1f}"
+            line[f"{what} (%)"] = f"{columns[name][task].mean:.1f}"
         line["seeds"] = str(columns["validation_regret"][task].n)
         lines.append(line)
     return pd.DataFrame(lines)
@@ -104,7 +105,7 @@ def search_statements(rows: pd.DataFrame) -> list[str]:
         bounds = (
             "" if of.n < 2 else f", 95 % interval {wording.points(of.low, True)} to {wording.points(of.high, True)}"
         )
-        mean, over = wording.points(of.mean), f"{wording.task(last)}, {of.n} seeds"
+        mean, over = wording.points(of.mean), f"{wording.task(last)}, {of.n} seed{'s' * (of.n > 1)}"
         said.append(f"Halving's regret {where} is {mean} points ({over}{bounds}).")
     trained, evaluated, seconds = (over_seeds(rows, name)[last].mean for name in SHARES)
     said.append(
@@ -159,7 +160,7 @@ def _draw_cost(axes: Axes, rows: pd.DataFrame) -> None:
     axes.annotate("goal for training: 10 %", (10, -0.45), xytext=(4, 0), textcoords="offset points", fontsize=10)
     axes.set_xlim(0, max(35, 1.25 * max(means)))
     axes.invert_yaxis()
-    axes.set_xlabel("halving's cost (% of the grid's)")
+    axes.set_xlabel("halving's examples and time (% of the grid's)")
     axes.set_title("Cost")
 
 

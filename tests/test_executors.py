@@ -1,0 +1,441 @@
+"""Runs side by side on Ray: the same tables, no run twice, nothing lost where a worker or the driver is killed.
+
+`python -m tests.test_executors` measures the cost of scheduling: 1,000 short runs, against the same runs without Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import xprompt
+from xprompt import get_executor
+from xprompt import reporting as rp
+from xprompt.config import METHODS, RunConfig
+from xprompt.errors import ConfigError, DataError
+from xprompt.executors import LocalExecutor, RayExecutor, RayOptions
+from xprompt.jobs import builds_on, jobs_of
+from xprompt.ray_workers import Worker, slots, travelling
+from xprompt.store import Store, run_name
+
+try:
+    import ray
+except ImportError:
+    ray = None
+needs_ray = pytest.mark.skipif(ray is None, reason="the package ray is not installed: pip install -e .[ray]")
+ROOT = Path(__file__).resolve().parents[1]
+SEARCHES = ("prompt_tuning", "prompt_tuning_matched", "xprompt", "prompt_tuning_length", "majority")
+if ray is not None:  # workers are sent this module's functions, not its name: they need not find the tests
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def grid(seeds: int = 1, methods: tuple[str, ...] = SEARCHES) -> list[RunConfig]:
+    return rp.grid("tiny", ["rte"], methods, seeds)
+
+
+def log(root: Path, what: str) -> None:
+    with (root / "log").open("a") as file:  # one write of a short line: whole, whoever else writes
+        file.write(f"{what} {os.getpid()}\n")
+
+
+def logged(root: Path) -> Counter[str]:
+    path = root / "log"
+    return Counter(line.rsplit(" ", 1)[0] for line in path.read_text().splitlines()) if path.exists() else Counter()
+
+
+def label(config: RunConfig) -> str:
+    return f"{config.method}-{config.seed}"
+
+
+def pretended(config: RunConfig, root: Path, seconds: float = 0.0) -> dict:
+    """Like `xprompt.run` without the work: one at a time for each name, kept in the store, on top of another run."""
+    store, name = Store(root), run_name(config.identity(), "", "", "")
+    with store.lock(name):
+        record = store.get(name)
+        if record is None:
+            before = builds_on(config)
+            below = store.get(run_name(before.identity(), "", "", "")) if before else {"score": 0.0}
+            log(root, label(config) if below else f"{label(config)} before what it builds on")
+            time.sleep(seconds)
+            facts = {"profile": "tiny", "backbone": "", "task": "rte", "protocol": "held_out", "num_params": 1}
+            score = below["score"] / 2 + config.seed / 7
+            store.put(
+                {"run": name, "method": config.method, "seed": config.seed, "score": score, "metrics": {}} | facts
+            )
+            record = store.get(name)
+    return record
+
+
+def slow(config: RunConfig, root: Path) -> dict:
+    return pretended(config, root, 0.3)
+
+
+def unlucky(config: RunConfig, root: Path) -> dict:
+    """One run kills its first worker, one kills every worker, and one raises."""
+    name, end = label(config), f"{label(config)} killed its worker"
+    if name == "xprompt-3" or (name == "xprompt-1" and not logged(root)[end]):
+        log(root, end)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "prompt_tuning-2":
+        raise DataError("RTE/train.jsonl, line 3: no label.")
+    return pretended(config, root)
+
+
+class MortalStore(Store):
+    """A store whose process is killed once when a record is all but in its place; it logs the others."""
+
+    def _move_into_place(self, folder: Path, target: Path) -> None:
+        written = json.loads((folder / "record.json").read_text())["record"]["method"]
+        if written == "xprompt" and not (self.root / "killed").exists():
+            (self.root / "killed").touch()
+            log(self.root, "killed at xprompt")
+            os.kill(os.getpid(), signal.SIGKILL)
+        super()._move_into_place(folder, target)
+        log(self.root, written)
+
+
+def mortal(config: RunConfig, root: Path) -> dict:
+    import torch
+
+    assert torch.get_num_threads() == 1
+    return xprompt.run(config, store=MortalStore(root)).record
+
+
+def napping(config: RunConfig, root: Path, seconds: float) -> dict:
+    began = time.monotonic()
+    log(root, label(config))
+    time.sleep(seconds)
+    here = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "worker": os.getpid()}
+    return {"score": 0.0, "began": began, "ended": time.monotonic()} | here
+
+
+def naps(seconds: float):
+    return lambda config, root: napping(config, root, seconds)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two CPUs, and a GPU that is there in name only: nothing here computes on it."""
+    if ray is None:
+        pytest.skip("the package ray is not installed: pip install -e .[ray]")
+    how = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+    for patience in (2, 1, 0):
+        try:
+            ray.init("local", **how)
+            break
+        except Exception:  # Ray allows its own processes half a minute to start, which a busy machine may not give
+            ray.shutdown()
+            if not patience:
+                raise
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+def on_ray(root: Path, run, **options) -> RayExecutor:
+    return RayExecutor(root, run, **{"gpus_per_run": 0} | options)
+
+
+class TestOrder:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_what_a_run_builds_on_is_what_its_method_asks_for(self, method):
+        from xprompt.methods import METHOD_OF, Setting
+
+        class Asked(Exception):
+            pass
+
+        def ask(config: RunConfig) -> None:
+            raise Asked(config)
+
+        (config,) = grid(methods=(method,))
+        try:
+            METHOD_OF[method](Setting(config, None, SimpleNamespace(), ask, False))
+        except Asked as asked:
+            assert builds_on(config) == asked.args[0]
+        except AttributeError:  # it went on to what is not there: it builds on nothing
+            assert builds_on(config) is None
+
+    def test_each_run_is_one_job_and_comes_after_what_it_builds_on(self):
+        configs = grid(2, ("prompt_tuning_length", "xprompt_random", "majority", "prompt_tuning_matched"))
+        jobs = jobs_of([*configs, *configs])
+        names = [label(job.config) for job in jobs]
+        assert len(set(names)) == len(names) == 2 * 4 + 2 * 2  # prompt_tuning and xprompt were not asked for
+        for job in jobs:
+            assert job.first == (builds_on(job.config) is None)
+            assert all(names.index(label(after.config)) > names.index(label(job.config)) for after in job.then)
+        asked = [position for job in jobs for position in job.positions]
+        assert sorted(asked) == list(range(2 * len(configs)))
+        assert sorted(jobs)[0].config.method == "prompt_tuning"  # what others wait for is begun first
+
+    def test_room_is_counted_machine_by_machine(self):
+        nodes = [{"CPU": 3, "GPU": 1}, {"CPU": 8, "GPU": 2}, {"CPU": 64}]
+        assert slots(nodes, 2, 0) == 1 + 4 + 32
+        assert slots(nodes, 1, 0.25) == 3 + 8
+        assert slots(nodes, 0.1, 0.1) == 10 + 20
+        assert slots(nodes, 1, 4) == 0
+
+    def test_paths_travel_whole_and_names_as_they_are(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for folder in ("data", "nano", "rte"):
+            (tmp_path / folder).mkdir()
+        assert travelling(RunConfig(task="rte", source="data"))["source"] == str(tmp_path / "data")
+        settings = travelling(RunConfig(task="rte", backbone="google/t5"))
+        assert (settings["task"], settings["source"], settings["backbone"]) == ("rte", "nano", "google/t5")
+
+
+class TestChoice:
+    @pytest.mark.parametrize(
+        ("name", "options", "words"),
+        [
+            ("slurm", {}, "known: local, ray"),
+            ("local", {"workers": 2}, "has no workers"),
+            ("ray", {"gpus_per_run": 1.5}, "whole number of GPUs"),
+            ("ray", {"cpus_per_run": 0}, "greater than 0"),
+            ("ray", {"workers": 0}, "greater than or equal to 1"),
+            ("ray", {"gpu": 1}, "gpus_per_run"),
+            ("ray", {"address": "head"}, "host:port"),
+        ],
+    )
+    def test_a_wrong_choice_is_named_before_anything_is_started(self, tmp_path, monkeypatch, name, options, words):
+        monkeypatch.setitem(sys.modules, "ray", ray or SimpleNamespace())
+        with pytest.raises(ConfigError, match=words):
+            get_executor(name, tmp_path, **options)
+        assert not list(tmp_path.iterdir())
+
+    def test_without_the_package_the_error_says_how_to_install_it(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        with pytest.raises(ConfigError, match=r"pip install -c constraints.txt -e .\[ray\]"):
+            get_executor("ray", tmp_path)
+
+    def test_an_address_where_nobody_answers_is_named(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ray", ray or SimpleNamespace())
+        with socket.socket() as taken:  # bound, and not listening
+            taken.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            with pytest.raises(ConfigError, match=f"nobody answers at Ray's address {address}"):
+                get_executor("ray", tmp_path, address=address)
+
+    def test_a_worker_refuses_a_folder_that_it_does_not_see_and_another_version(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(os, "environ", dict(os.environ))
+        worker = Worker(3, pretended)
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+        with pytest.raises(ConfigError, match="does not see the report's folder"):
+            worker.ready(str(tmp_path), str(tmp_path / "seen"), xprompt.__version__)
+        (tmp_path / "seen").touch()
+        worker.ready(str(tmp_path), str(tmp_path / "seen"), xprompt.__version__)
+        with pytest.raises(ConfigError, match="has xprompt"):
+            worker.ready(str(tmp_path), str(tmp_path / "seen"), "0.0.1")
+
+    def test_every_option_is_explained(self):
+        assert all(field.description for field in RayOptions.model_fields.values())
+
+    def test_choosing_imports_neither_ray_nor_torch(self):
+        code = (
+            "import sys; from xprompt.executors import get_executor; get_executor('local', 'x'); "
+            "sys.exit(bool({'ray', 'torch'} & set(sys.modules)))"
+        )
+        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
+
+
+class TestLocal:
+    def test_runs_go_in_order_with_a_line_before_and_after(self, tmp_path, capsys):
+        configs = grid(2, ("majority", "prompt_tuning"))
+        given = LocalExecutor(lambda config: SimpleNamespace(record=pretended(config, tmp_path)))
+        records = rp.collect(configs, given)
+        assert [(record["method"], record["seed"]) for record in records] == [(c.method, c.seed) for c in configs]
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "[1/4] rte majority seed 0 held_out …" and lines[1] == "    0.0 points in 0 s"
+        assert lines[5] == "    14.3 points in 0 s, 0 s left" and len(lines) == 8
+
+    def test_the_time_left_is_shared_among_the_workers(self, capsys):
+        from xprompt.jobs import Step
+
+        configs = grid(3, ("majority",))
+        steps = [Step(config, i, {"score": 0.5}, 40.0) for i, config in enumerate(configs)]
+        side_by_side = SimpleNamespace(workers=2, each=lambda _: iter([Step(None, note="two"), *steps]))
+        assert len(rp.collect(configs, side_by_side)) == 3
+        assert capsys.readouterr().out.splitlines() == [
+            "    two",
+            "[1/3] rte majority seed 0 held_out: 50.0 points in 40 s, 40 s left",
+            "[2/3] rte majority seed 1 held_out: 50.0 points in 40 s, 40 s left",
+            "[3/3] rte majority seed 2 held_out: 50.0 points in 40 s",
+        ]
+
+
+@needs_ray
+@pytest.mark.timeout(240)
+class TestRay:
+    def test_the_real_tables_equal_the_local_ones_though_a_worker_is_killed(self, cluster, tmp_path, capsys):
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            local = rp.collect(grid(), get_executor("local", tmp_path / "local"))
+        finally:
+            torch.set_num_threads(threads)
+        capsys.readouterr()
+        spread = rp.collect(grid(), on_ray(tmp_path / "ray", mortal))
+        assert rp.tidy(spread).to_csv() == rp.tidy(local).to_csv()
+        for record, other in zip(spread, local, strict=True):
+            timed = {"seconds", "train_seconds"}
+            assert [{k: v for k, v in entry.items() if k not in timed} for entry in record["history"]] == [
+                {k: v for k, v in entry.items() if k not in timed} for entry in other["history"]
+            ]
+        assert logged(tmp_path / "ray") == Counter([*SEARCHES, "killed at xprompt"])
+        assert len(list(Store(tmp_path / "ray").records())) == len(SEARCHES)
+        assert not (tmp_path / "ray" / "runs" / ".damaged").exists()
+        out = capsys.readouterr().out
+        assert "up to 2 runs at a time on Ray, each with 1 CPU\n" in out
+        assert "rte xprompt seed 0 held_out: its worker died; begun again (1 of 3)" in out
+        assert "[5/5] rte prompt_tuning_length seed 0 held_out: " in out
+
+    def test_a_dead_workers_run_is_begun_again_and_an_error_stops_only_what_builds_on_it(
+        self, cluster, tmp_path, capsys
+    ):
+        methods = tuple(method for method in SEARCHES if method != "prompt_tuning")  # not asked for, and yet needed
+        with pytest.raises(DataError, match=r"^RTE/train.jsonl, line 3: no label.$"):
+            rp.collect(grid(4, methods), on_ray(tmp_path, unlucky, retries=1))
+        once = {label(config) for config in grid(4)}
+        once -= {f"{method}-2" for method in SEARCHES if method != "majority"}
+        once -= {"xprompt-3", "prompt_tuning_length-3"}
+        killed = ["xprompt-1 killed its worker", *["xprompt-3 killed its worker"] * 2]
+        assert logged(tmp_path) == Counter([*once, *killed])
+        out = capsys.readouterr().out
+        assert "[ +/16] rte prompt_tuning seed 0 held_out: 0.0 points" in out
+        assert (
+            "rte prompt_tuning seed 2 held_out: failed: DataError: RTE/train.jsonl, line 3: no label.; left out" in out
+        )
+        assert "that, 3 built on it" in out
+        assert "rte xprompt seed 1 held_out: its worker died; begun again (1 of 1)" in out
+        assert "rte xprompt seed 3 held_out: failed: ConfigError: a worker died 2 times at the same run" in out
+
+    def test_a_thousand_runs_on_half_a_gpu_each_are_done_once_and_in_little_more_than_their_own_time(
+        self, cluster, tmp_path
+    ):
+        found = overhead(tmp_path, seeds=200, seconds=0.005, gpus_per_run=0.5)
+        assert found["runs"] == 1000 and found["most"] == 1
+        assert found["workers"] == 2 and found["gpus"] == ["0"]  # both on the one GPU
+        assert found["ray"] < 4 * found["plain"]  # a wide bound, for a busy machine; the figure is measured by hand
+
+    def test_more_than_a_machine_has_is_refused(self, cluster, tmp_path):
+        with pytest.raises(ConfigError, match="needs 1 CPU and 4 GPU on one machine.*2 CPU and 1 GPU"):
+            rp.collect(grid(), on_ray(tmp_path, pretended, gpus_per_run=4))
+
+    def test_a_killed_driver_goes_on_where_it_was(self, cluster, tmp_path):
+        seeds, asked = 6, grid(6)
+        first = start_driver(tmp_path, seeds, address=cluster)
+        wait_until(lambda: len(list(Store(tmp_path).records())) >= 4, first)
+        first.kill()
+        first.wait()
+        done = {f"{record['method']}-{record['seed']}" for record in Store(tmp_path).records()}
+        begun = logged(tmp_path)
+        assert 4 <= len(done) < len(asked)
+        second = start_driver(tmp_path, seeds, workers=2)  # on a Ray of its own
+        out, _ = second.communicate(timeout=200)
+        assert second.returncode == 0, out
+        after = logged(tmp_path)
+        assert set(after) == {label(config) for config in asked}
+        again = {name for name, times in after.items() if times > 1}
+        assert not again & done and again <= set(begun)  # what was under way, and nothing that was finished
+        assert json.loads(out.splitlines()[-1]) == [pretended(c, tmp_path / "local")["score"] for c in asked]
+
+
+def start_driver(root: Path, seeds: int, **options) -> subprocess.Popen:
+    """Another process that spreads a grid of slow runs."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.test_executors", "drive", str(root), str(seeds), json.dumps(options)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def drive(root: Path, seeds: int, options: dict) -> None:
+    records = rp.collect(grid(seeds), RayExecutor(root, slow, gpus_per_run=0, **options))
+    print(json.dumps([record["score"] for record in records]))
+
+
+def wait_until(condition, process: subprocess.Popen) -> None:
+    limit = threading.Timer(90, process.kill)
+    limit.start()
+    try:
+        while not condition():
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.02)
+    finally:
+        limit.cancel()
+
+
+def plain(configs: list[RunConfig], root: Path, seconds: float, go, done) -> None:
+    go.wait()
+    for config in configs:
+        napping(config, root, seconds)
+    done.wait()
+
+
+def overhead(root: Path, seeds: int, seconds: float, workers: int = 2, gpus_per_run: float = 0) -> dict[str, Any]:
+    """Time a grid of naps on Ray, and the same naps in as many processes that share them out beforehand.
+
+    `idle` is the cost of scheduling: the time in which a worker that is up has no run (from its first run to the end of
+    the whole grid: hand-overs, waiting for what a run builds on, and the end of the grid), over the time of the runs.
+    `over_plain` compares whole times, from the first run's beginning, so that a worker that starts later counts too.
+    The plain processes schedule nothing and ignore what builds on what.
+    """
+    configs = grid(seeds)
+    root.mkdir(parents=True, exist_ok=True)
+    began, first, records = time.perf_counter(), 0.0, []
+    executor = RayExecutor(root, naps(seconds), workers=workers, gpus_per_run=gpus_per_run)
+    for step in executor.each(configs):
+        if step.record is not None:
+            first = first or time.perf_counter() - step.seconds
+            records.append(step.record)
+    took = time.perf_counter() - first
+    counted = logged(root)
+    assert set(counted) == {label(config) for config in configs} and len(records) == len(configs)
+    kind = multiprocessing.get_context("spawn")
+    go, done = kind.Barrier(workers + 1), kind.Barrier(workers + 1)
+    (root / "plain").mkdir()
+    shares = [(configs[i::workers], root / "plain", seconds, go, done) for i in range(workers)]
+    processes = [kind.Process(target=plain, args=share) for share in shares]
+    for process in processes:
+        process.start()
+    go.wait(timeout=120)
+    start = time.perf_counter()
+    done.wait(timeout=600)
+    same = time.perf_counter() - start
+    for process in processes:
+        process.join()
+    ideal = len(configs) * seconds / workers
+    end, firsts = max(record["ended"] for record in records), {}
+    for record in records:
+        firsts[record["worker"]] = min(firsts.get(record["worker"], end), record["began"])
+    busy = sum(record["ended"] - record["began"] for record in records)
+    up = sum(end - one for one in firsts.values())
+    later = max(firsts.values()) - min(firsts.values())
+    return {
+        "runs": len(configs), "most": max(counted.values()), "workers": len({record["worker"] for record in records}),
+        "gpus": sorted({record["gpu"] for record in records}), "startup": first - began, "ray": took, "plain": same,
+        "ideal": ideal, "over_plain": took / same - 1, "idle": up / busy - 1, "later": later,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["drive"]:
+        drive(Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))
+    else:
+        import tempfile
+
+        for nap in (0.05, 0.1):
+            with tempfile.TemporaryDirectory() as folder:
+                print(json.dumps({"seconds": nap} | overhead(Path(folder), 200, nap)))
