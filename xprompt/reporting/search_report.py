@@ -14,6 +14,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
@@ -79,8 +80,7 @@ def over_seeds(rows: pd.DataFrame, column: str) -> dict[str, Interval]:
 
 
 def search_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a task and the average: both searches' validation scores, the regrets, and halving's cost in percent
-    of the grid's."""
+    """Return a row a task and the average: both searches' validation scores, the regrets, halving's cost in percent."""
     columns = {name: over_seeds(rows, name) for name in (
         "grid_validation", "halving_validation", *REGRETS, *SHARES)}  # fmt: skip
     lines = []
@@ -118,7 +118,7 @@ def search_statements(rows: pd.DataFrame) -> list[str]:
 def search_figure(rows: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw regret and cost for each task, and for the first pair of runs every candidate's best selection score.
 
-    In the maps, a cross marks the pair that was chosen; a dot, a candidate that halving stopped early.
+    In the maps, a frame marks the pair that was chosen; a dot, a candidate that halving stopped early.
     """
     figure = Figure(figsize=(13, 8.2), layout="constrained")
     (top_left, top_right), (left, right) = figure.subplots(2, 2)
@@ -178,6 +178,8 @@ def _draw_map(axes: Axes, details: Mapping[str, Any], limits: tuple[float, float
         if row["last_step"] < last:
             axes.plot(at[0] + 0.33, at[1] - 0.3, ".", color="white", ms=4)
         if (row["token_ratio"], row["piece_ratio"]) == (details["token_ratio"], details["piece_ratio"]):
-            axes.plot(*at, "x", color="white", ms=20, mew=2)
+            corner = (at[0] - 0.5, at[1] - 0.5)
+            for colour, width in (("white", 6), ("black", 2.5)):
+                axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=colour, lw=width, clip_on=False))
     axes.set_xlabel("piece prune ratio")
     axes.set_ylabel("token prune ratio")
