@@ -86,9 +86,8 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
             "splits, so that a prompt has something to lose: the gap to fine-tuning is in part by design."
         )
         found.append(
-            "With the default steps most prompt-tuning runs are best at their last one, and the grid's mildest pruning "
-            "takes a fifth of the tokens and a tenth of the pieces: longer tuning or a finer grid may change the order "
-            "of the methods."
+            "Most prompt-tuning runs are best at their last step, and the search mostly keeps the mildest pruning that it "
+            "may choose, a tenth of the tokens and pieces: longer tuning may change the order of the methods."
         )
     if facts["seeds"] and len(facts["seeds"]) < 5:
         found.append(
