@@ -1,14 +1,10 @@
-"""Runs side by side on Ray: the same tables, no run twice, nothing lost where a worker or the driver is killed.
-
-`python -m tests.test_executors` measures the cost of scheduling: 1,000 short runs, against the same runs without Ray.
-"""
+"""Runs side by side on Ray: the same tables, no run twice, nothing lost where a worker or the driver is killed."""
 
 from __future__ import annotations
 
+import functools
 import json
-import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,11 +13,11 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 import xprompt
+from tests.pretended_runs import SEARCHES, MortalStore, by_value, grid, label, logged, overhead, pretended, unlucky
 from xprompt import get_executor
 from xprompt import reporting as rp
 from xprompt.config import METHODS, RunConfig
@@ -29,7 +25,7 @@ from xprompt.errors import ConfigError, DataError
 from xprompt.executors import LocalExecutor, RayExecutor, RayOptions
 from xprompt.jobs import builds_on, jobs_of
 from xprompt.ray_workers import Worker, slots, travelling
-from xprompt.store import Store, run_name
+from xprompt.store import Store
 
 try:
     import ray
@@ -37,74 +33,6 @@ except ImportError:
     ray = None
 needs_ray = pytest.mark.skipif(ray is None, reason="the package ray is not installed: pip install -e .[ray]")
 ROOT = Path(__file__).resolve().parents[1]
-SEARCHES = ("prompt_tuning", "prompt_tuning_matched", "xprompt", "prompt_tuning_length", "majority")
-if ray is not None:  # workers are sent this module's functions, not its name: they need not find the tests
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-def grid(seeds: int = 1, methods: tuple[str, ...] = SEARCHES) -> list[RunConfig]:
-    return rp.grid("tiny", ["rte"], methods, seeds)
-
-
-def log(root: Path, what: str) -> None:
-    with (root / "log").open("a") as file:  # one write of a short line: whole, whoever else writes
-        file.write(f"{what} {os.getpid()}\n")
-
-
-def logged(root: Path) -> Counter[str]:
-    path = root / "log"
-    return Counter(line.rsplit(" ", 1)[0] for line in path.read_text().splitlines()) if path.exists() else Counter()
-
-
-def label(config: RunConfig) -> str:
-    return f"{config.method}-{config.seed}"
-
-
-def pretended(config: RunConfig, root: Path, seconds: float = 0.0) -> dict:
-    """Like `xprompt.run` without the work: one at a time for each name, kept in the store, on top of another run."""
-    store, name = Store(root), run_name(config.identity(), "", "", "")
-    with store.lock(name):
-        record = store.get(name)
-        if record is None:
-            before = builds_on(config)
-            below = store.get(run_name(before.identity(), "", "", "")) if before else {"score": 0.0}
-            log(root, label(config) if below else f"{label(config)} before what it builds on")
-            time.sleep(seconds)
-            facts = {"profile": "tiny", "backbone": "", "task": "rte", "protocol": "held_out", "num_params": 1}
-            score = below["score"] / 2 + config.seed / 7
-            store.put(
-                {"run": name, "method": config.method, "seed": config.seed, "score": score, "metrics": {}} | facts
-            )
-            record = store.get(name)
-    return record
-
-
-def slow(config: RunConfig, root: Path) -> dict:
-    return pretended(config, root, 0.3)
-
-
-def unlucky(config: RunConfig, root: Path) -> dict:
-    """One run kills its first worker, one kills every worker, and one raises."""
-    name, end = label(config), f"{label(config)} killed its worker"
-    if name == "xprompt-3" or (name == "xprompt-1" and not logged(root)[end]):
-        log(root, end)
-        os.kill(os.getpid(), signal.SIGKILL)
-    if name == "prompt_tuning-2":
-        raise DataError("RTE/train.jsonl, line 3: no label.")
-    return pretended(config, root)
-
-
-class MortalStore(Store):
-    """A store whose process is killed once when a record is all but in its place; it logs the others."""
-
-    def _move_into_place(self, folder: Path, target: Path) -> None:
-        written = json.loads((folder / "record.json").read_text())["record"]["method"]
-        if written == "xprompt" and not (self.root / "killed").exists():
-            (self.root / "killed").touch()
-            log(self.root, "killed at xprompt")
-            os.kill(os.getpid(), signal.SIGKILL)
-        super()._move_into_place(folder, target)
-        log(self.root, written)
 
 
 def mortal(config: RunConfig, root: Path) -> dict:
@@ -114,34 +42,18 @@ def mortal(config: RunConfig, root: Path) -> dict:
     return xprompt.run(config, store=MortalStore(root)).record
 
 
-def napping(config: RunConfig, root: Path, seconds: float) -> dict:
-    began = time.monotonic()
-    log(root, label(config))
-    time.sleep(seconds)
-    here = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "worker": os.getpid()}
-    return {"score": 0.0, "began": began, "ended": time.monotonic()} | here
-
-
-def naps(seconds: float):
-    return lambda config, root: napping(config, root, seconds)
-
-
 @pytest.fixture(scope="module")
-def cluster():
-    """Two CPUs, and a GPU that is there in name only: nothing here computes on it."""
+def cluster(tmp_path_factory):
+    """Ray on two CPUs, as an executor starts it by itself, and a GPU in name only: nothing here computes on it."""
     if ray is None:
         pytest.skip("the package ray is not installed: pip install -e .[ray]")
-    how = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
-    for patience in (2, 1, 0):
-        try:
-            ray.init("local", **how)
-            break
-        except Exception:  # Ray allows its own processes half a minute to start, which a busy machine may not give
-            ray.shutdown()
-            if not patience:
-                raise
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    by_value()
+    executor = RayExecutor(tmp_path_factory.mktemp("unused"), workers=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", functools.partial(ray.init, num_gpus=1))
+        with executor._connected(ray):
+            yield ray.get_runtime_context().gcs_address
+    assert not ray.is_initialized()
 
 
 def on_ray(root: Path, run, **options) -> RayExecutor:
@@ -343,7 +255,7 @@ class TestRay:
         done = {f"{record['method']}-{record['seed']}" for record in Store(tmp_path).records()}
         begun = logged(tmp_path)
         assert 4 <= len(done) < len(asked)
-        second = start_driver(tmp_path, seeds, workers=2)  # on a Ray of its own
+        second = start_driver(tmp_path, seeds, address=cluster)
         out, _ = second.communicate(timeout=200)
         assert second.returncode == 0, out
         after = logged(tmp_path)
@@ -356,14 +268,9 @@ class TestRay:
 def start_driver(root: Path, seeds: int, **options) -> subprocess.Popen:
     """Another process that spreads a grid of slow runs."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.test_executors", "drive", str(root), str(seeds), json.dumps(options)],
+        [sys.executable, "-m", "tests.pretended_runs", "drive", str(root), str(seeds), json.dumps(options)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-
-
-def drive(root: Path, seeds: int, options: dict) -> None:
-    records = rp.collect(grid(seeds), RayExecutor(root, slow, gpus_per_run=0, **options))
-    print(json.dumps([record["score"] for record in records]))
 
 
 def wait_until(condition, process: subprocess.Popen) -> None:
@@ -375,67 +282,3 @@ def wait_until(condition, process: subprocess.Popen) -> None:
             time.sleep(0.02)
     finally:
         limit.cancel()
-
-
-def plain(configs: list[RunConfig], root: Path, seconds: float, go, done) -> None:
-    go.wait()
-    for config in configs:
-        napping(config, root, seconds)
-    done.wait()
-
-
-def overhead(root: Path, seeds: int, seconds: float, workers: int = 2, gpus_per_run: float = 0) -> dict[str, Any]:
-    """Time a grid of naps on Ray, and the same naps in as many processes that share them out beforehand.
-
-    `idle` is the cost of scheduling: the time in which a worker that is up has no run (from its first run to the end of
-    the whole grid: hand-overs, waiting for what a run builds on, and the end of the grid), over the time of the runs.
-    `over_plain` compares whole times, from the first run's beginning, so that a worker that starts later counts too.
-    The plain processes schedule nothing and ignore what builds on what.
-    """
-    configs = grid(seeds)
-    root.mkdir(parents=True, exist_ok=True)
-    began, first, records = time.perf_counter(), 0.0, []
-    executor = RayExecutor(root, naps(seconds), workers=workers, gpus_per_run=gpus_per_run)
-    for step in executor.each(configs):
-        if step.record is not None:
-            first = first or time.perf_counter() - step.seconds
-            records.append(step.record)
-    took = time.perf_counter() - first
-    counted = logged(root)
-    assert set(counted) == {label(config) for config in configs} and len(records) == len(configs)
-    kind = multiprocessing.get_context("spawn")
-    go, done = kind.Barrier(workers + 1), kind.Barrier(workers + 1)
-    (root / "plain").mkdir()
-    shares = [(configs[i::workers], root / "plain", seconds, go, done) for i in range(workers)]
-    processes = [kind.Process(target=plain, args=share) for share in shares]
-    for process in processes:
-        process.start()
-    go.wait(timeout=120)
-    start = time.perf_counter()
-    done.wait(timeout=600)
-    same = time.perf_counter() - start
-    for process in processes:
-        process.join()
-    ideal = len(configs) * seconds / workers
-    end, firsts = max(record["ended"] for record in records), {}
-    for record in records:
-        firsts[record["worker"]] = min(firsts.get(record["worker"], end), record["began"])
-    busy = sum(record["ended"] - record["began"] for record in records)
-    up = sum(end - one for one in firsts.values())
-    later = max(firsts.values()) - min(firsts.values())
-    return {
-        "runs": len(configs), "most": max(counted.values()), "workers": len({record["worker"] for record in records}),
-        "gpus": sorted({record["gpu"] for record in records}), "startup": first - began, "ray": took, "plain": same,
-        "ideal": ideal, "over_plain": took / same - 1, "idle": up / busy - 1, "later": later,
-    }  # fmt: skip
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["drive"]:
-        drive(Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))
-    else:
-        import tempfile
-
-        for nap in (0.05, 0.1):
-            with tempfile.TemporaryDirectory() as folder:
-                print(json.dumps({"seconds": nap} | overhead(Path(folder), 200, nap)))

@@ -86,7 +86,7 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
             "splits, so that a prompt has something to lose: the gap to fine-tuning is in part by design."
         )
         found.append(
-            "Most prompt-tuning runs are best at their last step, and the search mostly keeps the mildest pruning that it "
+            "Most prompt-tuning runs are best at their last step, and the search mostly keeps the mildest pruning it "
             "may choose, a tenth of the tokens and pieces: longer tuning may change the order of the methods."
         )
     if facts["seeds"] and len(facts["seeds"]) < 5:
