@@ -120,7 +120,7 @@ def test_held_pairings_are_new_in_validation(task):
 
 def test_multirc_holds_pairings_back():
     def told(line):
-        """The pairings of a name and a value that a passage states outright, or a question and an answer put together."""
+        """The pairings of a name and a value that a passage states, or a question and an answer together."""
         values = [(r, v) for r in facts.RELATIONS.values() for v in r.values]
         for said in map(str.strip, line["passage"]["text"].split(".")):
             for name in (n for n in world.NAMES if said.startswith(f"{n} ")):
