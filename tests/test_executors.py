@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 import xprompt
-from tests.pretended_runs import SEARCHES, MortalStore, by_value, grid, label, logged, overhead, pretended, unlucky
+from tests.pretended_runs import SEARCHES, by_value, grid, label, logged, mortal, overhead, pretended, unlucky
 from xprompt import get_executor
 from xprompt import reporting as rp
 from xprompt.config import METHODS, RunConfig
@@ -33,13 +33,6 @@ except ImportError:
     ray = None
 needs_ray = pytest.mark.skipif(ray is None, reason="the package ray is not installed: pip install -e .[ray]")
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def mortal(config: RunConfig, root: Path) -> dict:
-    import torch
-
-    assert torch.get_num_threads() == 1
-    return xprompt.run(config, store=MortalStore(root)).record
 
 
 @pytest.fixture(scope="module")
