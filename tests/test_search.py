@@ -7,7 +7,7 @@ import torch
 
 import xprompt as xp
 from tests.conftest import tiny_data
-from xprompt import memory, search, training
+from xprompt import loop, memory, search
 from xprompt.encoding import batches
 from xprompt.settings import PAPER_RATIOS
 
@@ -107,7 +107,7 @@ def test_the_width_of_a_pass_changes_no_number(backbone64, splits, width):
 def test_where_memory_runs_out_the_pass_is_made_narrower_and_nothing_is_lost(backbone64, splits, monkeypatch, error):
     prompts = [xp.SoftPrompt.init(backbone64, 5, pieces=4, seed=i).double() for i in range(4)]
     expected = xp.tune_many(backbone64, prompts, splits, [RETUNE] * 4, width=1)
-    real, widths = training._Loop._pass, []
+    real, widths = loop.Loop._pass, []
 
     def short_of_memory(self, group, drawn, part):
         widths.append(len(group))
@@ -116,7 +116,7 @@ def test_where_memory_runs_out_the_pass_is_made_narrower_and_nothing_is_lost(bac
             raise error
         return result
 
-    monkeypatch.setattr(training._Loop, "_pass", short_of_memory)
+    monkeypatch.setattr(loop.Loop, "_pass", short_of_memory)
     found = xp.tune_many(backbone64, prompts, splits, [RETUNE] * 4, width=4)
     assert widths[:3] == [4, 2, 2] and 4 not in widths[1:]
     for a, b in zip(expected, found, strict=True):
@@ -127,7 +127,7 @@ def test_where_one_candidate_alone_does_not_fit_it_says_so(backbone64, splits, m
     def never(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training._Loop, "_pass", never)
+    monkeypatch.setattr(loop.Loop, "_pass", never)
     with pytest.raises(torch.OutOfMemoryError):
         xp.tune_many(backbone64, [xp.SoftPrompt.init(backbone64, 5, pieces=4).double()] * 2, splits, [RETUNE] * 2)
 
