@@ -25,9 +25,10 @@ from xprompt.store import Store
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "tests" / "fixtures" / "tables"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# Six steps on a hundred examples: another CPU rounds differently, and may decide a few of the 64 examples differently.
-# What is trained may move by six of them; everything else has to be the same.
-POINTS = 100 * 6 / 64
+# Six steps on a hundred examples, checkpoints chosen on 29: another CPU, or another number of threads, rounds
+# differently, and may choose another one. One thread and two were seen to differ by six of the 64 examples reported on.
+# What is trained may move by ten of them, and by what one decimal hides; everything else has to be the same.
+POINTS = 100 * 10 / 64 + 0.1
 TABLES = ("tab1", "beyond-comparison", "beyond-walkthrough", "tab9", "tab10")
 FREE = {"run", "difference"}
 
