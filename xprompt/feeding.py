@@ -29,12 +29,12 @@ def micro(batch: Batch, part: int, parts: int) -> Batch:
     if parts == 1:
         return batch
     size = -(-len(batch) // parts)
-    return _cut(batch, slice(part * size, (part + 1) * size))
+    return cut(batch, slice(part * size, (part + 1) * size))
 
 
 def share(batch: Batch, workers: Workers) -> Batch:
     """The examples of a batch that are this process's: every count-th, as a batch is ordered by length; maybe none."""
-    return batch if workers.count == 1 else _cut(batch, slice(workers.rank, None, workers.count))
+    return batch if workers.count == 1 else cut(batch, slice(workers.rank, None, workers.count))
 
 
 def repeat(batch: Batch, times: int) -> Batch:
@@ -60,5 +60,6 @@ def merge(parts: list[Batch], pad_id: int) -> Batch:
     )
 
 
-def _cut(batch: Batch, rows: slice) -> Batch:
+def cut(batch: Batch, rows: slice) -> Batch:
+    """Those examples of a batch, at the width it has."""
     return Batch(batch.input_ids[rows], batch.attention_mask[rows], batch.labels[rows], batch.index[rows])

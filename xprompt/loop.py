@@ -21,7 +21,7 @@ from xprompt.distributed import workers
 from xprompt.encoding import Batch, batches
 from xprompt.errors import ConfigError, DataError
 from xprompt.evaluation import evaluate_many, prompt_rows
-from xprompt.feeding import merge, micro, share, stream
+from xprompt.feeding import cut, merge, micro, share, stream
 from xprompt.memory import choose_width, is_out_of_memory
 from xprompt.recompute import recomputing
 
@@ -145,7 +145,7 @@ class Loop:
         longest = max(len(c.prompt()) for c in self.candidates if c.prompt is not None)
         size = self.settings.batch_size // self.settings.accumulation
         batch = next(batches(self.train, len(self.train), seed=None))
-        largest = Batch(*(t[-size:] for t in (batch.input_ids, batch.attention_mask, batch.labels, batch.index)))
+        largest = cut(batch, slice(-size, None))  # ordered by length
         return choose_width(self.backbone, longest, largest, self.verbalizer, self.settings.objective, at_most)
 
     def _evaluate(self) -> None:

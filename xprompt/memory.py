@@ -1,6 +1,6 @@
 """How many candidates one forward and backward pass can hold.
 
-Owns the prediction of a pass's memory and the choice of the width that follows from it. Never trains: `training` runs
+Owns the prediction of a pass's memory and the choice of the width that follows from it. Never trains: `loop` runs
 passes of that width, and halves it where memory runs out all the same.
 """
 

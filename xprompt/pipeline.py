@@ -93,9 +93,8 @@ def run(
     if workers().main_says(record is None):
         # Of processes that share the run the main one alone locks and looks: what it finds counts for all.
         with store.lock(name) if workers().main else contextlib.nullcontext():
-            record = (
-                None if force or not workers().main else store.get(name)
-            )  # another process may have done it meanwhile
+            # Another job may have done it while this one waited.
+            record = None if force or not workers().main else store.get(name)
             if workers().main_says(record is None):
                 waited: list[float] = []
 
