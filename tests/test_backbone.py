@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
@@ -10,7 +12,9 @@ import xprompt as xp
 from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
 from xprompt.architectures import wrap
 from xprompt.backbone import exact_labels
+from xprompt.causal_scoring import FrozenCausal
 from xprompt.encoding import Batch, batches
+from xprompt.recompute import recomputing
 from xprompt.t5_scoring import FrozenT5
 from xprompt.tasks import get_task
 
@@ -87,8 +91,6 @@ def test_labels_that_share_a_first_piece_are_scored_as_strings(backbone64):
     data = tiny_data(5, "train")
     batch = one_batch(backbone64, data)
     shared = backbone64.tokenizer
-    from dataclasses import replace
-
     task = replace(data.task, label_words=("mat red", "mat blue"))
     verbalizer = backbone64.verbalizer(task)
     assert verbalizer.first is None
@@ -152,8 +154,6 @@ def test_a_prompt_for_another_width_is_refused(backbone):
 
 
 def test_label_words_that_look_alike_are_refused(backbone):
-    from dataclasses import replace
-
     with pytest.raises(xp.BackboneError, match="apart"):
         backbone.verbalizer(replace(get_task("rte"), label_words=("mat", "mat")))
 
@@ -246,3 +246,51 @@ def test_where_weights_learn_or_dropout_is_on_transformers_own_way_is_taken():
     backbone.model.requires_grad_(True)
     assert backbone._lean is None
     assert tiny_model("decoder").__dict__.get("_lean") is None
+
+
+@pytest.mark.parametrize("label_words", [("entailment", "not_entailment"), ("mat red", "mat blue")])
+def test_a_prompt_run_once_for_all_rows_equals_one_run_in_every_row(label_words):
+    """Values and gradients, for three prompts of two lengths, padded rows, first pieces and whole label strings."""
+    backbone, data = tiny_model("decoder", torch.float64), tiny_data(7, "train")
+    batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(replace(data.task, label_words=label_words))
+    assert batch.attention_mask.min() == 0 and (verbalizer.first is None) == (label_words[0] == "mat red")
+    prompts = torch.randn(3, 5, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    there = torch.ones(3, 5, dtype=torch.bool)
+    there[1, :2] = False  # the second one is shorter: it is filled up in front
+    owner = torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    found = []
+    for shared in (True, False):
+        backbone._by_pieces.usable = shared
+        scores = backbone.label_scores(prompts, batch, verbalizer, there, owner)
+        (gradient,) = torch.autograd.grad((scores * torch.tensor([1.0, -2.0])).sum(), prompts)
+        found.append((scores, gradient))
+    assert found[0][0].std() > 1e-2 and found[0][1][:, 2:].abs().amin(dim=(1, 2)).min() > 0
+    assert not found[0][1][1, :2].any(), "what only fills up got a gradient"
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-11, rtol=1e-9)
+
+
+def test_a_prompt_is_run_once_only_where_nothing_tells_its_rows_apart(monkeypatch):
+    backbone, data = tiny_model("decoder", dropout=0.1), tiny_data(3, "train")
+    batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
+    seen = []
+    monkeypatch.setattr(backbone, "_read", lambda *given: seen.append(given))
+    prompt = a_prompt(backbone)().detach()
+    assert backbone._context(prompt, batch) is None and len(seen) == 1
+    backbone.label_scores(prompt.expand(3, -1, -1), batch, verbalizer)  # each row its own, as importance needs it
+    backbone.label_scores(None, batch, verbalizer)
+    with backbone.dropout(True):
+        backbone.label_scores(prompt, batch, verbalizer)
+    with recomputing(backbone.model, True):
+        backbone.label_scores(prompt, batch, verbalizer)
+    assert len(seen) == 1
+
+
+def test_a_model_that_does_not_look_back_over_everything_is_run_whole():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+                           num_attention_heads=4, num_key_value_heads=2, sliding_window=8, head_dim=8)  # fmt: skip
+    assert not FrozenCausal(MistralForCausalLM(config).eval()).usable
+    config.sliding_window = None
+    assert FrozenCausal(MistralForCausalLM(config).eval()).usable

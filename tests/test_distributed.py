@@ -116,7 +116,8 @@ def test_recomputed_blocks_give_the_same_gradients(backbone64, splits, objective
     for active in (False, True):
         calls.clear()
         with recomputing(backbone64.model, active):
-            loss = backbone64.loss(prompt(), batch, verbalizer, objective=objective).mean()
+            rows = prompt().expand(len(batch), -1, -1)  # each row its own prompt: one call a block, whole sequences
+            loss = backbone64.loss(rows, batch, verbalizer, objective=objective).mean()
         gradients.append(torch.autograd.grad(loss, prompt.embeddings)[0])
         assert len(calls) == (2 if active else 1)
     assert torch.allclose(*gradients, rtol=0, atol=1e-12) and gradients[0].abs().max() > 1e-6

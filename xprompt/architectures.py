@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from xprompt.backbone import NOT_THERE, Backbone
+from xprompt.causal_scoring import FrozenCausal, Reading
 from xprompt.encoding import Batch
 from xprompt.errors import BackboneError
 from xprompt.loading import choose_device, choose_dtype, load_model
@@ -38,7 +39,10 @@ class Seq2SeqBackbone(Backbone):
     def _start(self) -> int:
         return self.model.config.decoder_start_token_id
 
-    def _context(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _context(
+        self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, owner: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        embeddings, mask = self.join(prompt, batch, prompt_mask, owner)
         if self._lean is not None:
             return self._lean.encode(embeddings, mask), mask
         return self.model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state, mask
@@ -61,7 +65,7 @@ class Seq2SeqBackbone(Backbone):
 
     def _reference_logits(self, batch: Batch) -> Tensor:
         start = torch.full((len(batch.input_ids), 1), self._start, device=self.device)
-        states = self._context(*self.join(None, batch))[0]
+        states = self._context(None, batch)[0]
         return self.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=start, use_cache=False
         ).logits[:, 0]
@@ -78,6 +82,7 @@ class DecoderBackbone(Backbone):
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int = 256) -> None:
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self._by_pieces = FrozenCausal(model.eval())
         super().__init__(model, tokenizer, name=name, max_source=max_source)
 
     def _label_ids(self, word: str) -> list[int]:
@@ -94,17 +99,36 @@ class DecoderBackbone(Backbone):
             options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
         return self.model.base_model(inputs_embeds=embeddings, attention_mask=mask, **options).last_hidden_state
 
-    def _context(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return self._aligned(embeddings, mask)
+    def _context(
+        self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, owner: Tensor | None = None
+    ) -> Reading | tuple[Tensor, Tensor]:
+        """The joined input, still to be run; or, where rows share their prompt, what is left once it was run."""
+        shared = prompt is not None and (prompt.dim() == 2 or owner is not None)
+        if not shared or not self._by_pieces.fits:
+            return self._aligned(*self.join(prompt, batch, prompt_mask, owner))
+        return self._read(prompt, batch, prompt_mask, owner)
 
-    def _first_hidden(self, context: tuple[Tensor, Tensor]) -> Tensor:
-        return self._states(*context)[:, -1]
+    def _read(self, prompt: Tensor, batch: Batch, prompt_mask: Tensor | None, owner: Tensor | None) -> Reading:
+        """[P; X] with each prompt run once: what `join` puts before the input stands before it in the cache."""
+        inputs, mask = self._aligned(*self.join(None, batch))
+        if owner is None:
+            owner = torch.zeros(len(inputs), dtype=torch.long, device=self.device)
+        vectors = prompt if prompt.dim() == 3 else prompt[None]
+        there = mask.new_ones(vectors.shape[:2]) if prompt_mask is None else prompt_mask.to(mask)
+        read = self._by_pieces.run(vectors.to(inputs.dtype), there)
+        return self._by_pieces.run(inputs, mask, self._by_pieces.spread(read, owner))
 
-    def _log_likelihood(self, context: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
-        embeddings, mask = context
+    def _first_hidden(self, context: Reading | tuple[Tensor, Tensor]) -> Tensor:
+        return (context.states if isinstance(context, Reading) else self._states(*context))[:, -1]
+
+    def _log_likelihood(self, context: Reading | tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
         there = (targets != NOT_THERE).long()
         after = self.model.get_input_embeddings()(targets.clamp(min=0))
         # Targets are right-padded; a padded target position is masked and, being last, changes nothing before it.
+        if isinstance(context, Reading):
+            following = self._by_pieces.run(after, there, context).states
+            return self._string_score(torch.cat([context.states[:, -1:], following[:, :-1]], dim=1), targets)
+        embeddings, mask = context
         states = self._states(torch.cat([embeddings, after], dim=1), torch.cat([mask, there], dim=1))
         return self._string_score(states[:, embeddings.shape[1] - 1 : -1], targets)
 

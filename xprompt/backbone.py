@@ -105,15 +105,16 @@ class Backbone(ABC):
             self.model.eval()
 
     def join(
-        self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None
+        self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, owner: Tensor | None = None
     ) -> tuple[Float[Tensor, "B S H"], Int[Tensor, "B S"]]:
         """Put the prompt in front of the input: [P; X].
 
         Args:
-            prompt: (Q, H) for all rows or (B, Q, H) for each; None for no prompt.
-            prompt_mask: (B, Q), 1 where a position exists. Rows with fewer positions leave their *first* ones
-                out, so that what is there stands next to the input and relative positions are those of the
-                physically shorter prompt.
+            prompt: (Q, H) for all rows, (B, Q, H) for each, or, with `owner`, (C, Q, H); None for no prompt.
+            prompt_mask: (B, Q), with `owner` (C, Q): 1 where a position exists. Prompts with fewer positions leave
+                their *first* ones out, so that what is there stands next to the input and relative positions are
+                those of the physically shorter prompt.
+            owner: (B,) which of C prompts stands in front of each row, in [0, C).
 
         Returns:
             embeddings (B, Q + T, H) and attention mask (B, Q + T).
@@ -131,18 +132,26 @@ class Backbone(ABC):
                 "it was made for another backbone."
             )
         rows = prompt if prompt.dim() == 3 else prompt.expand(len(ids), -1, -1)
+        if owner is not None:
+            rows, prompt_mask = prompt[owner], None if prompt_mask is None else prompt_mask[owner]
         if prompt_mask is None:
             prompt_mask = mask.new_ones(rows.shape[:2])
         return torch.cat([rows.to(inputs.dtype), inputs], dim=1), torch.cat([prompt_mask.to(mask), mask], dim=1)
 
     def label_scores(
-        self, prompt: Tensor | None, batch: Batch, verbalizer: Verbalizer, prompt_mask: Tensor | None = None
+        self,
+        prompt: Tensor | None,
+        batch: Batch,
+        verbalizer: Verbalizer,
+        prompt_mask: Tensor | None = None,
+        owner: Tensor | None = None,
     ) -> Float[Tensor, "B L"]:
         """Score every label of every example; the largest is the prediction.
 
         Logits of the label words' first ids where those differ, else the label strings' log-likelihoods.
+        `prompt`, `prompt_mask` and `owner` as in `join`.
         """
-        context = self._context(*self.join(prompt, batch, prompt_mask))
+        context = self._context(prompt, batch, prompt_mask, owner)
         if verbalizer.first is not None:
             return self._head(self._first_hidden(context), verbalizer.first)
         scores = []
@@ -158,20 +167,28 @@ class Backbone(ABC):
         verbalizer: Verbalizer,
         prompt_mask: Tensor | None = None,
         objective: str = "label_scores",
+        owner: Tensor | None = None,
     ) -> Float[Tensor, " B"]:
         """Loss of each example: −log p(label | [P; X]) among the labels, or, as "generation", of the label string."""
         labels = batch.labels.to(self.device)
         if objective == "label_scores":
-            return F.cross_entropy(self.label_scores(prompt, batch, verbalizer, prompt_mask), labels, reduction="none")
-        context = self._context(*self.join(prompt, batch, prompt_mask))
+            return F.cross_entropy(
+                self.label_scores(prompt, batch, verbalizer, prompt_mask, owner), labels, reduction="none"
+            )
+        context = self._context(prompt, batch, prompt_mask, owner)
         return -self._log_likelihood(context, verbalizer.targets(labels, self._end))
 
     @torch.no_grad()
     def generate(
-        self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, max_new_tokens: int = 8
+        self,
+        prompt: Tensor | None,
+        batch: Batch,
+        prompt_mask: Tensor | None = None,
+        max_new_tokens: int = 8,
+        owner: Tensor | None = None,
     ) -> list[str]:
         """Greedy text after each input. Same joined input as training and scoring."""
-        embeddings, mask = self._aligned(*self.join(prompt, batch, prompt_mask))
+        embeddings, mask = self._aligned(*self.join(prompt, batch, prompt_mask, owner))
         out = self.model.generate(
             inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
             pad_token_id=self.tokenizer.pad_token_id,
@@ -215,7 +232,7 @@ class Backbone(ABC):
         """
         ids = torch.zeros(1, 2, dtype=torch.long, device=self.device) + (self.tokenizer.eos_token_id or 0)
         one = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids[:, 0], index=ids[:, 0])
-        hidden = self._first_hidden(self._context(*self.join(None, one)))
+        hidden = self._first_hidden(self._context(None, one))
         truth = self._reference_logits(one)
         for scale in (1.0, self.hidden_size**-0.5):
             self._head_scale = scale
@@ -239,7 +256,9 @@ class Backbone(ABC):
     def _label_ids(self, word: str) -> list[int]: ...
 
     @abstractmethod
-    def _context(self, embeddings: Tensor, mask: Tensor) -> Any:
+    def _context(
+        self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, owner: Tensor | None = None
+    ) -> Any:
         """Everything of the forward that does not depend on the label."""
 
     @abstractmethod

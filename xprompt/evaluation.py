@@ -76,14 +76,14 @@ def evaluate_many(
         batch = share(whole, workers())
         if not len(batch):
             continue
-        rows, mask = prompt_rows(prompts, [len(batch.labels)] * count, backbone.device)
+        vectors, there, owner = prompt_rows(prompts, [len(batch.labels)] * count, backbone.device)
         shared = repeat(batch, count)
         if objective == "generation":
-            texts = backbone.generate(rows, shared, mask)
+            texts = backbone.generate(vectors, shared, there, owner=owner)
             labels = torch.tensor(exact_labels(texts, data.task))
-            loss = backbone.loss(rows, shared, verbalizer, mask, objective)
+            loss = backbone.loss(vectors, shared, verbalizer, there, objective, owner)
         else:
-            scores = backbone.label_scores(rows, shared, verbalizer, mask)
+            scores = backbone.label_scores(vectors, shared, verbalizer, there, owner)
             labels = scores.argmax(dim=1)
             loss = F.cross_entropy(scores, shared.labels.to(scores.device), reduction="none")
         losses += loss.double().view(count, -1).sum(dim=1)
@@ -100,10 +100,14 @@ def evaluate_many(
 
 def prompt_rows(
     prompts: Sequence[SoftPrompt | None], sizes: Sequence[int], device: torch.device
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Each prompt once for each of its rows: (ΣB, Q, H) and where a vector is there; None, None without prompts."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | tuple[None, None, None]:
+    """C prompts, (C, Q, H), where each has a vector, (C, Q), and whose each row is, (ΣB,); three None without prompts.
+
+    Args:
+        sizes: how many rows each prompt stands in front of, one after another.
+    """
     if prompts[0] is None:
-        return None, None
+        return None, None, None
     vectors, there = stack([p for p in prompts if p is not None])
     owner = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(list(sizes))).to(device)
-    return vectors.to(device)[owner], there.to(device)[owner]
+    return vectors.to(device), there.to(device), owner

@@ -129,9 +129,9 @@ class Loop:
         sizes = [len(piece) for piece in pieces]
         if not sum(sizes):
             return [torch.zeros((), device=self.backbone.device)] * len(group)
-        rows, mask = prompt_rows([c.prompt for c in group], sizes, self.backbone.device)
+        vectors, there, owner = prompt_rows([c.prompt for c in group], sizes, self.backbone.device)
         merged = merge(pieces, self.train.pad_id)
-        each = self.backbone.loss(rows, merged, self.verbalizer, mask, self.settings.objective)
+        each = self.backbone.loss(vectors, merged, self.verbalizer, there, self.settings.objective, owner)
         # Of every candidate's mean over its whole batch: micro-batches and processes add up to exactly one step.
         means = [loss.sum() / len(batch) for loss, batch in zip(each.split(sizes), drawn, strict=True)]
         learned = [parameter for candidate in group for parameter in candidate.parameters]

@@ -81,8 +81,8 @@ def steps(
     train, verbalizer = backbone.encode(splits.train), backbone.verbalizer(splits.task)
     candidate.start(len(train), "train", train.num_cut)
     for batch in batches(train, settings.batch_size, seed=seed):
-        rows, mask = prompt_rows([own], [len(batch)], backbone.device)
-        loss = backbone.loss(rows, batch, verbalizer, mask, settings.objective).mean()
+        vectors, there, owner = prompt_rows([own], [len(batch)], backbone.device)
+        loss = backbone.loss(vectors, batch, verbalizer, there, settings.objective, owner).mean()
         loss.backward()
         candidate.step(loss.detach())
     return own

@@ -103,8 +103,8 @@ class Step:
         self.backbone = backbone
 
     def __call__(self) -> None:
-        rows, mask = prompt_rows([self.prompt], [len(self.batch)], self.backbone.device)
-        loss = self.backbone.loss(rows, self.batch, self.verbalizer, mask).mean()
+        vectors, there, owner = prompt_rows([self.prompt], [len(self.batch)], self.backbone.device)
+        loss = self.backbone.loss(vectors, self.batch, self.verbalizer, there, owner=owner).mean()
         loss.backward()
         self.candidate.step(loss.detach())
 
