@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ import pytest
 
 from xprompt import reproduce
 from xprompt.execution import parameters_of
+from xprompt.exporting import to_page
 from xprompt.reporting import COLUMNS
 from xprompt.store import Store
 
@@ -31,6 +33,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 POINTS = 100 * 10 / 64 + 0.1
 TABLES = ("tab1", "beyond-comparison", "beyond-walkthrough", "tab9", "tab10")
 FREE = {"run", "difference"}
+EQUATION = re.compile(r"(\$\$?[^$`]+\$\$?)")
 
 
 def cells(path: Path) -> list:
@@ -75,6 +78,12 @@ class TestForm:
             assert heading in first
         assert last.startswith("**Two things to change.**")
         assert any("What matched, what did not" in cell.source for cell in cells(path))
+
+    def test_its_page_fetches_nothing_and_shows_its_equations(self, path):
+        page = to_page(nbformat.read(path, as_version=4), path.stem)
+        assert not re.search(r"<(script|link|img)[^>]*https?:", page)
+        equations = [e for cell in cells(path) if cell.cell_type == "markdown" for e in EQUATION.findall(cell.source)]
+        assert page.count("<math ") == len(equations) and not any(html.escape(e) in page for e in equations)
 
     def test_its_parameters_are_literals_each_with_a_comment(self, path):
         tagged = [cell for cell in code(path) if "parameters" in cell.metadata.get("tags", [])]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 
 import nbformat
 import papermill
-from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from xprompt.errors import ConfigError
+from xprompt.exporting import to_page
 from xprompt.reporting.layout import write_whole
 
 _NOISE = (
@@ -76,10 +75,7 @@ def _export(path: Path) -> None:
     for name in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(name, None)
     nbformat.write(notebook, path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    write_whole(path.with_suffix(".html"), html)
+    write_whole(path.with_suffix(".html"), to_page(notebook, path.stem))
 
 
 def _is_output(line: logging.LogRecord) -> bool:
