@@ -255,7 +255,7 @@ def test_unknown_choices_are_errors(tmp_path, capsys):
 @pytest.mark.timeout(300)
 def test_a_quick_run_on_nano_fills_every_row_and_is_drawn(tmp_path, monkeypatch):
     assert main(["--quick", "--backbones", "nano", "--device", "cpu", "--output", str(tmp_path)]) == 0
-    rows, folder = read_or_measure(tmp_path, tmp_path / "other")
+    rows, folder = read_or_measure([tmp_path / "none", tmp_path], tmp_path / "other")
     assert folder == tmp_path and not (tmp_path / "other").exists()
     measured = rows[rows["hardware"] != NOT_MEASURED]
     for name in ("side_by_side_c2", "peft_train_words", "peft_train_string", "peft_eval", "importance_pass",

@@ -84,15 +84,16 @@ def measure(
 
 
 def read_or_measure(
-    folder: str | Path, output: str | Path, only: Iterable[str] = (), *, quick: bool = True
+    folders: Iterable[str | Path], output: str | Path, only: Iterable[str] = (), *, quick: bool = True
 ) -> tuple[pd.DataFrame, Path]:
-    """The rows of a bench and its folder: of `folder` where there is a bench.csv, else of one made in `output`.
+    """The rows of a bench and its folder: of the first of `folders` with a bench.csv, else of one made in `output`.
 
     Args:
         only, quick: of the one that is made, on nano alone; as in `measure`.
     """
-    if (Path(folder) / "bench.csv").exists():
-        return writer.read_rows(Path(folder) / "bench.csv"), Path(folder)
+    for folder in map(Path, folders):
+        if (folder / "bench.csv").exists():
+            return writer.read_rows(folder / "bench.csv"), folder
     return measure(output, only=only, backbones=("nano",), quick=quick), Path(output)
 
 
