@@ -17,12 +17,24 @@ from types import SimpleNamespace
 import pytest
 
 import xprompt
-from tests.pretended_runs import SEARCHES, by_value, grid, label, logged, mortal, overhead, pretended, unlucky
+from tests.pretended_runs import (
+    SEARCHES,
+    by_value,
+    failing,
+    grid,
+    label,
+    logged,
+    mortal,
+    overhead,
+    pretended,
+    threads_of,
+    unlucky,
+)
 from xprompt import get_executor
 from xprompt import reporting as rp
 from xprompt.config import METHODS, RunConfig
 from xprompt.errors import ConfigError, DataError
-from xprompt.executors import LocalExecutor, RayExecutor, RayOptions
+from xprompt.executors import LocalExecutor, LocalOptions, ProcessExecutor, RayExecutor, RayOptions
 from xprompt.jobs import builds_on, jobs_of
 from xprompt.ray_workers import Worker, slots, travelling
 from xprompt.store import Store
@@ -105,7 +117,8 @@ class TestChoice:
         ("name", "options", "words"),
         [
             ("slurm", {}, "known: local, ray"),
-            ("local", {"workers": 2}, "has no workers"),
+            ("local", {"gpus_per_run": 1}, "has no gpus_per_run"),
+            ("local", {"workers": 0}, "greater than or equal to 1"),
             ("ray", {"gpus_per_run": 1.5}, "whole number of GPUs"),
             ("ray", {"cpus_per_run": 0}, "greater than 0"),
             ("ray", {"workers": 0}, "greater than or equal to 1"),
@@ -144,7 +157,8 @@ class TestChoice:
             worker.ready(str(tmp_path), str(tmp_path / "seen"), "0.0.1")
 
     def test_every_option_is_explained(self):
-        assert all(field.description for field in RayOptions.model_fields.values())
+        for options in (LocalOptions, RayOptions):
+            assert all(field.description for field in options.model_fields.values())
 
     def test_choosing_imports_neither_ray_nor_torch(self):
         code = (
@@ -177,6 +191,63 @@ class TestLocal:
             "[2/3] rte majority seed 1 held_out: 50.0 points in 40 s, 40 s left",
             "[3/3] rte majority seed 2 held_out: 50.0 points in 40 s",
         ]
+
+
+def nano(seeds: int) -> list[RunConfig]:
+    return [RunConfig(task="rte", profile="nano", method="majority", seed=seed) for seed in range(seeds)]
+
+
+class TestProcesses:
+    @pytest.mark.parametrize(
+        ("configs", "asked", "cores", "gib", "workers"),
+        [
+            (nano(45), None, 4, 64, 4),
+            (nano(45), None, 64, 64, 8),  # they may share a GPU
+            (nano(45), None, 64, 4, 2),
+            (nano(5), None, 64, 64, 1),  # too few to pay for a process
+            (nano(5), 3, 1, 64, 3),
+            (nano(2), 3, 64, 64, 2),
+            (grid(9), None, 64, 64, 1),  # a profile that says nothing: one at a time, on all cores
+            (nano(9) + grid(), None, 64, 64, 1),
+        ],
+    )
+    def test_how_many_at_a_time(self, tmp_path, monkeypatch, configs, asked, cores, gib, workers):
+        monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: cores)
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gib * 2**30))
+        started = []
+        monkeypatch.setattr("xprompt.local_workers.work", lambda *given: started.append(given) or iter(()))
+        executor = get_executor("local", tmp_path, workers=asked)
+        executor._run = lambda config, root: {}
+        list(executor.each(configs))
+        assert executor.workers == workers and [given[3] for given in started] == [workers] * (workers > 1)
+
+    def test_the_records_are_those_of_one_after_another_and_no_run_is_done_twice(self, tmp_path):
+        configs = grid(4)
+        spread = rp.collect(configs, ProcessExecutor(tmp_path / "many", pretended, workers=2))
+        alone = rp.collect(configs, ProcessExecutor(tmp_path / "one", pretended, workers=1))
+        assert spread == alone
+        counted = logged(tmp_path / "many")
+        assert set(counted) == {label(config) for config in configs} and max(counted.values()) == 1
+
+    def test_a_run_that_raises_takes_along_what_builds_on_it_and_nothing_else(self, tmp_path, capsys):
+        configs = grid(3)
+        with pytest.raises(DataError, match="line 3: no label"):
+            rp.collect(configs, ProcessExecutor(tmp_path, failing, workers=2))
+        done = set(logged(tmp_path))
+        assert done == {label(c) for c in configs if c.seed != 2 or c.method == "majority"}
+        assert "failed: DataError" in capsys.readouterr().out
+
+    def test_a_process_that_is_ended_from_outside_ends_it_all_and_loses_no_finished_run(self, tmp_path):
+        configs = grid(2, ("majority", "prompt_tuning", "xprompt"))  # xprompt-1 kills its first process
+        with pytest.raises(ConfigError, match="fewer --workers"):
+            rp.collect(configs, ProcessExecutor(tmp_path, unlucky, workers=2))
+        before = logged(tmp_path)
+        assert len(rp.collect(configs, ProcessExecutor(tmp_path, unlucky, workers=2))) == 6
+        assert all(logged(tmp_path)[label(c)] == 1 for c in configs) and before["prompt_tuning-1"] == 1
+
+    def test_each_process_computes_with_its_share_of_threads(self, tmp_path):
+        records = rp.collect(nano(2), ProcessExecutor(tmp_path, threads_of, workers=2))
+        assert [record["threads"] for record in records] == [1, 1]
 
 
 @needs_ray

@@ -1,4 +1,4 @@
-"""Where the runs of a grid are done: one after another in this process, or side by side on the workers of Ray.
+"""Where the runs of a grid are done: in this process, in some of this machine, or on the workers of Ray.
 
 Owns the choice, its check, and the connection to Ray, which is imported only where it is asked for. Never trains and
 never imports torch: what is chosen calls `xprompt.run`, which keeps the record.
@@ -13,20 +13,31 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import loky
+import psutil
 from pydantic import Field, model_validator
 
 import xprompt
-from xprompt.config import RunConfig
+from xprompt import local_workers
+from xprompt.config import RunConfig, get_profile
 from xprompt.errors import ConfigError
-from xprompt.jobs import Executor, Step, jobs_of
-from xprompt.ray_workers import Pool, Run, one_line, slots
+from xprompt.jobs import Executor, Step, jobs_of, one_line
+from xprompt.local_workers import Run
+from xprompt.ray_workers import Pool, slots
 from xprompt.settings import Settings
 from xprompt.store import Store
 
-__all__ = ["EXECUTORS", "Executor", "LocalExecutor", "RayExecutor", "RayOptions", "Step", "get_executor"]
+__all__ = [
+    "EXECUTORS", "Executor", "LocalExecutor", "LocalOptions", "ProcessExecutor", "RayExecutor", "RayOptions", "Step",
+    "get_executor",
+]  # fmt: skip
 EXECUTORS: tuple[str, ...] = ("local", "ray")
+_ENOUGH = 4  # runs for each process, whose start takes as long as one of the smallest
+_BYTES = 3 * 2**29  # that a process with a small backbone may need
+_MOST = 8  # processes, where nobody says how many: they share a GPU if there is one
 
 
 class LocalExecutor:
@@ -49,6 +60,49 @@ class LocalExecutor:
 def run_here(config: RunConfig, root: Path) -> Mapping[str, Any]:
     """Do a run, or read it where the store under `root` has it, and return its record."""
     return xprompt.run(config, store=root).record
+
+
+class LocalOptions(Settings):
+    """What may be said about processes of this machine; a wrong value is a `ConfigError`."""
+
+    workers: int | None = Field(
+        None, ge=1, description="runs at a time; None: one, or where a profile's runs keep one core busy, one a core"
+    )
+
+
+class ProcessExecutor:
+    """Runs side by side in processes of this machine; in this one where one at a time is all there is to do.
+
+    How many is said by `workers`, or else by the profiles of the runs: where theirs names the threads that a run makes
+    use of, as many as there are cores and memory for, each with that many threads and with some runs to pay for its
+    start. A run's numbers do not depend on how many go on beside it.
+
+    Args:
+        store: a folder.
+        run: what a worker does for a run.
+        options: fields of `LocalOptions`.
+    """
+
+    def __init__(self, store: Store | str | Path, run: Run = run_here, **options: Any) -> None:
+        self.options = LocalOptions(**options)
+        self.root = Path(os.path.abspath(store.root if isinstance(store, Store) else store))
+        self.workers = self.options.workers or 1
+        self._run = run
+
+    def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
+        """Yield a step as each run ends, in the order in which they do; one at a time, as it begins too."""
+        jobs, cores = jobs_of(configs), loky.cpu_count(only_physical_cores=True)
+        used = [get_profile(config.profile).threads for config in configs]
+        threads = max((t for t in used if t is not None), default=0)
+        room = min(cores // threads, psutil.virtual_memory().available // _BYTES, _MOST) if all(used) else 1
+        self.workers = max(1, min(self.options.workers or min(room, len(jobs) // _ENOUGH), len(jobs)))
+        if self.workers == 1:
+            yield from LocalExecutor(lambda config: SimpleNamespace(record=self._run(config, self.root))).each(configs)
+            return
+        threads = threads or max(1, cores // self.workers)
+        each = f"{threads} thread{'s' * (threads > 1)}"
+        yield Step(None, note=f"{self.workers} runs at a time, in processes of their own with {each} each")
+        yield from local_workers.work(jobs, self._run, self.root, self.workers, threads)
 
 
 class RayOptions(Settings):
@@ -157,7 +211,7 @@ def get_executor(name: str, store: Store | str | Path, **options: Any) -> Execut
     Args:
         name: "local" or "ray".
         store: where records live; with Ray, a folder that every worker sees under the same path.
-        options: fields of `RayOptions`; "local" has none.
+        options: fields of `LocalOptions` or `RayOptions`.
 
     Raises `ConfigError` for an unknown name or option, where Ray is not installed, or nobody answers at the address.
     """
@@ -165,9 +219,10 @@ def get_executor(name: str, store: Store | str | Path, **options: Any) -> Execut
         raise ConfigError(f"unknown executor {name!r}; known: {', '.join(EXECUTORS)}.")
     if name == "ray":
         return RayExecutor(store, **options)
-    if options:
-        raise ConfigError(f"the executor local has no {', '.join(options)}: leave it out, or choose the executor ray.")
-    return LocalExecutor(lambda config: xprompt.run(config, store=store))
+    unknown = [option for option in options if option not in LocalOptions.model_fields]
+    if unknown:
+        raise ConfigError(f"the executor local has no {', '.join(unknown)}: leave it out, or choose the executor ray.")
+    return ProcessExecutor(store, **options)
 
 
 def _import_ray() -> Any:

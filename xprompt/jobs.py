@@ -1,16 +1,20 @@
-"""The runs of a grid as jobs: which are the same run, and which has to be there before which.
+"""The runs of a grid as jobs: which are the same run, which has to be there before which, and what is left of them.
 
 Owns that order and what is told while it is worked through. Never does a run.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from xprompt.config import RunConfig
+
+#: Read by the numeric libraries when they are loaded: how many threads a worker's process computes with.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Step(NamedTuple):
@@ -82,3 +86,52 @@ def jobs_of(configs: Sequence[RunConfig]) -> list[Job]:
     for position, config in enumerate(configs):
         add(config).positions.append(position)
     return list(jobs.values())
+
+
+class Agenda:
+    """What is left of a list of jobs, and which of it may begin now: `len` says how many, `ready` whether any may."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._left, self._ready = len(jobs), sorted(job for job in jobs if job.first)
+        self._errors: list[Exception] = []
+
+    def __len__(self) -> int:
+        return self._left
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a job that waits for nothing but a worker."""
+        return bool(self._ready)
+
+    def take(self) -> Job:
+        """The one to begin next: what others wait for comes first."""
+        return heapq.heappop(self._ready)
+
+    def put_back(self, job: Job) -> None:
+        """It was begun, and has to be begun again."""
+        heapq.heappush(self._ready, job)
+
+    def done(self, job: Job, record: Mapping[str, Any], seconds: float) -> list[Step]:
+        """Cross a job off, and return the steps that tell of it; what builds on it may begin."""
+        self._left -= 1
+        for after in job.then:
+            heapq.heappush(self._ready, after)
+        return [Step(job.config, position, dict(record), seconds) for position in job.positions or (None,)]
+
+    def drop(self, job: Job, error: Exception) -> Step:
+        """Cross off a job that raised, and all that builds on it; return the note that tells of it."""
+        dropped = job.with_all_after()
+        self._left -= len(dropped)
+        self._errors.append(error)
+        also = f"; left out for that, {len(dropped) - 1} built on it" if len(dropped) > 1 else ""
+        return Step(job.config, note=f"failed: {type(error).__name__}: {one_line(error)}{also}")
+
+    def end(self) -> None:
+        """Raise the first error of a job that was dropped."""
+        if self._errors:
+            raise self._errors[0]
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

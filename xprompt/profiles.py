@@ -41,6 +41,7 @@ _NANO = Profile(
     about="the embedded default: a 1 M-parameter T5 and generated English tasks; no network",
     backbone="nano",
     source="nano",
+    threads=1,  # on two cores, two such runs side by side end before two on both cores, one after the other
     max_source=128,
     tune=_NANO_TUNE,
     fine_tune=_NANO_FINE_TUNE,
@@ -100,6 +101,7 @@ PROFILES: dict[str, Profile] = {
     "nano": _NANO,
     "tiny": _NANO.but(
         name="tiny",
+        threads=None,
         about="for tests: the nano backbone on a handful of examples and steps; its numbers mean nothing",
         limit_train=192,
         limit_validation=64,

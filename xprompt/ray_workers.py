@@ -6,7 +6,6 @@ it is handed over by who did, `executors`.
 
 from __future__ import annotations
 
-import heapq
 import json
 import math
 import os
@@ -20,11 +19,10 @@ from typing import Any
 import xprompt
 from xprompt.config import RunConfig
 from xprompt.errors import ConfigError
-from xprompt.jobs import Job, Step
+from xprompt.jobs import THREADS, Agenda, Job, Step, one_line
 from xprompt.tasks import TASKS
 
 _NAMES = ("nano", "hub", "smollm2", *TASKS)  # what a source, a backbone or a task may be called; else it may be a path
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _PATIENCE = 60.0  # seconds without a single worker before the reader is told what is waited for
 Run = Callable[[RunConfig, Path], Mapping[str, Any]]
 
@@ -40,7 +38,7 @@ class Worker:
     """What lives in a worker's process."""
 
     def __init__(self, threads: int, run: Run) -> None:
-        for name in _THREADS:  # read by the numeric libraries when they are loaded, at the first run
+        for name in THREADS:  # read by the numeric libraries when they are loaded, at the first run
             os.environ[name] = str(threads)
         self._run = run
 
@@ -76,24 +74,21 @@ class Pool:
         self._seen = root / "runs" / ".staging" / f"seen-by-workers-{uuid.uuid4().hex}"
         self._under_way: dict[Any, tuple[Any, Job | None]] = {}  # no job: a worker that is starting
         self._idle: list[Any] = []
-        self._ready: list[Job] = []
 
     def work(self, jobs: Sequence[Job]) -> Iterator[Step]:
         """Yield the steps of all jobs; raise the first error of a run when the others are done."""
         self._seen.parent.mkdir(parents=True, exist_ok=True)
         self._seen.touch()
-        self._ready = sorted(job for job in jobs if job.first)
-        left, lost, started = len(jobs), 0, False
-        errors: list[Exception] = []
+        agenda, lost, started = Agenda(jobs), 0, False
         told: list[Step] = []
         for _ in range(self._workers):
             self._start()
         while True:
-            while self._idle and self._ready:
-                self._give(self._idle.pop(), heapq.heappop(self._ready))
+            while self._idle and agenda.ready:
+                self._give(self._idle.pop(), agenda.take())
             yield from told  # with every worker at its next run
             told = []
-            if not left:
+            if not len(agenda):
                 break
             ended, _ = self._ray.wait(list(self._under_way), timeout=_PATIENCE)
             if not ended and not started:
@@ -106,22 +101,17 @@ class Pool:
                         raise error
                     started = started or not died
                 elif error is None:
-                    left -= 1
-                    told += self._done(job, answer)
+                    said = json.loads(answer)
+                    told += agenda.done(job, said["record"], said["seconds"])
                 elif died and job.deaths < self._retries:
                     job.deaths += 1
-                    heapq.heappush(self._ready, job)
+                    agenda.put_back(job)
                     told.append(
                         Step(job.config, note=f"its worker died; begun again ({job.deaths} of {self._retries})")
                     )
                 else:
-                    dropped = job.with_all_after()
-                    left -= len(dropped)
-                    errors.append(error)
-                    also = f"; left out for that, {len(dropped) - 1} built on it" if len(dropped) > 1 else ""
-                    told.append(Step(job.config, note=f"failed: {type(error).__name__}: {one_line(error)}{also}"))
-        if errors:
-            raise errors[0]
+                    told.append(agenda.drop(job, error))
+        agenda.end()
 
     def close(self) -> None:
         """End the workers, whatever they are doing: a run that is not in the store has not happened."""
@@ -158,12 +148,6 @@ class Pool:
         self._idle.append(worker)
         return job, answer, None, False
 
-    def _done(self, job: Job, answer: str) -> list[Step]:
-        for after in job.then:
-            heapq.heappush(self._ready, after)
-        said = json.loads(answer)
-        return [Step(job.config, position, said["record"], said["seconds"]) for position in job.positions or (None,)]
-
 
 def travelling(config: RunConfig) -> dict[str, Any]:
     """The settings with whole paths: a worker's current folder is another one. The run's name is the same."""
@@ -173,7 +157,3 @@ def travelling(config: RunConfig) -> dict[str, Any]:
             settings[name] = os.path.abspath(os.path.expanduser(settings[name]))
     return settings
 
-
-def one_line(error: BaseException) -> str:
-    """The first line of what an error says, or its name where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -76,14 +76,13 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--output", default="", metavar="FOLDER", help="the report's folder; default: reports/<profile>")
     own.add_argument("--quick", action="store_true", help="a few examples and steps, one task, one seed: shows in a "
                      "minute that everything works; the numbers mean nothing")  # fmt: skip
-    own.add_argument("--executor", choices=EXECUTORS, default="local", help="where the runs are done: one after "
-                     "another here, or side by side on Ray, on this machine or a cluster; the tables are the same; "
-                     "default: local")  # fmt: skip
+    own.add_argument("--executor", choices=EXECUTORS, default="local", help="where the runs are done: on this machine, "
+                     "or on Ray, here or on a cluster; the tables are the same; default: local")  # fmt: skip
+    own.add_argument("--workers", type=int, metavar="N", help="runs at a time, in processes of their own; default: "
+                     "local: one, but with the nano profile one a core; ray: as many as there is room for")  # fmt: skip
     with_ray = "with --executor ray: "
     own.add_argument("--address", metavar="HOST:PORT", help=with_ray + "a running cluster, all of whose machines see "
                      "the report's folder; 'auto': the one of this machine; default: this machine alone")  # fmt: skip
-    own.add_argument("--workers", type=int, metavar="N", help=with_ray + "runs at a time; default: as many as there "
-                     "is room for")  # fmt: skip
     own.add_argument("--cpus-per-run", type=float, metavar="C", help=with_ray + "CPUs, and so threads, of a run; "
                      "default: 1")  # fmt: skip
     own.add_argument("--gpus-per-run", type=float, metavar="G", help=with_ray + "GPUs of a run; 0.25 puts four runs on "

@@ -143,6 +143,9 @@ class Profile(Settings):
     max_source: int = Field(256, ge=8, description="longest source, in tokens, without the prompt")
     length: int = Field(20, ge=1, description="prompt tokens P")
     pieces: int = Field(16, ge=1, description="pieces K a token")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads that a run makes use of: as many runs go side by side; None: all there are"
+    )
     init: Initialiser = "vocab"
     tune: TuneSettings
     fine_tune: TuneSettings
