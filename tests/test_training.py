@@ -56,7 +56,8 @@ def test_pruned_entries_stay_exactly_zero(backbone, splits, mode, optimizer, mon
     kept = kept[pruned.surviving_tokens] if mode == "drop" else kept
     seen = []
     run = backbone._context
-    monkeypatch.setattr(backbone, "_context", lambda rows, *rest: seen.append(rows.detach().clone()) or run(rows, *rest))
+    watched = lambda rows, *rest: seen.append(rows.detach().clone()) or run(rows, *rest)  # noqa: E731
+    monkeypatch.setattr(backbone, "_context", watched)
     xp.tune(backbone, pruned, splits, QUICK.but(optimizer=optimizer, steps=30, eval_every=30, weight_decay=0.1))
     assert len(seen) > 30
     assert all(rows.shape[1:] == kept.shape and bool((rows[:, ~kept] == 0).all()) for rows in seen)

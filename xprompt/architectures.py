@@ -103,10 +103,9 @@ class DecoderBackbone(Backbone):
         self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, owner: Tensor | None = None
     ) -> Reading | tuple[Tensor, Tensor]:
         """The joined input, still to be run; or, where rows share their prompt, what is left once it was run."""
-        shared = prompt is not None and (prompt.dim() == 2 or owner is not None)
-        if not shared or not self._by_pieces.fits:
-            return self._aligned(*self.join(prompt, batch, prompt_mask, owner))
-        return self._read(prompt, batch, prompt_mask, owner)
+        if prompt is not None and (prompt.dim() == 2 or owner is not None) and self._by_pieces.fits:
+            return self._read(prompt, batch, prompt_mask, owner)
+        return self._aligned(*self.join(prompt, batch, prompt_mask, owner))
 
     def _read(self, prompt: Tensor, batch: Batch, prompt_mask: Tensor | None, owner: Tensor | None) -> Reading:
         """[P; X] with each prompt run once: what `join` puts before the input stands before it in the cache."""

@@ -65,7 +65,11 @@ class FrozenCausal:
         whole = mask if after is None else torch.cat([after.mask, mask], dim=1)
         positions = (whole.cumsum(dim=1) - 1).clamp(min=0)[:, -width:]
         states = self.model(
-            inputs_embeds=embeddings, attention_mask=whole, position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=embeddings,
+            attention_mask=whole,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
         ).last_hidden_state
         return Reading(states, whole, tuple((layer.keys, layer.values) for layer in cache.layers))
 
@@ -96,4 +100,5 @@ class FrozenCausal:
             pieces = self.run(embeddings[:, 2:], there[:, 2:], first).states
         except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
             return False  # a model with a cache, or without one, of its own kind
-        return torch.allclose(whole.float(), pieces.float(), rtol=2e-2, atol=1e-2 * float(whole.float().std()))
+        apart = (whole.float() - pieces.float()).norm() / whole.float().norm()
+        return bool(apart < (1e-3 if embeddings.dtype in (torch.float32, torch.float64) else 3e-2))

@@ -1,7 +1,7 @@
 """An executed notebook as one HTML page that needs no network: pictures inside it, equations as MathML.
 
-Owns that page. Never executes a notebook. nbconvert's own page loads MathJax and two other scripts from the web, so that
-without a network its equations stay source text.
+Owns that page. Never executes a notebook. nbconvert's own page loads MathJax and two other scripts from the web, so
+that without a network its equations stay source text.
 """
 
 from __future__ import annotations

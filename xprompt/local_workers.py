@@ -50,8 +50,8 @@ def work(jobs: Sequence[Job], run: Run, root: Path, workers: int, threads: int) 
                     record, seconds = future.result()
                 except BrokenProcessPool as error:
                     raise ConfigError(
-                        "a worker's process was ended from outside, most likely since memory ran out. Finished runs are "
-                        "kept: give the same command again, with fewer --workers."
+                        "a worker's process was ended from outside, most likely since memory ran out. Finished runs "
+                        "are kept: give the same command again, with fewer --workers."
                     ) from error
                 except Exception as error:
                     yield agenda.drop(job, error)

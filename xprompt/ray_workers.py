@@ -156,4 +156,3 @@ def travelling(config: RunConfig) -> dict[str, Any]:
         if settings[name] not in _NAMES and os.path.exists(os.path.expanduser(settings[name])):
             settings[name] = os.path.abspath(os.path.expanduser(settings[name]))
     return settings
-
