@@ -94,11 +94,10 @@ def _page(rows: pd.DataFrame, notes: Sequence[Mapping[str, str]]) -> str:
 
 def _replaced(old: pd.DataFrame, new: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     """All of `old` whose key is not in `new`, then `new`."""
-    if old.empty or new.empty:
-        return (new if old.empty else old).reset_index(drop=True)
     keys = set(map(tuple, new[key].to_numpy()))
-    kept = old[[tuple(row) not in keys for row in old[key].to_numpy()]]
-    return new.reset_index(drop=True) if kept.empty else pd.concat([kept, new], ignore_index=True)
+    kept = [row for row in old.to_dict("records") if tuple(row[part] for part in key) not in keys]
+    # Row by row: to concatenate frames, some of whose columns are empty, pandas 2 and 3 take different types.
+    return pd.DataFrame([*kept, *new.to_dict("records")], columns=list(new.columns))
 
 
 def _json(path: Path) -> list[Any]:
