@@ -68,9 +68,10 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--profile", default="nano", help=f"backbone and settings: {', '.join(PROFILES)}; default: nano")
     own.add_argument("--tasks", default="", metavar="A,B", help=f"tasks, or 'all': {', '.join(TASKS)}; "
-                     "or the path of a task.json of your own; default: the profile's own choice")  # fmt: skip
+                     "or the path of a task.json of your own; default: the profile's own choice, "
+                     "and one for the search's comparison")  # fmt: skip
     own.add_argument("--seeds", type=int, metavar="N", help="how many seeds, 0 to N-1; "
-                     "default: the profile's own number")  # fmt: skip
+                     "default: the profile's own number, and one for the search's comparison")  # fmt: skip
     own.add_argument("--data-dir", default="", metavar="FOLDER", help="SuperGLUE in its official release layout "
                      "(CB/train.jsonl, …); default: the profile's own source")  # fmt: skip
     own.add_argument("--only", action="append", metavar="NOTEBOOK", help="this notebook alone, such as "
@@ -129,10 +130,12 @@ def make_plan(
     root = Path(output).resolve() if output else (quick_output if quick else ROOT / "reports" / profile)
     get_executor(executor, root, **(executor_options or {}))
     offered = {
-        "profile": profile, "tasks": names, "task": names[0], "seeds": numbers, "quick": quick,
+        "profile": profile, "task": names[0], "quick": quick,
         "data_dir": os.path.relpath(source, folder) if source else "", "output": os.path.relpath(root, folder),
         "executor": executor, "executor_options": dict(executor_options or {}),
     }  # fmt: skip
+    # Where nobody chose, each notebook's own default: the main results take the profile's, the costly search less.
+    offered |= ({"tasks": names} if tasks else {}) | ({} if seeds is None else {"seeds": numbers})
     plan: dict[Path, dict[str, Any]] = {}
     unused = set(settings or {})
     for path in _choose_notebooks(folder, only):
