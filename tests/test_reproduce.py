@@ -133,7 +133,9 @@ def both(tmp_path_factory):
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = reproduce.main(["--notebooks", str(FIXTURES), "--output", str(output), "--set", "colour=blue"])
+        code = reproduce.main(
+            ["--notebooks", str(FIXTURES), "--output", str(output), "--seeds", "3", "--set", "colour=blue"]
+        )
     return code, output, out.getvalue(), err.getvalue()
 
 
