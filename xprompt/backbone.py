@@ -1,6 +1,7 @@
 """A frozen language model that a soft prompt can be put in front of.
 
-Owns the *only* place where prompt and input are joined, and the way from a batch to label scores and losses.
+Owns the *only* place where prompt and input are joined, and the way from a batch to label scores and losses. (A
+decoder-only LM that runs a shared prompt once joins them in its cache: `architectures`.)
 Training, evaluation and generation all go through it. Never holds a prompt, never changes a weight.
 """
 

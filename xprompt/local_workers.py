@@ -1,7 +1,6 @@
 """Runs side by side in processes of this machine.
 
-Owns those processes. A run of a small backbone keeps one core busy and no more, so that C cores do almost C runs in the
-time of one. Never chooses how many: `executors` does.
+Owns those processes, and what happens when one is ended. Never chooses how many: `executors` does.
 """
 
 from __future__ import annotations
@@ -48,19 +47,21 @@ def work(jobs: Sequence[Job], run: Run, root: Path, workers: int, threads: int) 
                 job = under_way.pop(future)
                 try:
                     record, seconds = future.result()
-                except BrokenProcessPool as error:
-                    raise ConfigError(
-                        "a worker's process was ended from outside, most likely since memory ran out. Finished runs "
-                        "are kept: give the same command again, with fewer --workers."
-                    ) from error
+                except BrokenProcessPool:
+                    raise
                 except Exception as error:
                     yield agenda.drop(job, error)
                 else:
                     yield from agenda.done(job, record, seconds)
         agenda.end()
+    except BrokenProcessPool as error:  # also where the next run was to be handed over
+        raise ConfigError(
+            "a worker's process was ended from outside, most likely since memory ran out. Finished runs are kept: "
+            "give the same command again, with fewer --workers."
+        ) from error
     finally:
         wait(under_way, timeout=_GRACE)  # an interruption reaches the workers too
-        pool.shutdown(kill_workers=True)
+        pool.shutdown(kill_workers=bool(under_way))
 
 
 def _timed(run: Run, config: RunConfig, root: Path) -> tuple[dict[str, Any], float]:
