@@ -15,6 +15,7 @@ from xprompt.settings import (
     PROTOCOLS,
     Initialiser,
     Method,
+    Pattern,
     Profile,
     Protocol,
     PruneSettings,
@@ -23,7 +24,8 @@ from xprompt.settings import (
 )
 
 __all__ = [
-    "METHODS", "PROFILES", "PROTOCOLS", "Profile", "PruneSettings", "RunConfig", "TuneSettings", "get_profile",
+    "METHODS", "PROFILES", "PROTOCOLS", "Pattern", "Profile", "PruneSettings", "RunConfig", "TuneSettings",
+    "get_profile",
 ]  # fmt: skip
 
 
@@ -56,6 +58,7 @@ class RunConfig(Settings):
     tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].tune)
     fine_tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].fine_tune)
     prune: PruneSettings = Field(default_factory=lambda: PROFILES["nano"].prune)
+    pattern: Pattern | Literal["paper"] = "paper"
     few_shot: int | Literal["official"] | None = None
     limit_train: int | None = None
     limit_validation: int | None = None
@@ -71,6 +74,8 @@ class RunConfig(Settings):
         for name in cls.model_fields.keys() & Profile.model_fields.keys():
             if not filled.get(name):
                 filled[name] = getattr(profile, name)
+        if not filled.get("pattern"):
+            filled["pattern"] = profile.patterns.get(filled.get("task", ""), "paper")
         return filled
 
     @model_validator(mode="after")
@@ -93,6 +98,8 @@ class RunConfig(Settings):
         """
         values = self.settings()
         del values["source"], values["backbone"]
+        if self.pattern == "paper":
+            del values["pattern"]
         for unused in {"tune", "fine_tune", "prune"} - _DEPENDS[self.method]:
             del values[unused]
         if "prune" in values:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import string
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,6 +17,7 @@ from pydantic import Field, model_validator
 from xprompt.errors import ConfigError
 from xprompt.records import Line, Parsed, fault
 from xprompt.settings import Settings
+from xprompt.templates import fields_in
 
 DECLARATION = "task.json"
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -68,17 +68,14 @@ class OwnTask(Settings):
         words = list(self.verbalizer.values())
         if len(words) < 2 or len(set(words)) < len(words) or not all(w.strip() for w in [*words, *self.verbalizer]):
             raise ValueError("verbalizer needs two or more labels, each with a word of its own")
-        parts = list(string.Formatter().parse(self.template))
-        for text, column, form, conversion in parts:
-            if set(text) & {"{", "}"} or form or conversion or (column is not None and not _plain_name(column)):
-                raise ValueError("in template, braces hold the plain name of a column: no dots, brackets or formats")
+        named = fields_in(self.template)
         if not self.columns:
             raise ValueError("template needs at least one {column}")
         if self.label in self.columns:
             raise ValueError(
                 f"template shows {{{self.label}}}, which is the label: the answer would be in the question"
             )
-        if [column for _, column, _, _ in parts].count(self.cut_column) != 1:
+        if named.count(self.cut_column) != 1:
             raise ValueError(f"cut needs one of {', '.join(self.columns)} that stands in template exactly once")
         if len(set(self.metrics)) < len(self.metrics) or ("em" in self.metrics and self.group is None):
             raise ValueError("metrics are named once each, and em needs group")
@@ -89,7 +86,7 @@ class OwnTask(Settings):
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the template names, in order."""
-        return tuple(dict.fromkeys(c for _, c, _, _ in string.Formatter().parse(self.template) if c is not None))
+        return tuple(dict.fromkeys(fields_in(self.template)))
 
     @property
     def cut_column(self) -> str:
@@ -219,10 +216,6 @@ def csv_lines(file: Path) -> Iterator[Line]:
     except (csv.Error, UnicodeDecodeError) as error:
         fix = "repair the quotes, and save the file as UTF-8"
         raise fault(f"{where}, after line {line}", str(error)[:80], "a table in UTF-8", fix) from error
-
-
-def _plain_name(column: str) -> bool:
-    return bool(column.strip()) and not column.strip().isdigit() and not set(column) & set(".[]")
 
 
 def _scalar(value: Any) -> Any:

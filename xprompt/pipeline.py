@@ -121,8 +121,10 @@ def run(
 def load_splits(config: RunConfig) -> Splits:
     """The examples of a run: few-shot, limited, and with a selection split where the protocol holds one out."""
     load = _task if config.task in TASKS else _task.__wrapped__  # own files may change between two calls
-    splits = load(config.task, config.source, config.few_shot, config.limit_train, config.limit_validation,
-                   config.seed if isinstance(config.few_shot, int) else 0)  # fmt: skip
+    splits = load(
+        config.task, config.pattern, config.source, config.few_shot, config.limit_train, config.limit_validation,
+        config.seed if isinstance(config.few_shot, int) else 0,
+    )  # fmt: skip
     if config.protocol == "held_out":
         return splits.hold_out(config.selection, seed=config.seed, at_most=config.selection_limit)
     return splits
@@ -134,9 +136,16 @@ def _identity(config: RunConfig, splits: Splits) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def _task(name: str, source: str, few_shot: Any, limit_train: Any, limit_validation: Any, seed: int) -> Splits:
+def _task(
+    name: str, pattern: Any, source: str, few_shot: Any, limit_train: Any, limit_validation: Any, seed: int
+) -> Splits:
     return load_task(
-        name, source, seed=seed, few_shot=few_shot, limit_train=limit_train, limit_validation=limit_validation
+        get_task(name).put(pattern),
+        source,
+        seed=seed,
+        few_shot=few_shot,
+        limit_train=limit_train,
+        limit_validation=limit_validation,
     )
 
 

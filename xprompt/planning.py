@@ -138,7 +138,7 @@ def _with_needed(configs: Sequence[RunConfig]) -> list[RunConfig]:
 
 def _sizes(config: RunConfig) -> Sizes:
     """Counted where the data are here; else the published counts and the declared lengths."""
-    task = get_task(config.task)
+    task = get_task(config.task).put(config.pattern)
     published = config.source == "hub" and task.files is None  # an own task's files are here, whatever the source
     if published:
         train, validation = task.statistics

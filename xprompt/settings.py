@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from xprompt.errors import ConfigError
+from xprompt.templates import fields_in
 
 Protocol = Literal["paper", "held_out"]
 Mode = Literal["zero", "drop"]
@@ -133,6 +134,28 @@ class PruneSettings(Settings):
         return [(t, p) for t in tokens for p in pieces]
 
 
+class Pattern(Settings):
+    """A template with its label words, in place of a task's own: how the task is put to one backbone.
+
+    The pattern-verbalizer pair of Schick and Schütze (2021). Differs: the paper has T5's templates alone (Tab 10).
+
+    Args:
+        template: the input, with the same fields as the task's own template.
+        label_words: one text per label, in the order of the task's.
+    """
+
+    template: str
+    label_words: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Pattern:
+        fields_in(self.template)
+        words = [word.strip() for word in self.label_words]
+        if len(set(words)) < len(words) or "" in words:
+            raise ValueError("label_words needs a word of its own for each label")
+        return self
+
+
 class Profile(Settings):
     """A backbone with the settings that suit it."""
 
@@ -155,6 +178,7 @@ class Profile(Settings):
     limit_validation: int | None = None
     selection: float = Field(0.2, gt=0, lt=1, description="share of train set apart by held_out")
     selection_limit: int = Field(1000, ge=1)
+    patterns: dict[str, Pattern] = Field({}, description="task → its pattern, where the paper's is not used")
     default_tasks: tuple[str, ...] = ("wic", "boolq", "cb")
     default_seeds: int = Field(3, ge=1)
     default_methods: tuple[Method, ...] = (

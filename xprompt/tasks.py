@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from xprompt.errors import ConfigError
 from xprompt.own_tasks import DECLARATION, Files, OwnTask
 from xprompt.records import Line, Parsed, Record, fault
+from xprompt.settings import Pattern
+from xprompt.templates import fields_in
 
 
 class Statistics(NamedTuple):
@@ -71,6 +73,26 @@ class Task:
     def label_text(self, label: int) -> str:
         """Return the words that stand for a label."""
         return self.label_words[label]
+
+    def put(self, pattern: Pattern | Literal["paper"]) -> Task:
+        """Return the task with another template and other label words; "paper": as it is.
+
+        Raises `ConfigError` where the pattern has other fields, or not as many label words as there are labels.
+        """
+        if pattern == "paper":
+            return self
+        fields, needed = fields_in(pattern.template), fields_in(self.template)
+        if set(fields) != set(needed) or fields.count(self.cut_field) != 1:
+            raise ConfigError(
+                f"pattern for {self.name}: its template names {', '.join(fields) or 'no field'}; needed: "
+                f"{', '.join(dict.fromkeys(needed))}, and {{{self.cut_field}}}, which may be cut, once only."
+            )
+        if len(pattern.label_words) != len(self.label_values):
+            raise ConfigError(
+                f"pattern for {self.name}: label words {', '.join(pattern.label_words)}; needed: one for each of "
+                f"{', '.join(map(str, self.label_values))}, in this order."
+            )
+        return replace(self, template=pattern.template, label_words=pattern.label_words)
 
     def records(self, line: Line) -> list[Record]:
         """Return the records in one line; `DataError` names file, line and field of what is wrong with it."""

@@ -19,6 +19,9 @@ LEVEL = 0.95
 PAIRS = (
     ("xprompt", "prompt_tuning"),
     ("xprompt", "prompt_tuning_matched"),
+    ("xprompt", "xprompt_random"),
+    ("xprompt", "xprompt_reversed"),
+    ("xprompt", "prompt_tuning_length"),
     ("prompt_tuning_matched", "prompt_tuning"),
     ("fine_tuning", "prompt_tuning"),
     ("prompt_tuning", "majority"),
@@ -125,3 +128,15 @@ def differences(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.Data
             found.append((profile, protocol, task, a, b, of.mean, of.low, of.high, of.n, of.verdict))
     columns = ["profile", "protocol", "task", "a", "b", "mean", "low", "high", "n", "verdict"]
     return pd.DataFrame(found, columns=columns)
+
+
+def protocol_differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return each method's paired differences paper − held_out, per task and for the average, over common seeds.
+
+    Args:
+        rows: tidy rows in points, as `tidy` makes them.
+
+    Returns the columns of `differences`, with `method` in place of `protocol`; a method run by one protocol is absent.
+    """
+    swapped = rows.assign(method=rows["protocol"], protocol=rows["method"])
+    return differences(swapped, [("paper", "held_out")]).rename(columns={"protocol": "method"})

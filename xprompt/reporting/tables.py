@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from xprompt.config import METHODS
+from xprompt.config import METHODS, PROTOCOLS
 from xprompt.reporting import published, wording
-from xprompt.reporting.statistics import AVERAGE, Interval, summarize, with_average
+from xprompt.reporting.statistics import AVERAGE, Interval, protocol_differences, summarize, with_average
 from xprompt.tasks import TASKS, get_task
 
 
@@ -92,6 +92,27 @@ def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
             "verdict": row["verdict"],
         }
         for row in differences.to_dict("records")
+    )
+
+
+def protocols(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per method and task that both protocols were run for: the two scores and their paired difference.
+
+    Args:
+        rows: tidy rows of one profile. No line is made where no method was run by both.
+    """
+    summary = summarize(with_average(rows)).to_dict("records")
+    cells = {(row["protocol"], row["method"], row["task"]): wording.cell(_interval(row)) for row in summary}
+    return pd.DataFrame(
+        {
+            "method": wording.method(row["method"]),
+            "task": wording.task(row["task"]),
+            **{protocol: cells[(protocol, row["method"], row["task"])] for protocol in PROTOCOLS},
+            "paper − held_out": wording.points(row["mean"], signed=True),
+            "95 % interval": wording.span(row["low"], row["high"]),
+            "seeds": str(row["n"]),
+        }
+        for row in protocol_differences(rows).sort_values("method", kind="stable").to_dict("records")
     )
 
 

@@ -1,0 +1,103 @@
+"""Short trials of a backbone's settings, compared on the selection split alone: rates, optimisers, patterns.
+
+Owns the rows, table and figure of the trials. Never looks at a score of the split that is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from xprompt.reporting import wording
+from xprompt.reporting.figures import COLOUR, MARKER
+
+OWN = "the task's own"
+
+
+def trials(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a row a trial, the best first, methods apart.
+
+    Columns: task, method, optimizer, learning_rate, pattern (the template and label words, or that they are the task's
+    own), score (best on the selection split, in points), loss (the lowest there, nats), step (of that score), start
+    (the score before training), examples (of the selection split), seconds, run.
+    """
+    rows = []
+    for record in records:
+        method, history, config = record["method"], record["history"], record["config"]
+        settings = config["fine_tune" if method == "fine_tuning" else "tune"]
+        pattern = config.get("pattern")
+        best = max(history, key=lambda entry: entry["selection_score"])
+        rows.append(
+            {
+                "task": record["task"],
+                "method": method,
+                "optimizer": settings["optimizer"],
+                "learning_rate": settings["learning_rate"],
+                "pattern": f"{pattern['template']} → {' / '.join(pattern['label_words'])}" if pattern else OWN,
+                "score": 100 * best["selection_score"],
+                "loss": min(entry["selection_loss"] for entry in history),
+                "step": best["step"],
+                "start": 100 * history[0]["selection_score"],
+                "examples": record["counts"]["selection"],
+                "seconds": record["seconds"]["total"],
+                "run": record["run"],
+            }  # fmt: skip
+        )
+    return pd.DataFrame(rows).sort_values(
+        ["task", "method", "score", "loss"], ascending=[True, True, False, True], ignore_index=True
+    )
+
+
+def trials_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials as they are read: what was chosen, and how far it came on the selection split."""
+    return pd.DataFrame(
+        {
+            "task": wording.task(row["task"]),
+            "method": wording.method(row["method"]),
+            "optimiser": f"{row['optimizer']}, {row['learning_rate']:g}",
+            "template and label words": row["pattern"].replace("\n", " ⏎ "),
+            "score before": wording.points(row["start"]),
+            "best score": wording.points(row["score"]),
+            "at step": str(row["step"]),
+            "lowest loss": f"{row['loss']:.3f}",
+        }
+        for row in rows.to_dict("records")
+    )
+
+
+def trials_statements(rows: pd.DataFrame) -> list[str]:
+    """Say which trial came furthest for each task and method, and on how many examples that rests."""
+    return [
+        f"{wording.task(row['task'])}, {wording.method(row['method'])}: {row['optimizer']} at {row['learning_rate']:g} "
+        f"with {_short(row['pattern'])} comes furthest, {wording.points(row['score'])} points on {row['examples']} "
+        "examples of train that were set apart; one seed."
+        for row in rows.groupby(["task", "method"], sort=False).head(1).to_dict("records")
+    ]
+
+
+def trials_figure(rows: pd.DataFrame) -> Figure:
+    """Draw each trial's score on the selection split before training and at its best."""
+    figure = Figure(figsize=(10, 1.4 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    names = []
+    for y, row in enumerate(rows.to_dict("records")):
+        colour, marker = COLOUR[row["method"]], MARKER[row["method"]]
+        axes.plot([row["start"], row["score"]], [y, y], color=colour, lw=1.5, alpha=0.6)
+        axes.plot(row["start"], y, marker, mfc="white", mec=colour, ms=7)
+        first = row["method"] not in rows["method"][:y].to_numpy()
+        axes.plot(row["score"], y, marker, color=colour, ms=9, label=wording.method(row["method"]) if first else None)
+        names.append(
+            f"{wording.task(row['task'])}, {row['optimizer']} {row['learning_rate']:g}, {_short(row['pattern'])}"
+        )
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("score on the selection split (points); hollow: before training, filled: at its best")
+    axes.legend(loc="best")
+    return figure
+
+
+def _short(pattern: str) -> str:
+    return "its own pattern" if pattern == OWN else f"“{pattern.partition(' → ')[2]}”"
