@@ -128,6 +128,27 @@ def test_the_matched_control_has_as_many_candidates_and_prunes_nothing(config, t
     assert record["num_params"] == 5 * 32
 
 
+def test_a_pattern_is_another_run_on_other_inputs_and_the_papers_is_no_news(config, tmp_path):
+    asked = xp.Pattern(template="{premise} {hypothesis}", label_words=("Yes", "No"))
+    plain, other = config.but(method="zero_shot"), config.but(method="zero_shot", pattern=asked)
+    assert "pattern" not in plain.identity(), "runs keep the names that they had before there were patterns"
+    assert other.identity()["pattern"] == {"template": asked.template, "label_words": ["Yes", "No"]}
+    assert pipeline.load_splits(other).task.template == asked.template
+    first, second = xp.run(plain, tmp_path).record, xp.run(other, tmp_path).record
+    assert first["run"] != second["run"]
+    assert first["provenance"]["data_fingerprint"] != second["provenance"]["data_fingerprint"]
+
+
+def test_a_profiles_pattern_is_its_tasks_and_can_be_declined():
+    own = xp.RunConfig(task="wsc", profile="smollm2")
+    assert own.pattern == xp.PROFILES["smollm2"].patterns["wsc"] == own.but(seed=1).pattern
+    assert own.but(pattern="paper").pattern == own.but(pattern="paper").but(seed=1).pattern == "paper"
+    assert xp.RunConfig(task="cb", profile="smollm2").pattern == "paper"
+    for profile in xp.PROFILES.values():
+        for task, pattern in profile.patterns.items():
+            assert xp.get_task(task).put(pattern).template == pattern.template
+
+
 def test_unknown_names_fail_before_any_training(config, tmp_path):
     with pytest.raises(xp.ConfigError, match="rte"):
         xp.run(config.but(task="rtee"), tmp_path)

@@ -114,6 +114,62 @@ def test_only_common_seeds_are_paired():
     assert found["n"].tolist() == [2] and found["mean"].tolist() == pytest.approx([5.0])
 
 
+def test_protocols_are_paired_seed_by_seed_by_hand():
+    held_out = made_up({"prompt_tuning": 0.70, "xprompt": 0.80}, tasks=("rte",), step=0.01)
+    paper = made_up({"prompt_tuning": 0.75}, tasks=("rte",), step=0.03, protocol="paper")
+    found = rp.protocol_differences(rp.tidy([*held_out, *paper]))
+    # prompt tuning: 75, 78, 81 less 70, 71, 72 = 5, 7, 9: mean 7, deviation 2, standard error 2/√3, t 4.302653
+    (row,) = found.to_dict("records")
+    assert (row["method"], row["task"], row["a"], row["b"], row["n"]) == (
+        "prompt_tuning",
+        "rte",
+        "paper",
+        "held_out",
+        3,
+    )
+    assert row["mean"] == pytest.approx(7)
+    assert row["low"] == pytest.approx(7 - 4.302653 * 2 / math.sqrt(3), abs=1e-4)
+    (line,) = tables.protocols(rp.tidy([*held_out, *paper])).to_dict("records")
+    assert (
+        line["method"] == "prompt tuning" and line["paper"].startswith("78.0") and line["held_out"].startswith("71.0")
+    )
+    assert line["paper − held_out"] == "+7.0" and line["seeds"] == "3"
+    assert tables.protocols(rp.tidy(held_out)).empty
+
+
+def made_up_trial(method, rate, scores, losses, pattern=None):
+    settings = {"optimizer": "adamw", "learning_rate": rate}
+    history = [
+        {"step": 20 * i, "selection_score": score, "selection_loss": loss}
+        for i, (score, loss) in enumerate(zip(scores, losses, strict=True))
+    ]
+    config = {"tune": settings, "fine_tune": settings} | ({"pattern": pattern} if pattern else {})
+    return {
+        "run": f"{method}{rate}", "task": "rte", "method": method, "config": config, "history": history,
+        "counts": {"selection": 48}, "seconds": {"total": 1.0}, "score": 0.99,
+    }  # fmt: skip
+
+
+def test_trials_are_ordered_by_what_the_selection_split_says_and_show_nothing_else():
+    asked = {"template": "{premise}\nSo {hypothesis}", "label_words": ["Yes", "No"]}
+    rows = rp.choices.trials(
+        [
+            made_up_trial("prompt_tuning", 0.3, [0.50, 0.60, 0.55], [0.9, 0.8, 0.7]),
+            made_up_trial("prompt_tuning", 0.1, [0.50, 0.55, 0.60], [0.9, 0.8, 0.6]),
+            made_up_trial("prompt_tuning", 0.2, [0.40, 0.70, 0.65], [0.9, 0.5, 0.8], asked),
+            made_up_trial("fine_tuning", 0.1, [0.50, 0.45, 0.40], [0.9, 0.8, 0.7]),
+        ]
+    )
+    assert list(rows["learning_rate"]) == [0.1, 0.2, 0.1, 0.3], "by score, then by the lower loss; methods apart"
+    assert list(rows["step"]) == [0, 20, 40, 20] and list(rows["score"].round(6)) == [50, 70, 60, 60]
+    assert "99" not in rp.choices.trials_table(rows).to_string(), "the reported split's score is not shown"
+    assert rp.choices.trials_table(rows)["template and label words"][1] == "{premise} ⏎ So {hypothesis} → Yes / No"
+    said = rp.choices.trials_statements(rows)
+    assert len(said) == 2 and "adamw at 0.2 with “Yes / No” comes furthest, 70.0 points on 48 examples" in said[1]
+    labels = [text.get_text() for text in rp.choices.trials_figure(rows).axes[0].get_yticklabels()]
+    assert labels[0] == "RTE, adamw 0.1, its own pattern" and len(labels) == 4
+
+
 def test_an_average_has_only_the_seeds_that_every_task_has():
     records = [r for r in made_up() if not (r["task"] == "rte" and r["seed"] == 2 and r["method"] == "xprompt")]
     average = rp.with_average(rp.tidy(records)).query("task == 'average' and method == 'xprompt'")

@@ -10,6 +10,7 @@ import pytest
 from xprompt.errors import ConfigError, DataError
 from xprompt.metrics import METRICS
 from xprompt.records import Line
+from xprompt.settings import Pattern
 from xprompt.tasks import TASKS, get_task
 
 # task: (a line as released, the same as a row of the hub's table, the input it becomes, its label's words)
@@ -164,3 +165,46 @@ def test_an_unlabelled_example_is_told_apart_from_a_wrong_label():
 def test_an_unknown_task_names_the_known_ones():
     with pytest.raises(ConfigError, match="Unknown task 'record'; needed one of boolq, cb, copa"):
         get_task("record")
+
+
+ASKED = "{premise} Does it follow that {hypothesis}"
+
+
+def test_a_task_is_put_by_another_pattern_and_keeps_everything_else():
+    task = get_task("rte")
+    put = task.put(Pattern(template=ASKED, label_words=("Yes", "No")))
+    line, _, _, _ = EXAMPLES["rte"]
+    (record,) = put.records(Line(line, "RTE/train.jsonl, line 1"))
+    assert put.render(record) == f"{line['premise']} Does it follow that {line['hypothesis']}"
+    assert put.label_text(record.label) == ("Yes", "No")[record.label]
+    start, end = put.cut_span(record)
+    assert put.render(record)[start:end] == line["premise"], "what may be cut is found in the new template"
+    assert (put.label_values, put.metrics, put.cut_field) == (task.label_values, task.metrics, task.cut_field)
+    assert task.put("paper") is task
+
+
+@pytest.mark.parametrize(
+    ("template", "label_words", "words"),
+    [
+        ("{premise}", ("Yes", "No"), "names premise; needed: hypothesis, premise"),
+        ("{premise} {hypothesis} {premise}", ("Yes", "No"), "once only"),
+        (ASKED, ("Yes", "No", "Maybe"), "one for each of entailment, not_entailment"),
+    ],
+)
+def test_a_pattern_for_another_task_is_refused(template, label_words, words):
+    with pytest.raises(ConfigError, match=words):
+        get_task("rte").put(Pattern(template=template, label_words=label_words))
+
+
+@pytest.mark.parametrize(
+    ("template", "label_words", "words"),
+    [
+        ("{premise.__class__}", ("Yes", "No"), "no dots, brackets or formats"),
+        ("{premise!r}", ("Yes", "No"), "no dots, brackets or formats"),
+        (ASKED, ("Yes", " Yes"), "a word of its own for each label"),
+        (ASKED, ("Yes", ""), "a word of its own for each label"),
+    ],
+)
+def test_a_pattern_that_cannot_be_meant_is_refused(template, label_words, words):
+    with pytest.raises(ConfigError, match=words):
+        Pattern(template=template, label_words=label_words)
