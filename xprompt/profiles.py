@@ -83,14 +83,14 @@ _SMOLLM2_GPU = Profile(
     },
     default_tasks=("cb", "rte", "wsc", "wic", "multirc"),
 )
-# For two CPU cores: two candidates in three come from `halving`, and nothing here is trained until it stops improving.
+# For two CPU cores: short, so that nothing here is trained until it stops improving.
 _SMOLLM2_SMALL = _SMOLLM2_TUNE.but(steps=40, batch_size=8, eval_every=20, eval_batch_size=16)
 _SMOLLM2_CPU = _SMOLLM2_GPU.but(
     name="smollm2",
     about="SmolLM2-135M-Instruct, a real decoder-only LM from a Python package; settings for two CPU cores",
     max_source=80,
     tune=_SMOLLM2_SMALL,
-    fine_tune=_SMOLLM2_SMALL.but(learning_rate=5e-5),
+    fine_tune=_SMOLLM2_SMALL.but(learning_rate=1e-4),
     prune=PruneSettings(
         token_ratios=(0.1, 0.5),
         piece_ratios=(0.1, 0.4),
