@@ -72,8 +72,8 @@ _SMOLLM2_GPU = Profile(
     about="SmolLM2-135M-Instruct at full size, for one GPU",
     backbone="smollm2",
     tune=_SMOLLM2_TUNE,
-    fine_tune=_SMOLLM2_TUNE.but(learning_rate=2e-5, steps=300),
-    prune=PruneSettings(retune=_SMOLLM2_TUNE.but(learning_rate=0.003, steps=150, eval_every=30)),
+    fine_tune=_SMOLLM2_TUNE.but(learning_rate=1e-4, steps=300),
+    prune=PruneSettings(search="halving", retune=_SMOLLM2_TUNE.but(learning_rate=0.003, steps=150, eval_every=30)),
     # Of the patterns tried on a part of train (notebook `beyond-choices`), the one case where another came further.
     patterns={
         "wsc": Pattern(
@@ -82,7 +82,11 @@ _SMOLLM2_GPU = Profile(
         )
     },
     default_tasks=("cb", "rte", "wsc", "wic", "multirc"),
-)
+    default_methods=(
+        "majority", "zero_shot", "fine_tuning", "prompt_tuning", "prompt_tuning_matched", "prompt_tuning_length",
+        "xprompt", "xprompt_reversed", "xprompt_random",
+    ),
+)  # fmt: skip
 # For two CPU cores: short, so that nothing here is trained until it stops improving.
 _SMOLLM2_SMALL = _SMOLLM2_TUNE.but(steps=40, batch_size=8, eval_every=20, eval_batch_size=16)
 _SMOLLM2_CPU = _SMOLLM2_GPU.but(
@@ -101,11 +105,7 @@ _SMOLLM2_CPU = _SMOLLM2_GPU.but(
     ),
     selection_limit=32,
     default_tasks=("cb", "wsc"),
-    default_methods=(
-        "majority", "zero_shot", "fine_tuning", "prompt_tuning", "prompt_tuning_matched", "prompt_tuning_length",
-        "xprompt", "xprompt_reversed", "xprompt_random",
-    ),
-)  # fmt: skip
+)
 
 PROFILES: dict[str, Profile] = {
     "nano": _NANO,
