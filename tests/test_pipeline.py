@@ -70,6 +70,14 @@ def test_a_run_asked_for_twice_is_read(config, tmp_path, monkeypatch):
     assert torch.equal(again.load_prompt().embeddings, first.load_prompt().embeddings)
 
 
+def test_a_run_is_found_once_it_is_done_and_looking_runs_nothing(config, tmp_path):
+    wanted = config.but(method="prompt_tuning")
+    assert xp.find(wanted, tmp_path) is None and not list(tmp_path.rglob("record.json"))
+    done = xp.run(wanted, tmp_path)
+    assert xp.find(wanted, tmp_path).record == done.record
+    assert xp.find(wanted.but(seed=1), tmp_path) is None
+
+
 def test_a_damaged_record_is_run_again_and_gives_the_same(config, tmp_path):
     first = xp.run(config.but(method="prompt_tuning"), tmp_path)
     file = first.folder / "record.json"

@@ -41,6 +41,7 @@ _HOME = {
     "evaluate": "evaluation",
     "predict": "evaluation",
     "run": "pipeline",
+    "find": "pipeline",
     "load_splits": "pipeline",
     "RunResult": "pipeline",
     "Store": "store",

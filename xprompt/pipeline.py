@@ -83,12 +83,8 @@ def run(
     Raises:
         ConfigError, DataError, BackboneError: before any training starts.
     """
-    store = Store(Path("reports") / config.profile) if store is None else store
-    store = store if isinstance(store, Store) else Store(store)
-    get_task(config.task)
-    splits = load_splits(config)
-    backbone = _backbone(config.backbone, config.dtype, config.revision, config.max_source, device_map)
-    name = run_name(_identity(config, splits), splits.fingerprint, backbone.fingerprint, xprompt.__version__)
+    store = _store(config, store)
+    splits, backbone, name = _prepare(config, device_map)
     record = None if force or not workers().main else store.get(name)
     if workers().main_says(record is None):
         # Of processes that share the run the main one alone locks and looks: what it finds counts for all.
@@ -116,6 +112,27 @@ def run(
         record = store.get(name) if record is None else record  # written since this process looked
     assert record is not None
     return RunResult(record, store.path(name))
+
+
+def find(config: RunConfig, store: Store | str | Path | None = None) -> RunResult | None:
+    """Return a run that the store has, or None; nothing is run. Arguments and errors as `run`'s."""
+    store = _store(config, store)
+    name = _prepare(config)[2]
+    record = store.get(name)
+    return None if record is None else RunResult(record, store.path(name))
+
+
+def _store(config: RunConfig, store: Store | str | Path | None) -> Store:
+    return store if isinstance(store, Store) else Store(Path("reports") / config.profile if store is None else store)
+
+
+def _prepare(config: RunConfig, device_map: str | None = None) -> tuple[Splits, Backbone, str]:
+    """A run's examples, its backbone and its name."""
+    get_task(config.task)
+    splits = load_splits(config)
+    backbone = _backbone(config.backbone, config.dtype, config.revision, config.max_source, device_map)
+    name = run_name(_identity(config, splits), splits.fingerprint, backbone.fingerprint, xprompt.__version__)
+    return splits, backbone, name
 
 
 def load_splits(config: RunConfig) -> Splits:
