@@ -40,7 +40,10 @@ _DEPENDS: dict[str, set[str]] = {
 
 
 class RunConfig(Settings):
-    """Everything that names one run. Fields left out are filled from the profile, and are then part of its name."""
+    """Everything that names one run. Fields left out are filled from the profile, and are then part of its name.
+
+    `pattern` is the profile's for this task where it has one; "paper" puts the task as it is declared.
+    """
 
     task: str
     profile: str = "nano"
@@ -94,7 +97,7 @@ class RunConfig(Settings):
         A prompt-tuning run is the same run whatever grid a later XPrompt run searches, and however many
         candidates are trained side by side, and whether activations are kept or computed again. Where its data and
         its backbone lie does not matter either: what they hold does, and their fingerprints stand in the name beside
-        these settings.
+        these settings. The paper's pattern is no setting: a run's name is the same as before there were others.
         """
         values = self.settings()
         del values["source"], values["backbone"]

@@ -22,7 +22,6 @@ from xprompt.reporting.statistics import (
 
 __all__ = [
     "COLUMNS", "PAIRS", "Interval", "Report", "choices", "choose_seeds", "choose_source", "choose_tasks", "collect",
-    "differences",
-    "figures", "grid", "interval", "protocol_differences", "published", "quick_settings", "search_report", "summarize",
-    "tables", "tidy", "with_average", "wording",
+    "differences", "figures", "grid", "interval", "protocol_differences", "published", "quick_settings",
+    "search_report", "summarize", "tables", "tidy", "with_average", "wording",
 ]  # fmt: skip

@@ -44,7 +44,7 @@ def trials(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 "examples": record["counts"]["selection"],
                 "seconds": record["seconds"]["total"],
                 "run": record["run"],
-            }  # fmt: skip
+            }
         )
     return pd.DataFrame(rows).sort_values(
         ["task", "method", "score", "loss"], ascending=[True, True, False, True], ignore_index=True
@@ -94,7 +94,7 @@ def trials_figure(rows: pd.DataFrame) -> Figure:
         )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlabel("score on the selection split (points); hollow: before training, filled: at its best")
+    axes.set_xlabel("selection score (points); hollow: before training, filled: at its best")
     axes.legend(loc="best")
     return figure
 
