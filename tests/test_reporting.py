@@ -217,6 +217,17 @@ def test_tab1_of_one_seed_has_no_interval():
     assert table["XPrompt"].tolist() == ["80.0"] and table["seeds"].tolist() == ["1"]
 
 
+def test_tab1_says_where_not_even_fine_tuning_helps():
+    able = made_up({"majority": 0.5, "fine_tuning": 0.9}, tasks=("rte",))
+    unable = made_up({"majority": 0.6, "fine_tuning": 0.59}, tasks=("wsc",))  # 59, 60, 61 against 60
+    rows = rp.tidy([*able, *unable])
+    assert tables.out_of_reach(rows) == ["wsc"]
+    assert list(tables.main_results(rows)["task"]) == ["RTE", "WSC *", "average"]
+    (said,) = wording.out_of_reach(["wsc"])
+    assert said.startswith("* WSC: full fine-tuning is not shown to be above the majority")
+    assert wording.out_of_reach([]) == [] == tables.out_of_reach(rp.tidy(made_up(seeds=1))), "one seed decides nothing"
+
+
 def test_tab1_keeps_the_protocols_apart():
     rows = rp.tidy(made_up() + made_up({"xprompt": 0.95}, protocol="paper"))
     assert tables.main_results(rows, "paper")["XPrompt"].tolist()[0] == "96.0 ± 2.5"

@@ -13,7 +13,14 @@ import pandas as pd
 
 from xprompt.config import METHODS, PROTOCOLS
 from xprompt.reporting import published, wording
-from xprompt.reporting.statistics import AVERAGE, Interval, protocol_differences, summarize, with_average
+from xprompt.reporting.statistics import (
+    AVERAGE,
+    Interval,
+    differences,
+    protocol_differences,
+    summarize,
+    with_average,
+)
 from xprompt.tasks import TASKS, get_task
 
 
@@ -36,20 +43,35 @@ def main_results(rows: pd.DataFrame, protocol: str = "held_out") -> pd.DataFrame
         rows: tidy rows of one profile.
         protocol: the rows to show, "held_out" or "paper".
 
-    The column `seeds` holds the number behind a row's cells, or "fewest–most" where they differ.
+    The column `seeds` holds the number behind a row's cells, or "fewest–most" where they differ. A task `out_of_reach`
+    has a * behind its name.
     Source: paper Tab 1. Differs: intervals, the majority class and the matched budget beside the paper's methods.
     """
     summary, tasks, methods = _summary(rows, protocol)
+    starred = out_of_reach(rows, protocol)
     lines = []
     for task in tasks:
         of_task = summary[summary["task"] == task].set_index("method")
-        line = {"task": wording.task(task)}
+        line = {"task": wording.task(task) + (" *" if task in starred else "")}
         for method in methods:
             known = method in of_task.index
             line[wording.method(method)] = wording.cell(_interval(of_task.loc[method])) if known else ""
         fewest, most = of_task["n"].min(), of_task["n"].max()
         lines.append({**line, "seeds": str(most) if fewest == most else f"{fewest}–{most}"})
     return pd.DataFrame(lines)
+
+
+def out_of_reach(rows: pd.DataFrame, protocol: str = "held_out") -> list[str]:
+    """Return the tasks on which not even full fine-tuning is shown to beat the majority class, over two or more seeds.
+
+    On such a task a difference between two prompts says nothing about them.
+    """
+    found = differences(rows[rows["protocol"] == protocol], [("fine_tuning", "majority")])
+    return [
+        row["task"]
+        for row in found.to_dict("records")
+        if row["verdict"] in ("below", "not told apart") and row["task"] != AVERAGE
+    ]
 
 
 def against_paper(rows: pd.DataFrame, protocol: str = "held_out") -> pd.DataFrame:

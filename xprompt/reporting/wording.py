@@ -6,7 +6,7 @@ Owns display names and number formats. Never computes a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xprompt.reporting.statistics import AVERAGE, Interval
@@ -84,6 +84,17 @@ def statements(differences: Any) -> list[str]:
     rows: list[Mapping[str, Any]] = differences.to_dict("records")
     averages = [row for row in rows if row["task"] == AVERAGE]
     return [statement(row) for row in averages or rows]
+
+
+def out_of_reach(tasks: Sequence[str]) -> list[str]:
+    """Say that a backbone does not do these tasks; of none, nothing."""
+    if not tasks:
+        return []
+    names = ", ".join(task(name) for name in tasks)
+    return [
+        f"* {names}: full fine-tuning is not shown to be above the majority class either: with these settings the "
+        "backbone does not do the task, and differences between prompts say nothing there."
+    ]
 
 
 def stage_statements(measured: Mapping[str, Mapping[str, float]], reference: str) -> list[str]:
