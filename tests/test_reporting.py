@@ -137,6 +137,30 @@ def test_protocols_are_paired_seed_by_seed_by_hand():
     assert tables.protocols(rp.tidy(held_out)).empty
 
 
+def test_trials_change_one_thing_each_and_share_the_rest():
+    patterns = {"asked": ["{premise} So {hypothesis}", ["Yes", "No"]]}
+    given = [
+        ["rte", "prompt_tuning", "adamw", 0.1, "paper"],
+        ["rte", "prompt_tuning", "adafactor", 0.3, "asked"],
+        ["rte", "fine_tuning", "adamw", 0.001, "paper"],
+    ]
+    same = {"seed": 7, "steps": 40, "selection": 48}
+    first, second, third = rp.choices.trial_configs("smollm2", given, patterns, **same)
+    assert (first.tune.optimizer, first.tune.learning_rate, first.tune.steps, first.tune.eval_every) == (
+        "adamw",
+        0.1,
+        40,
+        20,
+    )
+    assert first.pattern == "paper" and second.pattern.label_words == ("Yes", "No")
+    assert first.tune.max_grad_norm == 1.0 and second.tune.max_grad_norm is None
+    assert third.method == "fine_tuning" and third.fine_tune.learning_rate == 0.001
+    assert {(one.seed, one.selection_limit, one.limit_validation) for one in (first, second, third)} == {(7, 48, 16)}
+    for wrong in (given[0][:4], [*given[0][:4], "question"]):
+        with pytest.raises(ConfigError, match="trial 1, .*one of paper, asked"):
+            rp.choices.trial_configs("smollm2", [wrong], patterns, **same)
+
+
 def made_up_trial(method, rate, scores, losses, pattern=None):
     settings = {"optimizer": "adamw", "learning_rate": rate}
     history = [

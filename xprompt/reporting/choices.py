@@ -1,6 +1,6 @@
 """Short trials of a backbone's settings, compared on the selection split alone: rates, optimisers, patterns.
 
-Owns the rows, table and figure of the trials. Never looks at a score of the split that is reported.
+Owns which runs the trials are, their rows, table and figure. Never looks at a score of the split that is reported.
 """
 
 from __future__ import annotations
@@ -11,10 +11,64 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from xprompt.config import Pattern, RunConfig, TuneSettings, get_profile
+from xprompt.errors import ConfigError
 from xprompt.reporting import wording
 from xprompt.reporting.figures import COLOUR, MARKER
+from xprompt.reporting.grid import grid
 
 OWN = "the task's own"
+REPORTED = 16
+"""Examples kept of the split that is reported: a run needs some, and nothing is chosen by them."""
+
+
+def trial_configs(
+    profile: str,
+    trials: Sequence[Sequence[Any]],
+    patterns: Mapping[str, Sequence[Any]],
+    *,
+    seed: int,
+    steps: int,
+    selection: int,
+    data_dir: str = "",
+    quick: bool = False,
+) -> list[RunConfig]:
+    """Return the run of each trial, one thing changed in each.
+
+    Args:
+        profile: whose other settings hold.
+        trials: (task, method, optimiser, learning rate, pattern) each; the pattern "paper", or a name of `patterns`.
+        patterns: name → (template, label words).
+        seed: of every trial; not one that is reported.
+        steps: of each trial, >= 2; evaluated after half of them and at the end.
+        selection: examples of train set apart to judge by.
+        data_dir, quick: as `grid` takes them.
+
+    Raises `ConfigError` or `DataError` before anything is run.
+    """
+    own, known = get_profile(profile), {name: Pattern(template=t, label_words=w) for name, (t, w) in patterns.items()}
+    configs = []
+    for number, trial in enumerate(trials, 1):
+        if len(trial) != 5 or trial[4] not in ("paper", *known):
+            raise ConfigError(
+                f"trial {number}, {list(trial)}: give task, method, optimiser, learning rate and pattern, which is "
+                f"one of {', '.join(['paper', *known])}."
+            )
+        task, method, optimizer, learning_rate, pattern = trial
+        tuned, fine_tuned = (_short(one, optimizer, learning_rate, steps) for one in (own.tune, own.fine_tune))
+        configs += grid(
+            profile, [task], [method], [seed], data_dir=data_dir, quick=quick, tune=tuned, fine_tune=fine_tuned,
+            pattern=known.get(pattern, "paper"), selection_limit=selection, limit_validation=REPORTED,
+        )  # fmt: skip
+    return configs
+
+
+def _short(settings: TuneSettings, optimizer: str, learning_rate: float, steps: int) -> TuneSettings:
+    return settings.but(
+        optimizer=optimizer, learning_rate=learning_rate, steps=steps, epochs=None, eval_every=max(1, steps // 2),
+        patience=None,
+        max_grad_norm=None if optimizer == "adafactor" else settings.max_grad_norm,  # Adafactor limits its steps itself
+    )  # fmt: skip
 
 
 def trials(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -72,7 +126,7 @@ def trials_statements(rows: pd.DataFrame) -> list[str]:
     """Say which trial came furthest for each task and method, and on how many examples that rests."""
     return [
         f"{wording.task(row['task'])}, {wording.method(row['method'])}: {row['optimizer']} at {row['learning_rate']:g} "
-        f"with {_short(row['pattern'])} comes furthest, {wording.points(row['score'])} points on {row['examples']} "
+        f"with {_pattern(row['pattern'])} comes furthest, {wording.points(row['score'])} points on {row['examples']} "
         "examples of train that were set apart; one seed."
         for row in rows.groupby(["task", "method"], sort=False).head(1).to_dict("records")
     ]
@@ -90,7 +144,7 @@ def trials_figure(rows: pd.DataFrame) -> Figure:
         first = row["method"] not in rows["method"][:y].to_numpy()
         axes.plot(row["score"], y, marker, color=colour, ms=9, label=wording.method(row["method"]) if first else None)
         names.append(
-            f"{wording.task(row['task'])}, {row['optimizer']} {row['learning_rate']:g}, {_short(row['pattern'])}"
+            f"{wording.task(row['task'])}, {row['optimizer']} {row['learning_rate']:g}, {_pattern(row['pattern'])}"
         )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
@@ -99,5 +153,5 @@ def trials_figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _short(pattern: str) -> str:
+def _pattern(pattern: str) -> str:
     return "its own pattern" if pattern == OWN else f"“{pattern.partition(' → ')[2]}”"
