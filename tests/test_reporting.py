@@ -468,6 +468,15 @@ def test_the_page_admits_what_weakens_the_numbers(tmp_path, change, words):
     assert any(words in caveat for caveat in site.caveats(manifest))
 
 
+def test_the_page_counts_a_tasks_examples_where_most_are_reported_on_and_admits_a_small_selection_split(tmp_path):
+    records = made_up()
+    records[0]["counts"] = {"train": 8, "selection": 6, "validation": 500, "cut": 0}  # the others: 2 and 5
+    task = records[0]["task"]
+    manifest = site.complete(make_report(tmp_path, records), profile="nano", quick=False)
+    assert manifest["runs"]["examples"][task] == {"train": 8, "selection": 6, "validation": 500}
+    assert any("as few as 2 examples" in caveat for caveat in site.caveats(manifest))
+
+
 def test_a_quick_or_failed_report_says_so(tmp_path):
     report = make_report(tmp_path, made_up())
     state = report.manifest()["notebooks"]["01_main_results"]

@@ -21,6 +21,8 @@ NOT_VERSIONS = {
     "hardware", "system", "threads", "device", "dtype", "dropout", "git_revision", "git_dirty", "started",
     "backbone_params", "backbone_fingerprint", "data_fingerprint",
 }  # fmt: skip
+FEW = 100
+"""Examples to select on below which a page says so."""
 QUICK = (
     "A quick run: few examples and steps, one task, one seed. It shows that everything works; its numbers mean nothing."
 )
@@ -98,6 +100,8 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
             "Intervals are Student-t over seeds. They hold the examples fixed: what another validation set of the "
             "same size would change is not in them. Many comparisons are shown; one in twenty is off by chance."
         )
+    if (fewest := facts.get("fewest_selected_on")) and fewest < FEW:
+        found.append(f"Checkpoints and candidates were chosen on as few as {fewest} examples: in part, by luck.")
     if "paper" in facts["protocols"]:
         found.append("The paper's protocol selects and reports on the same split: its numbers are optimistic.")
     if facts["cut"]:
@@ -131,7 +135,12 @@ def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
         "backbones": distinct(record["backbone"] for record in records),
         "backbone_params": distinct(p.get("backbone_params") for p in made),
         "sources": distinct(record.get("source") for record in records),
-        "examples": {record["task"]: {k: v for k, v in record["counts"].items() if k != "cut"} for record in records},
+        # Of a task, those of the run that reports on most: short trials report on a handful.
+        "examples": {
+            record["task"]: {k: v for k, v in record["counts"].items() if k != "cut"}
+            for record in sorted(records, key=lambda record: record["counts"]["validation"])
+        },
+        "fewest_selected_on": min((record["counts"]["selection"] for record in records), default=None),
         "cut": sum(record["counts"].get("cut") or 0 for record in records),
         "versions": versions,
         "hardware": distinct(p.get("hardware") for p in made),
