@@ -191,3 +191,20 @@ def test_evaluation_order_and_batch_size_change_nothing(backbone64, splits):
     assert one == many
     turned = splits.validation.take(range(len(splits.validation)))
     assert xp.predict(backbone64, prompt, turned[::-1]) == one[::-1]
+
+
+def test_equal_prompts_are_evaluated_once_and_each_gets_its_result(backbone, splits, monkeypatch):
+    one, other = start(backbone), xp.SoftPrompt.init(backbone, 4, seed=9)
+    apart = [evaluate_many(backbone, [p], splits.validation)[0] for p in (one, other)]
+    rows, own = [], backbone.label_scores
+
+    def counted(vectors, batch, *rest):
+        rows.append(len(batch))
+        return own(vectors, batch, *rest)
+
+    monkeypatch.setattr(backbone, "label_scores", counted)
+    found = evaluate_many(backbone, [one, other, one.clone(), one], splits.validation, batch_size=8)
+    assert sum(rows) == 2 * len(splits.validation) and max(rows) == 8
+    for evaluation, alone in zip(found, (apart[0], apart[1], apart[0], apart[0]), strict=True):
+        assert evaluation.predictions == alone.predictions
+        assert evaluation.loss == pytest.approx(alone.loss, abs=1e-6)

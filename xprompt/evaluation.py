@@ -57,22 +57,23 @@ def evaluate_many(
     batch_size: int = 64,
     objective: str = "label_scores",
 ) -> list[Evaluation]:
-    """Evaluate C prompts (or, alone, None) in one pass over the split.
+    """Evaluate C prompts (or, alone, None) in one pass over the split; equal ones, as before any step, count as one.
 
     Processes that share a run each take their share of every batch, and all of them get the whole result.
 
     Args:
         encoded: `backbone.encode(data)`, where it is at hand already.
-        batch_size: examples a batch, each with every prompt: C · batch_size rows.
+        batch_size: rows a batch: each example with every prompt, but always a whole example.
         objective: "label_scores" compares the label words; "generation" generates and matches their text.
     """
     encoded = backbone.encode(data) if encoded is None else encoded
     verbalizer = backbone.verbalizer(data.task)
+    prompts, place = _distinct(prompts)
     count = len(prompts)
     predicted = torch.zeros(count, len(data), dtype=torch.long)
     losses = torch.zeros(count, dtype=torch.float64, device=backbone.device)
     outcomes: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for whole in batches(encoded, batch_size, seed=None):
+    for whole in batches(encoded, max(1, batch_size // count), seed=None):
         batch = share(whole, workers())
         if not len(batch):
             continue
@@ -95,7 +96,26 @@ def evaluate_many(
     for row, loss in zip(predicted.tolist(), (losses / len(data)).tolist(), strict=True):
         found = metrics.compute(data.task, row, data.labels, data.groups)
         results.append(Evaluation(found, metrics.score(found), loss, tuple(row)))
-    return results
+    return [results[i] for i in place]
+
+
+def _distinct(prompts: Sequence[SoftPrompt | None]) -> tuple[list[SoftPrompt | None], list[int]]:
+    """The first of every group of equal prompts, and for each prompt its place among them."""
+    different: list[SoftPrompt | None] = []
+    vectors: list[torch.Tensor | None] = []
+    place = []
+    for prompt in prompts:
+        own = None if prompt is None else prompt()
+        at = next((i for i, other in enumerate(vectors) if _equal(own, other)), len(different))
+        if at == len(different):
+            different.append(prompt)
+            vectors.append(own)
+        place.append(at)
+    return different, place
+
+
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is other if one is None or other is None else torch.equal(one, other)
 
 
 def prompt_rows(

@@ -155,7 +155,7 @@ class Loop:
         if due:
             found = evaluate_many(
                 self.backbone, [self.candidates[i].prompt for i in due], self.selection, encoded=self.held,
-                batch_size=max(1, self.settings.eval_batch_size // len(due)), objective=self.settings.objective,
+                batch_size=self.settings.eval_batch_size, objective=self.settings.objective,
             )  # fmt: skip
             at.amid = True
             for i, one in zip(due, found, strict=True):
