@@ -142,7 +142,7 @@ def test_trials_change_one_thing_each_and_share_the_rest():
     given = [
         ["rte", "prompt_tuning", "adamw", 0.1, "paper"],
         ["rte", "prompt_tuning", "adafactor", 0.3, "asked"],
-        ["rte", "fine_tuning", "adamw", 0.001, "paper"],
+        ["rte", "fine_tuning", "adamw", 0.001, "paper", 120],
     ]
     same = {"seed": 7, "steps": 40, "selection": 48}
     first, second, third = rp.choices.trial_configs("smollm2", given, patterns, **same)
@@ -155,9 +155,12 @@ def test_trials_change_one_thing_each_and_share_the_rest():
     assert first.pattern == "paper" and second.pattern.label_words == ("Yes", "No")
     assert first.tune.max_grad_norm == 1.0 and second.tune.max_grad_norm is None
     assert third.method == "fine_tuning" and third.fine_tune.learning_rate == 0.001
+    assert (third.fine_tune.steps, third.fine_tune.eval_every) == (120, 20), "longer, and evaluated as often"
+    quick = rp.choices.trial_configs("smollm2", given, patterns, **{**same, "steps": 4, "quick": True})
+    assert [one.fine_tune.steps for one in quick] == [4, 4, 4]
     assert {(one.seed, one.selection_limit, one.limit_validation) for one in (first, second, third)} == {(7, 48, 16)}
-    for wrong in (given[0][:4], [*given[0][:4], "question"]):
-        with pytest.raises(ConfigError, match="trial 1, .*one of paper, asked"):
+    for wrong in (given[0][:4], [*given[0][:4], "question"], [*given[2], 2]):
+        with pytest.raises(ConfigError, match="trial 1, .*one of paper, asked, and steps where they are not 40"):
             rp.choices.trial_configs("smollm2", [wrong], patterns, **same)
 
 
@@ -185,13 +188,14 @@ def test_trials_are_ordered_by_what_the_selection_split_says_and_show_nothing_el
         ]
     )
     assert list(rows["learning_rate"]) == [0.1, 0.2, 0.1, 0.3], "by score, then by the lower loss; methods apart"
-    assert list(rows["step"]) == [0, 20, 40, 20] and list(rows["score"].round(6)) == [50, 70, 60, 60]
+    assert list(rows["step"]) == [0, 20, 40, 20] and set(rows["steps"]) == {40}
+    assert list(rows["score"].round(6)) == [50, 70, 60, 60]
     assert "99" not in rp.choices.trials_table(rows).to_string(), "the reported split's score is not shown"
     assert rp.choices.trials_table(rows)["template and label words"][1] == "{premise} ⏎ So {hypothesis} → Yes / No"
     said = rp.choices.trials_statements(rows)
-    assert len(said) == 2 and "adamw at 0.2 with “Yes / No” comes furthest, 70.0 points on 48 examples" in said[1]
+    assert len(said) == 2 and "adamw at 0.2 with “Yes / No” comes furthest, 70.0 points after 20 steps on 48" in said[1]
     labels = [text.get_text() for text in rp.choices.trials_figure(rows).axes[0].get_yticklabels()]
-    assert labels[0] == "RTE, adamw 0.1, its own pattern" and len(labels) == 4
+    assert labels[0] == "RTE, adamw 0.1, 40 steps, its own pattern" and len(labels) == 4
 
 
 def test_an_average_has_only_the_seeds_that_every_task_has():

@@ -37,25 +37,28 @@ def trial_configs(
 
     Args:
         profile: whose other settings hold.
-        trials: (task, method, optimiser, learning rate, pattern) each; the pattern "paper", or a name of `patterns`.
+        trials: (task, method, optimiser, learning rate, pattern) each, and its own steps where it has others; the
+            pattern "paper", or a name of `patterns`.
         patterns: name → (template, label words).
         seed: of every trial; not one that is reported.
-        steps: of each trial, >= 2; evaluated after half of them and at the end.
+        steps: of a trial that names none, >= 2; all are evaluated each time that half of these have gone by.
         selection: examples of train set apart to judge by.
-        data_dir, quick: as `grid` takes them.
+        data_dir, quick: as `grid` takes them; quick trials all have `steps` steps.
 
     Raises `ConfigError` or `DataError` before anything is run.
     """
     own, known = get_profile(profile), {name: Pattern(template=t, label_words=w) for name, (t, w) in patterns.items()}
     configs = []
     for number, trial in enumerate(trials, 1):
-        if len(trial) != 5 or trial[4] not in ("paper", *known):
+        if len(trial) not in (5, 6) or trial[4] not in ("paper", *known):
             raise ConfigError(
                 f"trial {number}, {list(trial)}: give task, method, optimiser, learning rate and pattern, which is "
-                f"one of {', '.join(['paper', *known])}."
+                f"one of {', '.join(['paper', *known])}, and steps where they are not {steps}."
             )
-        task, method, optimizer, learning_rate, pattern = trial
-        tuned, fine_tuned = (_short(one, optimizer, learning_rate, steps) for one in (own.tune, own.fine_tune))
+        task, method, optimizer, learning_rate, pattern, *others = trial
+        length = others[0] if others and not quick else steps
+        changed = {"optimizer": optimizer, "learning_rate": learning_rate, "steps": length, "eval_every": steps // 2}
+        tuned, fine_tuned = (_short(one, changed) for one in (own.tune, own.fine_tune))
         configs += grid(
             profile, [task], [method], [seed], data_dir=data_dir, quick=quick, tune=tuned, fine_tune=fine_tuned,
             pattern=known.get(pattern, "paper"), selection_limit=selection, limit_validation=REPORTED,
@@ -63,11 +66,10 @@ def trial_configs(
     return configs
 
 
-def _short(settings: TuneSettings, optimizer: str, learning_rate: float, steps: int) -> TuneSettings:
+def _short(settings: TuneSettings, changed: Mapping[str, Any]) -> TuneSettings:
+    itself = changed["optimizer"] == "adafactor"  # which limits its steps without a clipped gradient
     return settings.but(
-        optimizer=optimizer, learning_rate=learning_rate, steps=steps, epochs=None, eval_every=max(1, steps // 2),
-        patience=None,
-        max_grad_norm=None if optimizer == "adafactor" else settings.max_grad_norm,  # Adafactor limits its steps itself
+        **changed, epochs=None, patience=None, max_grad_norm=None if itself else settings.max_grad_norm
     )  # fmt: skip
 
 
@@ -75,8 +77,8 @@ def trials(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return a row a trial, the best first, methods apart.
 
     Columns: task, method, optimizer, learning_rate, pattern (the template and label words, or that they are the task's
-    own), score (best on the selection split, in points), loss (the lowest there, nats), step (of that score), start
-    (the score before training), examples (of the selection split), seconds, run.
+    own), steps, score (best on the selection split, in points), loss (the lowest there, nats), step (of that score),
+    start (the score before training), examples (of the selection split), seconds, run.
     """
     rows = []
     for record in records:
@@ -91,6 +93,7 @@ def trials(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 "optimizer": settings["optimizer"],
                 "learning_rate": settings["learning_rate"],
                 "pattern": f"{pattern['template']} → {' / '.join(pattern['label_words'])}" if pattern else OWN,
+                "steps": history[-1]["step"],
                 "score": 100 * best["selection_score"],
                 "loss": min(entry["selection_loss"] for entry in history),
                 "step": best["step"],
@@ -115,7 +118,7 @@ def trials_table(rows: pd.DataFrame) -> pd.DataFrame:
             "template and label words": row["pattern"].replace("\n", " ⏎ "),
             "score before": wording.points(row["start"]),
             "best score": wording.points(row["score"]),
-            "at step": str(row["step"]),
+            "at step": f"{row['step']} of {row['steps']}",
             "lowest loss": f"{row['loss']:.3f}",
         }
         for row in rows.to_dict("records")
@@ -126,8 +129,8 @@ def trials_statements(rows: pd.DataFrame) -> list[str]:
     """Say which trial came furthest for each task and method, and on how many examples that rests."""
     return [
         f"{wording.task(row['task'])}, {wording.method(row['method'])}: {row['optimizer']} at {row['learning_rate']:g} "
-        f"with {_pattern(row['pattern'])} comes furthest, {wording.points(row['score'])} points on {row['examples']} "
-        "examples of train that were set apart; one seed."
+        f"with {_pattern(row['pattern'])} comes furthest, {wording.points(row['score'])} points after {row['step']} "
+        f"steps on {row['examples']} examples of train that were set apart; one seed."
         for row in rows.groupby(["task", "method"], sort=False).head(1).to_dict("records")
     ]
 
@@ -144,7 +147,8 @@ def trials_figure(rows: pd.DataFrame) -> Figure:
         first = row["method"] not in rows["method"][:y].to_numpy()
         axes.plot(row["score"], y, marker, color=colour, ms=9, label=wording.method(row["method"]) if first else None)
         names.append(
-            f"{wording.task(row['task'])}, {row['optimizer']} {row['learning_rate']:g}, {_pattern(row['pattern'])}"
+            f"{wording.task(row['task'])}, {row['optimizer']} {row['learning_rate']:g}, "
+            f"{row['steps']} steps, {_pattern(row['pattern'])}"
         )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
