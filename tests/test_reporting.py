@@ -481,6 +481,15 @@ def test_the_page_counts_a_tasks_examples_where_most_are_reported_on_and_admits_
     assert any("as few as 2 examples" in caveat for caveat in site.caveats(manifest))
 
 
+def test_trials_with_a_seed_of_their_own_are_no_seed_of_the_main_results(tmp_path):
+    report = make_report(tmp_path, made_up(seeds=3))
+    trial = {**made_up()[0], "run": "f" * 16, "seed": 7}
+    report.store.put(trial)
+    report.save_table("beyond-choices", pd.DataFrame({"a": ["1"]}), "trials", runs=["f" * 16])
+    manifest = site.complete(report, profile="nano", quick=False)
+    assert manifest["runs"]["seeds"] == [0, 1, 2] and manifest["runs"]["count"] == len(made_up(seeds=3)) + 1
+
+
 def test_a_quick_or_failed_report_says_so(tmp_path):
     report = make_report(tmp_path, made_up())
     state = report.manifest()["notebooks"]["01_main_results"]

@@ -22,11 +22,10 @@ from xprompt.errors import ConfigError, XPromptError
 from xprompt.execution import execute, parameters_of
 from xprompt.executors import EXECUTORS, get_executor
 from xprompt.reporting import choose_seeds, choose_source, choose_tasks, site
-from xprompt.reporting.layout import Report
+from xprompt.reporting.layout import MAIN, Report
 from xprompt.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
-MAIN = "tab1"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from xprompt.store import Store
 
 ITEMS = ("fig1", "fig2", "fig5", "fig6", "fig7", "fig9", "fig10", *(f"tab{i}" for i in range(1, 11)))
 OWN = "beyond-"
+MAIN = "tab1"  # the main results
 
 
 class Report:

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from xprompt.config import get_profile
 from xprompt.reporting import wording
-from xprompt.reporting.layout import ITEMS, Report, write_whole
+from xprompt.reporting.layout import ITEMS, MAIN, Report, write_whole
 
 NOT_VERSIONS = {
     "hardware", "system", "threads", "device", "dtype", "dropout", "git_revision", "git_dirty", "started",
@@ -31,8 +31,8 @@ QUICK = (
 def complete(report: Report, **settings: Any) -> dict[str, Any]:
     """Bring the manifest up to date with the run records it names, and return it.
 
-    Adds each item's seconds, and from all records: versions, hardware, git revisions, tasks, methods, seeds,
-    protocols, sources, examples and time of the first and last run.
+    Adds each item's seconds, and from all records: versions, hardware, git revisions, tasks, methods, seeds (where
+    there are main results, theirs), protocols, sources, examples and time of the first and last run.
 
     Args:
         report: its notebooks have been run.
@@ -48,7 +48,10 @@ def complete(report: Report, **settings: Any) -> dict[str, Any]:
         }
         for key, item in manifest["items"].items()
     }
-    return report.update(**settings, items=items, runs=_facts(list(records.values())))
+    facts = _facts(list(records.values()))
+    if MAIN in items:  # what other items try out with a seed of their own adds none to its intervals
+        facts["seeds"] = _distinct(records[run]["seed"] for run in items[MAIN]["runs"] if run in records)
+    return report.update(**settings, items=items, runs=facts)
 
 
 def build(report: Report) -> str:
@@ -118,23 +121,19 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
 
 def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
     made = [record["provenance"] for record in records]
-
-    def distinct(values: Iterable[Any]) -> list[Any]:
-        return sorted({value for value in values if value is not None}, key=str)
-
-    times = distinct(p.get("started") for p in made)
-    versions = {key: distinct(p.get(key) for p in made) for p in made for key in p if key not in NOT_VERSIONS}
+    times = _distinct(p.get("started") for p in made)
+    versions = {key: _distinct(p.get(key) for p in made) for p in made for key in p if key not in NOT_VERSIONS}
     git = Counter((p.get("git_revision"), bool(p.get("git_dirty"))) for p in made)
     return {
         "count": len(records),
         "seconds": round(sum(map(_seconds, records)), 1),
-        "tasks": distinct(record["task"] for record in records),
-        "methods": distinct(record["method"] for record in records),
-        "seeds": distinct(record["seed"] for record in records),
-        "protocols": distinct(record["protocol"] for record in records),
-        "backbones": distinct(record["backbone"] for record in records),
-        "backbone_params": distinct(p.get("backbone_params") for p in made),
-        "sources": distinct(record.get("source") for record in records),
+        "tasks": _distinct(record["task"] for record in records),
+        "methods": _distinct(record["method"] for record in records),
+        "seeds": _distinct(record["seed"] for record in records),
+        "protocols": _distinct(record["protocol"] for record in records),
+        "backbones": _distinct(record["backbone"] for record in records),
+        "backbone_params": _distinct(p.get("backbone_params") for p in made),
+        "sources": _distinct(record.get("source") for record in records),
         # Of a task, those of the run that reports on most: short trials report on a handful.
         "examples": {
             record["task"]: {k: v for k, v in record["counts"].items() if k != "cut"}
@@ -143,11 +142,15 @@ def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
         "fewest_selected_on": min((record["counts"]["selection"] for record in records), default=None),
         "cut": sum(record["counts"].get("cut") or 0 for record in records),
         "versions": versions,
-        "hardware": distinct(p.get("hardware") for p in made),
-        "execution": distinct(f"{p.get('device')}, {p.get('dtype')}, {p.get('threads')} threads" for p in made),
+        "hardware": _distinct(p.get("hardware") for p in made),
+        "execution": _distinct(f"{p.get('device')}, {p.get('dtype')}, {p.get('threads')} threads" for p in made),
         "git": [{"revision": rev, "dirty": dirty, "runs": n} for (rev, dirty), n in git.most_common()],
         "started": [times[0], times[-1]] if len(times) > 1 else times,
     }
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return sorted({value for value in values if value is not None}, key=str)
 
 
 def _seconds(record: Mapping[str, Any]) -> float:
