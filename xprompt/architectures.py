@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from xprompt.allocation import keep_freed_memory
 from xprompt.backbone import NOT_THERE, Backbone
 from xprompt.causal_scoring import FrozenCausal, Reading
 from xprompt.encoding import Batch
@@ -144,7 +145,7 @@ def load_backbone(
     max_source: int | None = None,
     device_map: str | dict[str, Any] | None = None,
 ) -> Backbone:
-    """Load a frozen backbone.
+    """Load a frozen backbone. On a CPU, the process keeps freed memory from then on (`allocation`).
 
     Args:
         name: "nano" (embedded), "smollm2" (from a Python package), a local folder, or a hub id.
@@ -163,6 +164,8 @@ def load_backbone(
         raise BackboneError(
             f"device_map {device_map!r} was given: leave out device, which says the same, and install accelerate."
         )
+    if chosen.type == "cpu":
+        keep_freed_memory()
     model, tokenizer = load_model(
         name, dtype=choose_dtype(dtype, name, chosen), revision=revision, device=chosen, device_map=device_map
     )

@@ -16,7 +16,7 @@ from xprompt.backbone import Backbone, exact_labels
 from xprompt.data import TaskData
 from xprompt.distributed import workers
 from xprompt.encoding import Encoded, batches
-from xprompt.feeding import repeat, share
+from xprompt.feeding import CPU_ROWS, repeat, share
 from xprompt.prompts import SoftPrompt, stack
 
 
@@ -63,7 +63,8 @@ def evaluate_many(
 
     Args:
         encoded: `backbone.encode(data)`, where it is at hand already.
-        batch_size: rows a batch: each example with every prompt, but always a whole example.
+        batch_size: rows a batch at most (on a CPU no more than `CPU_ROWS`, which is faster), each example with every
+            prompt; but always a whole example.
         objective: "label_scores" compares the label words; "generation" generates and matches their text.
     """
     encoded = backbone.encode(data) if encoded is None else encoded
@@ -73,7 +74,8 @@ def evaluate_many(
     predicted = torch.zeros(count, len(data), dtype=torch.long)
     losses = torch.zeros(count, dtype=torch.float64, device=backbone.device)
     outcomes: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for whole in batches(encoded, max(1, batch_size // count), seed=None):
+    rows = min(batch_size, CPU_ROWS) if backbone.device.type == "cpu" else batch_size
+    for whole in batches(encoded, max(1, rows // count), seed=None):
         batch = share(whole, workers())
         if not len(batch):
             continue

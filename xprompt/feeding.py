@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from xprompt.distributed import Workers
 from xprompt.encoding import Batch, Encoded, batches
 
+CPU_ROWS = 64
+"""Rows that keep two CPU cores busy: past them a pass only leaves the cache, and gets slower (measured on nano)."""
+
 
 def stream(encoded: Encoded, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
     """Batches for ever, every epoch in an order of its own, from the start-th on."""

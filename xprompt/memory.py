@@ -10,10 +10,9 @@ import torch
 
 from xprompt.backbone import Backbone, Verbalizer
 from xprompt.encoding import Batch
+from xprompt.feeding import CPU_ROWS
 from xprompt.footprint import free_bytes
 
-#: Rows (candidates × examples) that keep two CPU cores busy: past them a pass only leaves the cache, and gets slower.
-CPU_ROWS = 64
 #: Of the memory that is free, what a pass may count on: the rest is for workspaces and for other programs.
 SHARE = 0.8
 
@@ -57,7 +56,7 @@ def choose_width(
 ) -> int:
     """How many candidates to put into one pass: 1 to `at_most`, as many as memory holds.
 
-    On a CPU the passes stay at `CPU_ROWS` rows: measured on nano, more rows are slower, not faster.
+    On a CPU the passes stay at `CPU_ROWS` rows.
     """
     if backbone.device.type == "cpu":
         at_most = min(at_most, max(1, CPU_ROWS // len(batch)))
