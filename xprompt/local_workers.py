@@ -14,12 +14,14 @@ from typing import Any
 
 from loky import ProcessPoolExecutor
 
+from xprompt.allocation import give_back_freed_memory
 from xprompt.config import RunConfig
 from xprompt.errors import ConfigError
 from xprompt.jobs import THREADS, Agenda, Job, Step
 
 Run = Callable[[RunConfig, Path], Mapping[str, Any]]
 _GRACE = 10.0  # seconds that interrupted runs have to write down where they are
+_GAINS = 2**30  # bytes that a worker's cached data may come to, before loky takes them for a leak and ends it
 
 
 def work(jobs: Sequence[Job], run: Run, root: Path, workers: int, threads: int) -> Iterator[Step]:
@@ -35,7 +37,8 @@ def work(jobs: Sequence[Job], run: Run, root: Path, workers: int, threads: int) 
     Raises `ConfigError` where a process was ended from outside.
     """
     agenda = Agenda(jobs)
-    pool = ProcessPoolExecutor(workers, env={name: str(threads) for name in THREADS})
+    environment = {name: str(threads) for name in THREADS} | {"LOKY_MAX_MEMORY_LEAK_SIZE": str(_GAINS)}
+    pool = ProcessPoolExecutor(workers, env=environment)
     under_way: dict[Future[tuple[dict[str, Any], float]], Job] = {}
     try:
         while len(agenda):
@@ -66,4 +69,7 @@ def work(jobs: Sequence[Job], run: Run, root: Path, workers: int, threads: int) 
 
 def _timed(run: Run, config: RunConfig, root: Path) -> tuple[dict[str, Any], float]:
     began = time.perf_counter()
-    return dict(run(config, root)), time.perf_counter() - began
+    record = dict(run(config, root))
+    seconds = time.perf_counter() - began
+    give_back_freed_memory()  # to the other workers
+    return record, seconds

@@ -8,9 +8,6 @@ again and not be seen.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import importlib
 import multiprocessing
 import threading
@@ -22,6 +19,7 @@ from typing import Any
 import psutil
 import torch
 
+from xprompt.allocation import give_back_freed_memory
 from xprompt.architectures import load_backbone
 from xprompt.backbone import Backbone
 
@@ -64,7 +62,7 @@ def _measured(work: Callable[[], object], device: torch.device) -> int:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    _give_back()
+    give_back_freed_memory()
     before = psutil.Process().memory_info().rss
     try:
         _CLEAR.write_text("5")  # Linux: the peak starts again at what is there now
@@ -73,13 +71,6 @@ def _measured(work: Callable[[], object], device: torch.device) -> int:
     work()
     peak = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) * 1024 - before
-
-
-def _give_back() -> None:
-    """Let the C library return what was freed to the system, where it knows how (glibc)."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _watched(work: Callable[[], object]) -> int:

@@ -7,6 +7,7 @@ than `tune` and `tune_many` do.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -16,11 +17,12 @@ from xprompt.bench.harness import interleave
 from xprompt.bench.rows import Findings, Row, throughput
 from xprompt.bench.rows import memory as memory_row
 from xprompt.bench.sizes import Size
+from xprompt.config import get_profile
 from xprompt.encoding import batches
-from xprompt.importance_scores import Importance
+from xprompt.importance_scores import Importance, importance
 from xprompt.memory import predict_bytes
 from xprompt.prompts import SoftPrompt
-from xprompt.pruning import prune
+from xprompt.pruning import prune, rewind
 from xprompt.training import TuneResult, tune, tune_many
 
 _HELD = 32
@@ -28,24 +30,35 @@ _RATIOS = (0.1, 0.3, 0.5, 0.7)
 _CLOSE = 1e-3  # of the larger entries; float32 rounding, grown over a few steps
 
 
-def candidates(backbone: Backbone, length: int, count: int) -> list[SoftPrompt]:
-    """C prompts of P tokens as a search makes them: one prompt, pruned by different pairs of ratios (seeded scores)."""
-    prompt = SoftPrompt.init(backbone, length)
-    generator = torch.Generator().manual_seed(0)
-    token, piece = (torch.rand(shape, generator=generator) for shape in ((length,), (length, prompt.pieces)))
-    scores = Importance(token, piece, 1)
+def candidates(prompt: SoftPrompt, scores: Importance, count: int) -> list[SoftPrompt]:
+    """C prompts as a search makes them: one prompt, pruned by different pairs of ratios and rewound."""
     pairs = [(token, piece) for token in _RATIOS for piece in _RATIOS]
-    return [prune(prompt, scores, *pairs[number % len(pairs)]) for number in range(count)]
+    return [rewind(prune(prompt, scores, *pairs[number % len(pairs)]), prompt) for number in range(count)]
 
 
-def work(backbone: Backbone, size: Size, count: int) -> dict[str, Callable[[], list[TuneResult]]]:
-    """Three sides of C candidates with the same steps, batches and checkpoints.
+def tuned(backbone: Backbone, size: Size) -> tuple[SoftPrompt, Importance]:
+    """A tuned prompt and its scores, which a search begins with.
+
+    An untuned one would not do: far from where it is going, rounding grows tenfold a step, and no two ways of computing
+    the same float32 step stay together.
+    """
+    splits = size.splits(train=size.accuracy_steps * size.batch, selection=min(_HELD, size.examples))
+    settings = size.settings(backbone.name, size.accuracy_steps)
+    prompt = tune(backbone, SoftPrompt.init(backbone, size.length), splits, settings).prompt
+    return prompt, importance(backbone, prompt, splits.train, limit=size.examples, batch_size=size.batch)
+
+
+def work(
+    backbone: Backbone, size: Size, prompts: list[SoftPrompt], **changes: Any
+) -> dict[str, Callable[[], list[TuneResult]]]:
+    """Three sides of C candidates with the same steps, batches and checkpoints, at the rate of re-training.
 
     "side by side" in passes as wide as `tune_many` chooses, "one pass" all C in one, "one by one" each by `tune`.
     """
-    prompts = candidates(backbone, size.length, count)
+    count = len(prompts)
     splits = size.splits(train=size.candidate_steps * size.batch, selection=min(_HELD, size.examples))
-    settings = size.settings(backbone.name, size.candidate_steps)
+    rate = get_profile(backbone.name).prune.retune.learning_rate
+    settings = size.settings(backbone.name, size.candidate_steps, learning_rate=rate, **changes)
     return {
         "side by side": lambda: tune_many(backbone, prompts, splits, [settings] * count),
         "one pass": lambda: tune_many(backbone, prompts, splits, [settings] * count, width=count),
@@ -54,15 +67,18 @@ def work(backbone: Backbone, size: Size, count: int) -> dict[str, Callable[[], l
 
 
 def memory_job(backbone: Backbone, size: Mapping[str, object], count: int, side: str) -> Callable[[], object]:
-    """One side's work for `memory.peak_of`; `size` as `Size.facts` gives it."""
-    return work(backbone, Size(**size), count)[side]  # type: ignore[arg-type]
+    """One side's work for `memory.peak_of`, which values do not change; `size` as `Size.facts` gives it."""
+    prompt = SoftPrompt.init(backbone, size["length"])  # type: ignore[arg-type]
+    scores = Importance(torch.arange(prompt.length).float(), torch.rand(prompt.length, prompt.pieces), 1)
+    return work(backbone, Size(**size), candidates(prompt, scores, count))[side]  # type: ignore[arg-type]
 
 
 def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
     """Throughput for each C, how many selected checkpoints are the same, and peak memory for each C."""
-    found = Findings()
+    found, start = Findings(), tuned(backbone, size)
     for count in size.counts:
-        sides = work(backbone, size, count)
+        prompts = candidates(*start, count)
+        sides = work(backbone, size, prompts)
         seconds = interleave(sides, size.rounds, device=backbone.device)
         amount = {side: float(count * size.candidate_steps * size.batch) for side in sides}
         name, unit = f"side_by_side_c{count}", "candidate-examples"
@@ -74,7 +90,8 @@ def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
                            unit=f"{unit}/s")
             )  # fmt: skip
     most = size.counts[-1]
-    together, apart = sides["side by side"](), sides["one by one"]()
+    often = work(backbone, size, prompts, eval_every=max(1, size.candidate_steps // 4))
+    together, apart = often["side by side"](), often["one by one"]()
     same = sum(same_checkpoint(a, b) for a, b in zip(together, apart, strict=True))
     name = f"side_by_side_c{most}_same_checkpoints"
     found.rows.append(Row(name, backbone.name, hardware, float(most), float(same), "checkpoints"))
