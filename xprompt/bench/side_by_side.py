@@ -25,7 +25,7 @@ from xprompt.prompts import SoftPrompt
 from xprompt.pruning import prune, rewind
 from xprompt.training import TuneResult, tune, tune_many
 
-_HELD = 32
+_HELD, _TRAIN = 32, 2000  # examples to select on, and to tune the first prompt on
 _RATIOS = (0.1, 0.3, 0.5, 0.7)
 _CLOSE = 1e-3  # of the larger entries; float32 rounding, grown over a few steps
 
@@ -42,7 +42,8 @@ def tuned(backbone: Backbone, size: Size) -> tuple[SoftPrompt, Importance]:
     An untuned one would not do: far from where it is going, rounding grows tenfold a step, and no two ways of computing
     the same float32 step stay together.
     """
-    splits = size.splits(train=size.accuracy_steps * size.batch, selection=min(_HELD, size.examples))
+    train = min(size.accuracy_steps * size.batch, _TRAIN)
+    splits = size.splits(train=train, selection=min(_HELD, size.examples))
     settings = size.settings(backbone.name, size.accuracy_steps)
     prompt = tune(backbone, SoftPrompt.init(backbone, size.length), splits, settings).prompt
     return prompt, importance(backbone, prompt, splits.train, limit=size.examples, batch_size=size.batch)
