@@ -15,7 +15,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
-from xprompt.bench import COLUMNS, Findings, Row, add_rows, harness, measuring, memory, read_or_measure, t5_scale
+from xprompt.bench import (
+    COLUMNS,
+    Findings,
+    Row,
+    add_rows,
+    harness,
+    measuring,
+    memory,
+    read_or_measure,
+    side_by_side,
+    t5_scale,
+)
 from xprompt.bench.__main__ import main
 from xprompt.bench.importance_cost import one_at_a_time, plain_pass
 from xprompt.bench.peft_side import PeftPrompt
@@ -23,6 +34,7 @@ from xprompt.bench.peft_step import steps
 from xprompt.bench.rows import NOT_MEASURED, throughput
 from xprompt.bench.rows import memory as memory_row
 from xprompt.bench.side_by_side import same_checkpoint
+from xprompt.bench.sizes import size_of
 from xprompt.bench.writer import read_rows, write
 from xprompt.data import Splits
 from xprompt.encoding import batches
@@ -157,6 +169,15 @@ class TestSameSums:
         with torch.no_grad():
             moved.prompt.embeddings.add_(1.0)
         assert not same_checkpoint(one, moved)
+
+    def test_a_searchs_candidates_select_the_same_checkpoint_side_by_side_and_alone_in_float32(self):
+        backbone = xp.load_backbone("nano", device="cpu", max_source=128)
+        size = replace(size_of("nano"), accuracy_steps=100, candidate_steps=4)
+        sides = side_by_side.work(
+            backbone, size, side_by_side.candidates(*side_by_side.tuned(backbone, size), 4), eval_every=2
+        )
+        pairs = zip(sides["side by side"](), sides["one by one"](), strict=True)
+        assert all(same_checkpoint(one, other) for one, other in pairs)
 
 
 class TestScale:

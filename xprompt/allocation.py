@@ -4,7 +4,7 @@ Owns what is asked of the C library. Never allocates, and changes no number.
 
 A step on a small backbone makes and frees blocks of some megabytes hundreds of times. glibc gives them back to the
 system and asks for them again, and the system clears every page anew: on nano a quarter of an evaluation's time, and a
-tenth of a tuning step's. The peak of memory stays what it was.
+tenth of a tuning step's. A process's peak hardly changes (nano: 625 MB against 621).
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ def work(
 def memory_job(backbone: Backbone, size: Mapping[str, object], count: int, side: str) -> Callable[[], object]:
     """One side's work for `memory.peak_of`, which values do not change; `size` as `Size.facts` gives it."""
     prompt = SoftPrompt.init(backbone, size["length"])  # type: ignore[arg-type]
-    scores = Importance(torch.arange(prompt.length).float(), torch.rand(prompt.length, prompt.pieces), 1)
+    order = torch.arange(prompt.length * prompt.pieces).float().view(prompt.length, -1)
+    scores = Importance(order[:, 0], order, 1)
     return work(backbone, Size(**size), candidates(prompt, scores, count))[side]  # type: ignore[arg-type]
 
 
