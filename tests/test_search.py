@@ -141,7 +141,7 @@ def test_predicted_memory_grows_with_the_examples_and_decides_the_width(backbone
     assert 1.8 * small < large < 2.2 * small
     monkeypatch.setattr(memory, "CPU_ROWS", 10**6)
     for room, expected in ((0.1, 1), (3.5, 3), (100.0, 8)):
-        monkeypatch.setattr(memory, "free_bytes", lambda device, room=room: int(room * large / memory.SHARE))
+        monkeypatch.setattr(memory, "free_bytes", lambda device, room=room: int(room * large / memory.SHARE["cpu"]))
         assert memory.choose_width(backbone, 5, whole, verbalizer, at_most=8) == expected
     assert backbone.model.get_input_embeddings().weight.grad is None
 

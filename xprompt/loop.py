@@ -97,9 +97,10 @@ class Loop:
     def _step(self, active: list[Candidate], drawn: list[Batch]) -> None:
         """One optimiser step of every active candidate, over `accumulation` micro-batches."""
         at, losses = self.at, [torch.zeros((), device=self.backbone.device)] * len(active)
-        if at.width is None:
-            at.width = self._choose_width(len(active))
         model, settings = self.backbone.model, self.settings
+        if at.width is None:
+            with recomputing(model, settings.gradient_checkpointing):
+                at.width = self._choose_width(len(active))
         with self.backbone.dropout(settings.dropout), recomputing(model, settings.gradient_checkpointing):
             for part in range(settings.accumulation):
                 done = 0

@@ -3,27 +3,28 @@
 Owns reading a process's or a card's peak. Never times.
 
 On the CPU the work runs in a fresh process: in a used one, memory that was freed but not given back would be used
-again and not be seen.
+again and not be seen. There glibc maps every block on its own and unmaps it when it is freed, so that the peak is what
+the work holds, and not how its blocks happened to cut up the heap.
 """
 
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from loky import ProcessPoolExecutor
 
 from xprompt.allocation import give_back_freed_memory
 from xprompt.architectures import load_backbone
 from xprompt.backbone import Backbone
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MAPPED = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}  # bytes; read by glibc as a process starts
 _PAUSE = 0.002  # seconds between two looks where the kernel keeps no peak
 
 
@@ -38,7 +39,7 @@ def peak_of(job: str, backbone: Backbone, arguments: Mapping[str, Any], *, fresh
     """
     if backbone.device.type == "cpu" and fresh:
         request = (job, backbone.name, backbone.max_source, dict(arguments), torch.get_num_threads())
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, env=_MAPPED) as pool:
             return pool.submit(_in_own_process, *request).result()
     return _measured(_find(job)(backbone, **arguments), backbone.device)
 
