@@ -10,6 +10,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 import xprompt as xp
 from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
+from xprompt import t5_scoring
 from xprompt.architectures import wrap
 from xprompt.backbone import exact_labels
 from xprompt.causal_scoring import FrozenCausal
@@ -208,9 +209,11 @@ def test_wrap_refuses_a_head_it_cannot_cut():
         xp.predict(backbone, None, tiny_data(2, "train"))
 
 
+@pytest.mark.parametrize("longest", [0, 96], ids=["fused", "products"])
 @pytest.mark.parametrize("shape", ["first", "gated"])
-def test_the_short_way_through_t5_equals_transformers_own(shape, monkeypatch):
+def test_the_short_way_through_t5_equals_transformers_own(shape, longest, monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(t5_scoring, "PLAIN_ATTENTION", longest)
     gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}
     config = T5Config(vocab_size=320, d_model=32, d_kv=8, num_heads=4, d_ff=64, num_layers=2, dropout_rate=0.1,
                       decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
@@ -225,7 +228,7 @@ def test_the_short_way_through_t5_equals_transformers_own(shape, monkeypatch):
     batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
     found = {}
     for short in (True, False):
-        monkeypatch.setattr(FrozenT5, "fits", staticmethod(lambda model, short=short: short))
+        monkeypatch.setattr(FrozenT5, "fits", property(lambda self, short=short: short))
         prompt = a_prompt(backbone)
         rows = prompt().expand(6, -1, -1)
         there = torch.ones(6, 5, dtype=torch.bool)
@@ -238,14 +241,28 @@ def test_the_short_way_through_t5_equals_transformers_own(shape, monkeypatch):
         assert torch.allclose(one, other, atol=1e-10, rtol=1e-8)
 
 
+@pytest.mark.parametrize("threads, gradient, plain", [(1, False, False), (1, True, True), (2, False, True)])
+def test_plain_products_attend_where_they_are_the_faster_way(threads, gradient, plain, monkeypatch):
+    backbone, fused = tiny_model("seq2seq"), []
+    real = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(t5_scoring.F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or real(*a, **k))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    batch = one_batch(backbone, tiny_data(3, "train"))
+    with torch.set_grad_enabled(gradient):
+        for longest, expected in ((96, plain), (4, False)):
+            monkeypatch.setattr(t5_scoring, "PLAIN_ATTENTION", longest)
+            fused.clear()
+            backbone.label_scores(None, batch, backbone.verbalizer(xp.TASKS["rte"]))
+            assert len(fused) == (0 if expected else 2)
+
+
 def test_where_weights_learn_or_dropout_is_on_transformers_own_way_is_taken():
     backbone = tiny_model("seq2seq", dropout=0.1)
-    assert backbone._lean is not None
+    assert backbone._short_way.fits
     with backbone.dropout(True):
-        assert backbone._lean is None
+        assert not backbone._short_way.fits
     backbone.model.requires_grad_(True)
-    assert backbone._lean is None
-    assert tiny_model("decoder").__dict__.get("_lean") is None
+    assert not backbone._short_way.fits
 
 
 @pytest.mark.parametrize("label_words", [("entailment", "not_entailment"), ("mat red", "mat blue")])

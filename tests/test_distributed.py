@@ -172,7 +172,7 @@ def test_a_spread_backbone_tunes_the_same(place, tmp_path, config, monkeypatch):
     one = xp.load_backbone(str(place / "model"))
     spread = xp.load_backbone(str(place / "model"), device_map={"": "cpu"})
     accelerate.dispatch_model(spread.model, {"": "cpu"}, force_hooks=True)  # as for several devices
-    assert one.fingerprint == spread.fingerprint and one._lean is not None and spread._lean is None
+    assert one.fingerprint == spread.fingerprint and one._short_way.fits and not spread._short_way.fits
     splits = Splits(get_task("rte"), tiny_data(16, "train"), tiny_data(16, "validation"), "test")
     prompt = xp.SoftPrompt.init(one, 5, pieces=4)
     a, b = (xp.tune(backbone, prompt, splits, QUICK).prompt.embeddings for backbone in (one, spread))

@@ -28,10 +28,9 @@ class Seq2SeqBackbone(Backbone):
 
     kind = "seq2seq"
 
-    @property
-    def _lean(self) -> FrozenT5 | None:
-        """The shorter way, where it holds."""
-        return FrozenT5(self.model) if not self.model.training and FrozenT5.fits(self.model) else None
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int = 256) -> None:
+        self._short_way = FrozenT5(model)
+        super().__init__(model, tokenizer, name=name, max_source=max_source)
 
     def _label_ids(self, word: str) -> list[int]:
         return list(self.tokenizer(word, add_special_tokens=False).input_ids)
@@ -44,13 +43,13 @@ class Seq2SeqBackbone(Backbone):
         self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, owner: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         embeddings, mask = self.join(prompt, batch, prompt_mask, owner)
-        if self._lean is not None:
-            return self._lean.encode(embeddings, mask), mask
+        if self._short_way.fits:
+            return self._short_way.encode(embeddings, mask), mask
         return self.model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state, mask
 
     def _first_hidden(self, context: tuple[Tensor, Tensor]) -> Tensor:
-        if self._lean is not None:
-            return self._lean.first_hidden(*context)
+        if self._short_way.fits:
+            return self._short_way.first_hidden(*context)
         start = torch.full((len(context[0]), 1), self._start, device=self.device)
         return self._decode(context, start)[:, 0]
 

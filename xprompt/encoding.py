@@ -148,11 +148,12 @@ def _order(lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int) -
 
 
 def _collate(encoded: Encoded, chosen: np.ndarray) -> Batch:
-    rows = [torch.tensor(encoded.ids[i], dtype=torch.long) for i in chosen]
-    pad = torch.nn.utils.rnn.pad_sequence
+    rows = [encoded.ids[i] for i in chosen]
+    lengths = torch.tensor([len(row) for row in rows])
+    width = int(lengths.max())
     return Batch(
-        input_ids=pad(rows, batch_first=True, padding_value=encoded.pad_id),
-        attention_mask=pad([torch.ones_like(row) for row in rows], batch_first=True),
+        input_ids=torch.tensor([row + [encoded.pad_id] * (width - len(row)) for row in rows]),
+        attention_mask=(torch.arange(width) < lengths[:, None]).long(),
         labels=torch.tensor([encoded.labels[i] for i in chosen], dtype=torch.long),
         index=torch.tensor(chosen, dtype=torch.long),
     )

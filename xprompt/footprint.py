@@ -34,6 +34,8 @@ _PER_WEIGHT: dict[Work, int] = {"evaluate": 2, "tune": 4, "fine_tune": 6}
 _PER_ATTENTION: dict[Work, int] = {"evaluate": 1, "tune": 3, "fine_tune": 3}
 #: What a feed-forward layer keeps of each inner value for the activation itself (T5's "gelu_new" is eight operations).
 _KEPT_BY = {"gelu_new": 4, "relu": 1, "silu": 1, "gelu": 1}
+#: Positions, prompt included, up to which attention is done by plain products on a CPU (see `t5_scoring`).
+PLAIN_ATTENTION = 96
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Footprint:
         values = (2 if full else 6) * self.hidden + 4 * self.inner + self.kept_by_activation * self.feed_forward
         if learns:  # the inputs of every product, and attention's own weights, which the frozen way never stores
             values += 4 * self.hidden + self.feed_forward + (1 if full else 3) * self.heads * length
+        elif full and length <= PLAIN_ATTENTION:  # the weights are kept, and not what was read with them
+            values += self.heads * length - self.inner
         return rows * length * dtype.itemsize * (values + self.heads * length)
 
 
