@@ -490,6 +490,28 @@ def test_trials_with_a_seed_of_their_own_are_no_seed_of_the_main_results(tmp_pat
     assert manifest["runs"]["seeds"] == [0, 1, 2] and manifest["runs"]["count"] == len(made_up(seeds=3)) + 1
 
 
+@pytest.mark.parametrize(
+    ("best_steps", "ratios", "said"),
+    [
+        ((40, 40, 20), (0.1, 0.1, 0.1), ["2 of 3 prompt-tuning runs", "In 3 of 3 XPrompt runs"]),
+        ((40, 20, 0), (0.1, 0.5, 0.1), ["In 2 of 3 XPrompt runs"]),
+        ((20, 20, 20), (0.5, 0.5, 0.1), []),
+    ],
+)
+def test_the_page_counts_the_runs_that_could_go_no_further(tmp_path, best_steps, ratios, said):
+    records = made_up(tasks=("rte",))
+    for record in records:
+        number = record["seed"]
+        if record["method"] == "prompt_tuning":
+            record |= {"history": [{"step": 0}, {"step": 40}], "details": {"best_step": best_steps[number]}}
+        if record["method"] == "xprompt":
+            record["config"] = {"prune": {"token_ratios": [0.5, 0.1], "piece_ratios": [0.2]}}
+            record["details"] = {"token_ratio": ratios[number], "piece_ratio": 0.2}
+    found = site.caveats(site.complete(make_report(tmp_path, records), profile="nano", quick=False))
+    assert [words for words in ("2 of 3 prompt-tuning runs", "In 3 of 3 XPrompt runs", "In 2 of 3 XPrompt runs")
+            if any(words in caveat for caveat in found)] == said  # fmt: skip
+
+
 def test_a_quick_or_failed_report_says_so(tmp_path):
     report = make_report(tmp_path, made_up())
     state = report.manifest()["notebooks"]["01_main_results"]

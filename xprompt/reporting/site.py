@@ -50,7 +50,8 @@ def complete(report: Report, **settings: Any) -> dict[str, Any]:
     }
     facts = _facts(list(records.values()))
     if MAIN in items:  # what other items try out with a seed of their own adds none to its intervals
-        facts["seeds"] = _distinct(records[run]["seed"] for run in items[MAIN]["runs"] if run in records)
+        main = [records[run] for run in items[MAIN]["runs"] if run in records]
+        facts |= {"seeds": _distinct(record["seed"] for record in main), **_ends(main)}
     return report.update(**settings, items=items, runs=facts)
 
 
@@ -90,10 +91,6 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
             "The generated tasks were made harder once, after a look at single prompt-tuning runs on their validation "
             "splits, so that a prompt has something to lose: the gap to fine-tuning is in part by design."
         )
-        found.append(
-            "Most prompt-tuning runs are best at their last step, and the search mostly keeps the mildest pruning it "
-            "may choose, a tenth of the tokens and pieces: longer tuning may change the order of the methods."
-        )
     if facts["seeds"] and len(facts["seeds"]) < 5:
         found.append(
             f"{len(facts['seeds'])} seed(s): intervals are wide, and an effect of a point or two cannot be seen."
@@ -105,6 +102,18 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
         )
     if (fewest := facts.get("fewest_selected_on")) and fewest < FEW:
         found.append(f"Checkpoints and candidates were chosen on as few as {fewest} examples: in part, by luck.")
+    last, tuned = facts.get("best_at_last_step") or (0, 0)
+    if 2 * last > tuned:
+        found.append(
+            f"{last} of {tuned} prompt-tuning runs are best at their last step: with longer tuning scores may rise "
+            "and the order of the methods may change."
+        )
+    mildest, searched = facts.get("mildest_pruning") or (0, 0)
+    if 2 * mildest > searched:
+        found.append(
+            f"In {mildest} of {searched} XPrompt runs the search keeps the mildest pruning that it may choose: pruning "
+            "less was not tried."
+        )
     if "paper" in facts["protocols"]:
         found.append("The paper's protocol selects and reports on the same split: its numbers are optimistic.")
     if facts["cut"]:
@@ -147,6 +156,17 @@ def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
         "git": [{"revision": rev, "dirty": dirty, "runs": n} for (rev, dirty), n in git.most_common()],
         "started": [times[0], times[-1]] if len(times) > 1 else times,
     }
+
+
+def _ends(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many runs ended where their settings let them go no further, and of how many: a sign that more may change."""
+    by_method = {m: [r for r in records if r["method"] == m and r.get("details")] for m in ("prompt_tuning", "xprompt")}
+    last = [r["details"]["best_step"] == r["history"][-1]["step"] for r in by_method["prompt_tuning"]]
+    mildest = [
+        all(r["details"][ratio] == min(r["config"]["prune"][f"{ratio}s"]) for ratio in ("token_ratio", "piece_ratio"))
+        for r in by_method["xprompt"]
+    ]
+    return {"best_at_last_step": [sum(last), len(last)], "mildest_pruning": [sum(mildest), len(mildest)]}
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
