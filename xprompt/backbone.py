@@ -23,6 +23,7 @@ from xprompt.data import TaskData
 from xprompt.encoding import Batch, Encoded, encode
 from xprompt.errors import BackboneError
 from xprompt.loading import fingerprint
+from xprompt.spreading import spread
 from xprompt.tasks import Task
 
 NOT_THERE = -100
@@ -134,7 +135,7 @@ class Backbone(ABC):
             )
         rows = prompt if prompt.dim() == 3 else prompt.expand(len(ids), -1, -1)
         if owner is not None:
-            rows, prompt_mask = prompt[owner], None if prompt_mask is None else prompt_mask[owner]
+            rows, prompt_mask = spread(prompt, owner), None if prompt_mask is None else prompt_mask[owner]
         if prompt_mask is None:
             prompt_mask = mask.new_ones(rows.shape[:2])
         return torch.cat([rows.to(inputs.dtype), inputs], dim=1), torch.cat([prompt_mask.to(mask), mask], dim=1)

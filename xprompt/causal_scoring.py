@@ -23,6 +23,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from xprompt.spreading import spread
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -82,10 +84,10 @@ class FrozenCausal:
 
         def of_rows(tensor: Tensor) -> Tensor:
             wide = torch.promote_types(tensor.dtype, torch.float32)
-            return tensor.to(wide)[owner.to(tensor.device)].to(tensor.dtype)
+            return spread(tensor.to(wide), owner).to(tensor.dtype)
 
         cache = tuple((of_rows(keys), of_rows(values)) for keys, values in reading.cache)
-        return Reading(reading.states[owner], reading.mask[owner], cache)
+        return Reading(spread(reading.states, owner), reading.mask[owner], cache)
 
     @torch.no_grad()
     def _agrees(self) -> bool:
