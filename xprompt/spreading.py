@@ -1,7 +1,8 @@
 """From C tensors side by side to the rows that each stands for.
 
 Owns that one step, and the order of sums in its backward pass. Indexing, `tensor[owner]`, would give the same values,
-but on a CPU with several threads it adds up the rows' gradients as they come: no two runs would be alike.
+but on a CPU with several threads it adds up the rows' gradients as they come: no two runs would be alike. Never joins a
+prompt and an input: `backbone` does.
 """
 
 from __future__ import annotations
