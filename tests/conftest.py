@@ -9,10 +9,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from xprompt.architectures import wrap
-from xprompt.backbone import Backbone
-from xprompt.data import Splits, TaskData
-from xprompt.tasks import Record, get_task
+from xprompt.backbones.base import Backbone
+from xprompt.backbones.seq2seq import wrap
+from xprompt.data.splits import Splits, TaskData
+from xprompt.tasks.example import Record
+from xprompt.tasks.superglue import get_task
 
 WORDS = ("the", "cat", "dog", "sat", "ran", "on", "under", "mat", "hill", "and", "then", "it", "was", "red", "blue")
 

@@ -19,10 +19,10 @@ import pandas as pd
 import pytest
 
 from xprompt import reproduce
-from xprompt.execution import parameters_of
-from xprompt.exporting import to_page
 from xprompt.reporting import COLUMNS
-from xprompt.store import Store
+from xprompt.reporting.html_export import to_page
+from xprompt.reporting.notebooks import parameters_of
+from xprompt.runs.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "tests" / "fixtures" / "tables"

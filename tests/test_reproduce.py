@@ -12,7 +12,7 @@ import pytest
 
 from xprompt import reproduce
 from xprompt.errors import ConfigError, DataError
-from xprompt.execution import execute, parameters_of
+from xprompt.reporting.notebooks import execute, parameters_of
 
 FIXTURES = Path(__file__).parent / "fixtures" / "notebooks"
 

@@ -9,17 +9,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from xprompt.config import PROFILES
+from xprompt.config.profiles import PROFILES
+from xprompt.config.settings import METHODS
 from xprompt.errors import XPromptError
-from xprompt.settings import METHODS
-from xprompt.tasks import TASKS
+from xprompt.tasks.superglue import TASKS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code: 0 done, 1 a plan that does not fit, 2 wrong choices."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["run"]:
-        from xprompt.single import main_run  # it has its own choices, and needs torch to list them
+        from xprompt.cli.run import main_run  # it has its own choices, and needs torch to list them
 
         return main_run(given[1:])
     chosen = parser().parse_args(given)
@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _plan(chosen: argparse.Namespace) -> int:
-    from xprompt.forecast_text import describe  # torch is imported only where it is needed
-    from xprompt.planning import forecast
+    from xprompt.planning.forecast import forecast
+    from xprompt.planning.text import describe  # torch is imported only where it is needed
 
     methods = [name.strip() for name in chosen.methods.split(",") if name.strip()]
     plan = forecast(chosen.profile, chosen.tasks, chosen.seeds, chosen.data_dir, methods)

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xprompt.config import PROFILES
+from xprompt.config.profiles import PROFILES
 from xprompt.errors import ConfigError, XPromptError
-from xprompt.execution import execute, parameters_of
-from xprompt.executors import EXECUTORS, get_executor
-from xprompt.reporting import choose_seeds, choose_source, choose_tasks, site
+from xprompt.reporting import site
 from xprompt.reporting.layout import MAIN, Report
-from xprompt.tasks import TASKS
+from xprompt.reporting.notebooks import execute, parameters_of
+from xprompt.runs.executors import EXECUTORS, get_executor
+from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks
+from xprompt.tasks.superglue import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 

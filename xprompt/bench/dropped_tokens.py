@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from xprompt.backbone import Backbone
+from xprompt.backbones.base import Backbone
 from xprompt.bench import memory
 from xprompt.bench.harness import interleave
 from xprompt.bench.rows import Findings, throughput
 from xprompt.bench.rows import memory as memory_row
 from xprompt.bench.sizes import Size
-from xprompt.evaluation import evaluate
-from xprompt.importance_scores import Importance
-from xprompt.prompts import SoftPrompt
-from xprompt.pruning import prune
+from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.pruning.importance import Importance
+from xprompt.pruning.prune import prune
+from xprompt.training.evaluation import evaluate
 
 RATIOS = (0.5, 0.8)
 

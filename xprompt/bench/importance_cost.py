@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import torch
 
-from xprompt.backbone import Backbone
+from xprompt.backbones.base import Backbone
 from xprompt.bench.harness import interleave
 from xprompt.bench.rows import Findings, throughput
 from xprompt.bench.sizes import Size
-from xprompt.data import TaskData
-from xprompt.encoding import batches
-from xprompt.importance_scores import Importance, importance
-from xprompt.prompts import SoftPrompt
+from xprompt.data.splits import TaskData
+from xprompt.data.tokenization import batches
+from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.pruning.importance import Importance, importance
 
 BATCH = 32
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from xprompt.architectures import load_backbone
-from xprompt.backbone import Backbone
+from xprompt.backbones.base import Backbone
+from xprompt.backbones.seq2seq import load_backbone
 from xprompt.bench import dropped_tokens, importance_cost, peft_step, side_by_side, t5_scale, writer
 from xprompt.bench.rows import Findings, hardware_of
 from xprompt.bench.sizes import BACKBONES, Size, size_of
 from xprompt.errors import BackboneError, ConfigError
-from xprompt.provenance import provenance
+from xprompt.runs.provenance import provenance
 
 log = logging.getLogger("xprompt")
 Measure = Callable[[Backbone, Size, str], Findings]

@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xprompt.backbone import NOT_THERE, Backbone
-from xprompt.candidate import make_optimizer
-from xprompt.data import Splits
-from xprompt.encoding import Encoded, batches
+from xprompt.backbones.base import NOT_THERE, Backbone
+from xprompt.config.settings import TuneSettings
+from xprompt.data.splits import Splits
+from xprompt.data.tokenization import Encoded, batches
 from xprompt.errors import BackboneError
-from xprompt.prompts import SoftPrompt
-from xprompt.settings import TuneSettings
+from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.training.candidate import make_optimizer
 
 
 class PeftPrompt:

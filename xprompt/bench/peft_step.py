@@ -12,19 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import mean
 
-from xprompt.backbone import Backbone
+from xprompt.backbones.base import Backbone
 from xprompt.bench.harness import interleave
 from xprompt.bench.peft_side import PeftPrompt
 from xprompt.bench.rows import Findings, Row, throughput
 from xprompt.bench.sizes import Size
-from xprompt.candidate import Candidate
-from xprompt.data import Splits
-from xprompt.encoding import batches
-from xprompt.evaluation import evaluate, prompt_rows
-from xprompt.metrics import compute
-from xprompt.prompts import SoftPrompt
-from xprompt.settings import TuneSettings
-from xprompt.training import tune
+from xprompt.config.settings import TuneSettings
+from xprompt.data.splits import Splits
+from xprompt.data.tokenization import batches
+from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.tasks.metrics import compute
+from xprompt.training.candidate import Candidate
+from xprompt.training.evaluation import evaluate, prompt_rows
+from xprompt.training.tune import tune
 
 # Row name → (baseline's side, our side).
 TRAIN = {

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from xprompt.bench.harness import paired_ratio
-from xprompt.provenance import provenance
+from xprompt.runs.provenance import provenance
 
 NOT_MEASURED = "not measured"
 

@@ -11,19 +11,19 @@ from typing import Any
 
 import torch
 
-from xprompt.backbone import Backbone
+from xprompt.backbones.base import Backbone
 from xprompt.bench import memory
 from xprompt.bench.harness import interleave
 from xprompt.bench.rows import Findings, Row, throughput
 from xprompt.bench.rows import memory as memory_row
 from xprompt.bench.sizes import Size
-from xprompt.config import get_profile
-from xprompt.encoding import batches
-from xprompt.importance_scores import Importance, importance
-from xprompt.memory import predict_bytes
-from xprompt.prompts import SoftPrompt
-from xprompt.pruning import prune, rewind
-from xprompt.training import TuneResult, tune, tune_many
+from xprompt.config.profiles import get_profile
+from xprompt.data.tokenization import batches
+from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.pruning.importance import Importance, importance
+from xprompt.pruning.prune import prune, rewind
+from xprompt.training.memory import predict_bytes
+from xprompt.training.tune import TuneResult, tune, tune_many
 
 _HELD, _TRAIN = 32, 2000  # examples to select on, and to tune the first prompt on
 _RATIOS = (0.1, 0.3, 0.5, 0.7)

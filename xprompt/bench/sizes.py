@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
-from xprompt.config import get_profile
-from xprompt.data import Splits, load_task
+from xprompt.config.profiles import get_profile
+from xprompt.config.settings import TuneSettings
+from xprompt.data.loading import load_task
+from xprompt.data.splits import Splits
 from xprompt.errors import ConfigError
-from xprompt.settings import TuneSettings
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from types import SimpleNamespace
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from xprompt.architectures import wrap
-from xprompt.backbone import Backbone, Verbalizer
+from xprompt.backbones.base import Backbone, Verbalizer
+from xprompt.backbones.seq2seq import wrap
 from xprompt.bench.harness import once, paired_ratio
 from xprompt.bench.rows import Findings, Row, hardware_of
-from xprompt.candidate import Candidate
-from xprompt.encoding import Batch
-from xprompt.evaluation import prompt_rows
-from xprompt.prompts import SoftPrompt
-from xprompt.settings import TuneSettings
+from xprompt.config.settings import TuneSettings
+from xprompt.data.tokenization import Batch
+from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.training.candidate import Candidate
+from xprompt.training.evaluation import prompt_rows
 
 
 @dataclass(frozen=True)

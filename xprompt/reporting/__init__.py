@@ -7,7 +7,6 @@ that it names.
 from __future__ import annotations
 
 from xprompt.reporting import choices, figures, published, search_report, tables, wording
-from xprompt.reporting.grid import choose_seeds, choose_source, choose_tasks, collect, grid, quick_settings
 from xprompt.reporting.layout import Report
 from xprompt.reporting.rows import COLUMNS, tidy
 from xprompt.reporting.statistics import (
@@ -19,6 +18,7 @@ from xprompt.reporting.statistics import (
     summarize,
     with_average,
 )
+from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect, grid, quick_settings
 
 __all__ = [
     "COLUMNS", "PAIRS", "Interval", "Report", "choices", "choose_seeds", "choose_source", "choose_tasks", "collect",

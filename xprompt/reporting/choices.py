@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from xprompt.config import Pattern, RunConfig, TuneSettings, get_profile
+from xprompt.config.profiles import get_profile
+from xprompt.config.run_config import RunConfig
+from xprompt.config.settings import Pattern, TuneSettings
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
 from xprompt.reporting.figures import COLOUR, MARKER
-from xprompt.reporting.grid import grid
+from xprompt.runs.grid import grid
 
 OWN = "the task's own"
 REPORTED = 16

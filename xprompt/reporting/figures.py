@@ -16,11 +16,11 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xprompt.config import METHODS
+from xprompt.config.settings import METHODS
 from xprompt.errors import ConfigError
 from xprompt.reporting import published, wording
 from xprompt.reporting.statistics import AVERAGE, Interval, differences, interval, with_average
-from xprompt.tasks import TASKS
+from xprompt.tasks.superglue import TASKS
 
 # Seaborn's colour-blind-safe palette, the same colour for a method in every figure; markers tell them apart in grey.
 _COLOURS = sns.color_palette("colorblind")

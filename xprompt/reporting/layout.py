@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from xprompt.errors import ConfigError, StoreError
 from xprompt.reporting import tables
-from xprompt.store import Store
+from xprompt.runs.store import Store
 
 ITEMS = ("fig1", "fig2", "fig5", "fig6", "fig7", "fig9", "fig10", *(f"tab{i}" for i in range(1, 11)))
 OWN = "beyond-"

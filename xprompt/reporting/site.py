@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from xprompt.config import get_profile
+from xprompt.config.profiles import get_profile
 from xprompt.reporting import wording
 from xprompt.reporting.layout import ITEMS, MAIN, Report, write_whole
 

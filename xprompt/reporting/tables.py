@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from xprompt.config import METHODS, PROTOCOLS
+from xprompt.config.settings import METHODS, PROTOCOLS
 from xprompt.reporting import published, wording
 from xprompt.reporting.statistics import (
     AVERAGE,
@@ -21,7 +21,7 @@ from xprompt.reporting.statistics import (
     summarize,
     with_average,
 )
-from xprompt.tasks import TASKS, get_task
+from xprompt.tasks.superglue import TASKS, get_task
 
 
 def _ordered(found: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -196,7 +196,7 @@ def take_home(compared: Mapping[str, Mapping[str, float]], kind: str) -> pd.Data
     """Return exported prompts beside ours, one a row: backbone's kind, largest logit difference, predictions, vectors.
 
     Args:
-        compared: name → what `xprompt.interop.compare_with_peft` returned.
+        compared: name → what `xprompt.prompts.peft.compare_with_peft` returned.
         kind: "seq2seq" or "decoder".
     """
     return pd.DataFrame(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xprompt.reporting.statistics import AVERAGE, Interval
-from xprompt.tasks import get_task
+from xprompt.tasks.superglue import get_task
 
 METHODS = {
     "majority": "majority class",

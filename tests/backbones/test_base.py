@@ -1,0 +1,313 @@
+"""One input builder, padding that changes nothing, and scores that are the model's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+import xprompt as xp
+from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
+from xprompt.backbones import t5_fast_path as t5_scoring
+from xprompt.backbones.base import exact_labels
+from xprompt.backbones.gradient_checkpointing import recomputing
+from xprompt.backbones.prefix_cache import FrozenCausal
+from xprompt.backbones.seq2seq import wrap
+from xprompt.backbones.t5_fast_path import FrozenT5
+from xprompt.data.tokenization import Batch, batches
+from xprompt.tasks.superglue import get_task
+
+
+def one_batch(backbone, data) -> Batch:
+    (batch,) = batches(backbone.encode(data), len(data), seed=None)
+    return batch
+
+
+def a_prompt(backbone, length=5):
+    return xp.SoftPrompt.init(backbone, length, pieces=4, seed=1).to(backbone.dtype)
+
+
+def test_scores_equal_the_models_own_logits(backbone64):
+    data = tiny_data(1, "train")
+    batch, verbalizer = one_batch(backbone64, data), backbone64.verbalizer(data.task)
+    embeddings = backbone64.model.get_input_embeddings()(batch.input_ids)
+    prompt = a_prompt(backbone64)
+    joined = torch.cat([prompt()[None], embeddings], dim=1)
+    if backbone64.kind == "seq2seq":
+        logits = backbone64.model(inputs_embeds=joined, decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits
+    else:
+        logits = backbone64.model(inputs_embeds=joined).logits
+    expected = logits[0, -1, list(verbalizer.first)]
+    assert torch.allclose(backbone64.label_scores(prompt(), batch, verbalizer)[0], expected, atol=1e-12)
+
+
+def test_padding_and_batch_order_change_no_score(backbone64):
+    data, prompt = tiny_data(12, "train"), a_prompt(backbone64)
+    verbalizer = backbone64.verbalizer(data.task)
+    whole = one_batch(backbone64, data)
+    together = backbone64.label_scores(prompt(), whole, verbalizer)
+    assert whole.attention_mask.min() == 0, "the batch must need padding"
+    for row, i in enumerate(whole.index.tolist()):
+        alone = backbone64.label_scores(prompt(), one_batch(backbone64, data[i : i + 1]), verbalizer)
+        assert torch.allclose(alone[0], together[row], atol=1e-10)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_tokenizers_padding_side_does_not_matter(kind, side):
+    data = tiny_data(6, "train")
+    backbone = tiny_model(kind)
+    backbone.tokenizer.padding_side = side
+    reference = tiny_model(kind)
+    assert xp.predict(backbone, None, data) == xp.predict(reference, None, data)
+    a, b = (b_.label_scores(None, one_batch(b_, data), b_.verbalizer(data.task)) for b_ in (backbone, reference))
+    assert torch.equal(a, b)
+
+
+def test_dropping_equals_the_physically_shorter_prompt(backbone64):
+    data, prompt = tiny_data(7, "train"), a_prompt(backbone64)
+    prompt.mode = "drop"
+    prompt.token_mask[[1, 3]] = False
+    short = xp.SoftPrompt(prompt.embeddings[[0, 2, 4]], pieces=4)
+    batch, verbalizer = one_batch(backbone64, data), backbone64.verbalizer(data.task)
+    expected = backbone64.label_scores(short(), batch, verbalizer)
+    assert torch.equal(backbone64.label_scores(prompt(), batch, verbalizer), expected)
+    # And where a longer candidate shares the batch, so that the short one is filled up and masked:
+    rows = torch.cat([torch.full((2, 32), 9.0, dtype=torch.float64), short()]).expand(len(data), -1, -1)
+    there = torch.tensor([0, 0, 1, 1, 1]).expand(len(data), -1)
+    assert torch.allclose(backbone64.label_scores(rows, batch, verbalizer, there), expected, atol=1e-10)
+
+
+def test_zero_and_drop_are_different_models(backbone64):
+    data, prompt = tiny_data(7, "train"), a_prompt(backbone64)
+    prompt.token_mask[[1, 3]] = False
+    batch, verbalizer = one_batch(backbone64, data), backbone64.verbalizer(data.task)
+    zero = backbone64.label_scores(prompt(), batch, verbalizer)
+    prompt.mode = "drop"
+    assert not torch.allclose(zero, backbone64.label_scores(prompt(), batch, verbalizer), atol=1e-3)
+
+
+def test_labels_that_share_a_first_piece_are_scored_as_strings(backbone64):
+    data = tiny_data(5, "train")
+    batch = one_batch(backbone64, data)
+    shared = backbone64.tokenizer
+    task = replace(data.task, label_words=("mat red", "mat blue"))
+    verbalizer = backbone64.verbalizer(task)
+    assert verbalizer.first is None
+    scores = backbone64.label_scores(a_prompt(backbone64)(), batch, verbalizer)
+    for label, ids in enumerate(verbalizer.sequences):  # by hand: one token after another
+        total = torch.zeros(len(batch.labels), dtype=torch.float64)
+        target = [*ids, shared.eos_token_id]
+        embeddings, mask = backbone64.join(a_prompt(backbone64)(), batch)
+        for row in range(len(batch.labels)):
+            there = mask[row].bool()
+            for step, token in enumerate(target):
+                if backbone64.kind == "seq2seq":
+                    logits = backbone64.model(
+                        inputs_embeds=embeddings[row][there][None],
+                        decoder_input_ids=torch.tensor([[0, *target[:step]]]),
+                    ).logits
+                else:
+                    said = backbone64.model.get_input_embeddings()(torch.tensor(target[:step], dtype=torch.long))
+                    logits = backbone64.model(inputs_embeds=torch.cat([embeddings[row][there], said])[None]).logits
+                total[row] += logits[0, -1].log_softmax(-1)[token].detach()
+        assert torch.allclose(scores[:, label], total, atol=1e-9)
+
+
+def test_the_generation_loss_is_the_label_strings_likelihood(backbone64):
+    data = tiny_data(5, "train")
+    batch, verbalizer = one_batch(backbone64, data), backbone64.verbalizer(data.task)
+    loss = backbone64.loss(None, batch, verbalizer, objective="generation")
+    from xprompt.backbones.base import Verbalizer
+
+    scores = backbone64.label_scores(None, batch, Verbalizer(verbalizer.sequences, None))
+    assert torch.allclose(loss, -scores.gather(1, batch.labels[:, None])[:, 0], atol=1e-10)
+
+
+def test_generation_sees_the_same_input_and_padding_changes_none_of_it(backbone):
+    data, prompt = tiny_data(6, "train"), a_prompt(backbone)
+    batch = one_batch(backbone, data)
+    together = backbone.generate(prompt(), batch, max_new_tokens=4)
+    for row, i in enumerate(batch.index.tolist()):
+        assert backbone.generate(prompt(), one_batch(backbone, data[i : i + 1]), max_new_tokens=4) == [together[row]]
+
+
+def test_generated_text_must_match_a_label_word():
+    assert exact_labels(["True", "False", "tru", ""], get_task("boolq")) == [1, 0, -1, -1]
+
+
+def test_a_backbone_is_frozen_and_evaluates_without_dropout():
+    backbone = tiny_model("seq2seq", dropout=0.5)
+    assert not any(p.requires_grad for p in backbone.model.parameters())
+    data = tiny_data(8, "train")
+    batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
+    score = lambda: backbone.label_scores(None, batch, verbalizer)  # noqa: E731
+    assert torch.equal(score(), score())
+    with backbone.dropout(True):
+        assert not torch.equal(score(), score())
+    assert torch.equal(score(), score())
+
+
+def test_a_prompt_for_another_width_is_refused(backbone):
+    with pytest.raises(xp.BackboneError, match="16 wide.*needs 32"):
+        backbone.join(torch.zeros(3, 16), one_batch(backbone, tiny_data(2, "train")))
+
+
+def test_label_words_that_look_alike_are_refused(backbone):
+    with pytest.raises(xp.BackboneError, match="apart"):
+        backbone.verbalizer(replace(get_task("rte"), label_words=("mat", "mat")))
+
+
+def test_untied_heads_are_not_scaled(tmp_path):
+    """T5 v1.1 has its own head and no scaling; tied T5 scales by H^-1/2: measured at load, not assumed."""
+    tied = tiny_model("seq2seq")
+    assert tied._head_scale == pytest.approx(32**-0.5)
+    assert tiny_model("decoder")._head_scale == 1.0
+
+
+def test_saved_and_loaded_by_folder(tmp_path, kind):
+    backbone = tiny_model(kind)
+    backbone.model.save_pretrained(tmp_path)
+    tiny_tokenizer(kind == "seq2seq").save_pretrained(tmp_path)
+    again = xp.load_backbone(str(tmp_path), device="cpu")
+    assert again.kind == kind and again.fingerprint == backbone.fingerprint
+    assert xp.predict(again, None, tiny_data(8, "train")) == xp.predict(backbone, None, tiny_data(8, "train"))
+
+
+def test_errors_of_a_first_time_user(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(xp.BackboneError, match="could not be loaded"):
+        xp.load_backbone("nobody/no-such-model")
+    with pytest.raises(xp.BackboneError, match=r"config\.json"):
+        xp.load_backbone(str(tmp_path))
+    backbone = tiny_model("seq2seq")
+    backbone.model.save_pretrained(tmp_path)
+    backbone.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(xp.BackboneError, match="bfloat16"):
+        xp.load_backbone(str(tmp_path), dtype="float16")
+    with pytest.raises(xp.BackboneError, match="unknown dtype"):
+        xp.load_backbone(str(tmp_path), dtype="int4")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(backbone.model.state_dict(), tmp_path / "pytorch_model.bin")
+    assert xp.load_backbone(str(tmp_path), device="cpu").fingerprint == backbone.fingerprint  # tensors, nothing else
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(xp.BackboneError, match="safetensors"):
+        xp.load_backbone(str(tmp_path))
+
+
+def test_wrap_refuses_a_head_it_cannot_cut():
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(
+        Gemma2Config(vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+                     num_key_value_heads=2, head_dim=8, final_logit_softcapping=0.5)
+    )  # fmt: skip
+    backbone = wrap(model, tiny_tokenizer(False))
+    with pytest.raises(xp.BackboneError, match="more than one linear map"):
+        xp.predict(backbone, None, tiny_data(2, "train"))
+
+
+@pytest.mark.parametrize("longest", [0, 96], ids=["fused", "products"])
+@pytest.mark.parametrize("shape", ["first", "gated"])
+def test_the_short_way_through_t5_equals_transformers_own(shape, longest, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(t5_scoring, "PLAIN_ATTENTION", longest)
+    gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}
+    config = T5Config(vocab_size=320, d_model=32, d_kv=8, num_heads=4, d_ff=64, num_layers=2, dropout_rate=0.1,
+                      decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+                      **(gated if shape == "gated" else {}))  # fmt: skip
+    model = T5ForConditionalGeneration(config).double()
+    exact_norms(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    backbone = wrap(model, tiny_tokenizer(True), max_source=64)
+    data = tiny_data(6, "train")
+    batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
+    found = {}
+    for short in (True, False):
+        monkeypatch.setattr(FrozenT5, "fits", property(lambda self, short=short: short))
+        prompt = a_prompt(backbone)
+        rows = prompt().expand(6, -1, -1)
+        there = torch.ones(6, 5, dtype=torch.bool)
+        there[::2, :2] = False
+        scores = backbone.label_scores(rows, batch, verbalizer, there)
+        (gradient,) = torch.autograd.grad(scores[:, 0].sum(), [prompt.embeddings])
+        found[short] = (scores, gradient)
+    assert found[True][0].std() > 1e-3 and found[True][1].abs().max() > 1e-6
+    for one, other in zip(found[True], found[False], strict=True):
+        assert torch.allclose(one, other, atol=1e-10, rtol=1e-8)
+
+
+@pytest.mark.parametrize("threads, gradient, plain", [(1, False, False), (1, True, True), (2, False, True)])
+def test_plain_products_attend_where_they_are_the_faster_way(threads, gradient, plain, monkeypatch):
+    backbone, fused = tiny_model("seq2seq"), []
+    real = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(t5_scoring.F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or real(*a, **k))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    batch = one_batch(backbone, tiny_data(3, "train"))
+    with torch.set_grad_enabled(gradient):
+        for longest, expected in ((96, plain), (4, False)):
+            monkeypatch.setattr(t5_scoring, "PLAIN_ATTENTION", longest)
+            fused.clear()
+            backbone.label_scores(None, batch, backbone.verbalizer(xp.TASKS["rte"]))
+            assert len(fused) == (0 if expected else 2)
+
+
+def test_where_weights_learn_or_dropout_is_on_transformers_own_way_is_taken():
+    backbone = tiny_model("seq2seq", dropout=0.1)
+    assert backbone._short_way.fits
+    with backbone.dropout(True):
+        assert not backbone._short_way.fits
+    backbone.model.requires_grad_(True)
+    assert not backbone._short_way.fits
+
+
+@pytest.mark.parametrize("label_words", [("entailment", "not_entailment"), ("mat red", "mat blue")])
+def test_a_prompt_run_once_for_all_rows_equals_one_run_in_every_row(label_words):
+    """Values and gradients, for three prompts of two lengths, padded rows, first pieces and whole label strings."""
+    backbone, data = tiny_model("decoder", torch.float64), tiny_data(7, "train")
+    batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(replace(data.task, label_words=label_words))
+    assert batch.attention_mask.min() == 0 and (verbalizer.first is None) == (label_words[0] == "mat red")
+    prompts = torch.randn(3, 5, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    there = torch.ones(3, 5, dtype=torch.bool)
+    there[1, :2] = False  # the second one is shorter: it is filled up in front
+    owner = torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    found = []
+    for shared in (True, False):
+        backbone._by_pieces.usable = shared
+        scores = backbone.label_scores(prompts, batch, verbalizer, there, owner)
+        (gradient,) = torch.autograd.grad((scores * torch.tensor([1.0, -2.0])).sum(), prompts)
+        found.append((scores, gradient))
+    assert found[0][0].std() > 1e-2 and found[0][1][:, 2:].abs().amin(dim=(1, 2)).min() > 0
+    assert not found[0][1][1, :2].any(), "what only fills up got a gradient"
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-11, rtol=1e-9)
+
+
+def test_a_prompt_is_run_once_only_where_nothing_tells_its_rows_apart(monkeypatch):
+    backbone, data = tiny_model("decoder", dropout=0.1), tiny_data(3, "train")
+    batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
+    seen = []
+    monkeypatch.setattr(backbone, "_read", lambda *given: seen.append(given))
+    prompt = a_prompt(backbone)().detach()
+    assert backbone._context(prompt, batch) is None and len(seen) == 1
+    backbone.label_scores(prompt.expand(3, -1, -1), batch, verbalizer)  # each row its own, as importance needs it
+    backbone.label_scores(None, batch, verbalizer)
+    with backbone.dropout(True):
+        backbone.label_scores(prompt, batch, verbalizer)
+    with recomputing(backbone.model, True):
+        backbone.label_scores(prompt, batch, verbalizer)
+    assert len(seen) == 1
+
+
+def test_a_model_that_does_not_look_back_over_everything_is_run_whole():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+                           num_attention_heads=4, num_key_value_heads=2, sliding_window=8, head_dim=8)  # fmt: skip
+    assert not FrozenCausal(MistralForCausalLM(config).eval()).usable
+    config.sliding_window = None
+    assert FrozenCausal(MistralForCausalLM(config).eval()).usable

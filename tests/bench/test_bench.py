@@ -1,0 +1,316 @@
+"""The bench: its statistics by hand, that both sides compute the same thing, its files, and a quick run."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import xprompt as xp
+from tests.conftest import tiny_data, tiny_model
+from xprompt.bench import (
+    COLUMNS,
+    Findings,
+    Row,
+    add_rows,
+    harness,
+    measuring,
+    memory,
+    read_or_measure,
+    side_by_side,
+    t5_scale,
+)
+from xprompt.bench.importance_cost import one_at_a_time, plain_pass
+from xprompt.bench.peft_side import PeftPrompt
+from xprompt.bench.peft_step import steps
+from xprompt.bench.rows import NOT_MEASURED, throughput
+from xprompt.bench.rows import memory as memory_row
+from xprompt.bench.side_by_side import same_checkpoint
+from xprompt.bench.sizes import size_of
+from xprompt.bench.writer import read_rows, write
+from xprompt.cli.bench import main
+from xprompt.data.splits import Splits
+from xprompt.data.tokenization import batches
+from xprompt.errors import ConfigError, StoreError
+from xprompt.reporting import bench_figures
+from xprompt.tasks.superglue import get_task
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def own_splits():
+    return Splits(get_task("rte"), tiny_data(24, "train"), tiny_data(16, "validation"), "test", tiny_data(8, "held"))
+
+
+class TestHarness:
+    def test_the_ratio_is_the_median_of_paired_ratios(self):
+        # 2/1, 9/3, 8/2 → 2, 3, 4; the ratio of medians would be 8/2 = 4.
+        found = harness.paired_ratio([2.0, 9.0, 8.0], [1.0, 3.0, 2.0])
+        assert found.value == 3.0
+        # Of 27 equally likely resamples of three, 7 have the median 2: the 2.5 % quantile is 2, the 97.5 % one 4.
+        assert (found.low, found.high) == (2.0, 4.0)
+
+    def test_equal_ratios_have_an_interval_of_no_width_and_one_round_has_none(self):
+        assert harness.paired_ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) == (2.0, 2.0, 2.0)
+        alone = harness.paired_ratio([3.0], [2.0])
+        assert alone.value == 1.5 and math.isnan(alone.low) and math.isnan(alone.high)
+
+    def test_a_drift_that_hits_both_sides_does_not_move_the_ratio(self):
+        drift = np.linspace(1, 5, 9)
+        assert harness.paired_ratio(list(6 * drift), list(3 * drift)) == pytest.approx((2.0, 2.0, 2.0))
+
+    def test_sides_take_turns_and_warm_ups_are_not_timed(self):
+        order: list[str] = []
+        sides = {name: (lambda name=name: order.append(name)) for name in "AB"}
+        seconds = harness.interleave(sides, 3, warmups=1)
+        assert "".join(order) == "BA" + "AB" + "BA" + "AB"
+        assert {name: len(taken) for name, taken in seconds.items()} == {"A": 3, "B": 3}
+
+    @pytest.mark.parametrize("better, worse", [([1.0], [1.0, 2.0]), ([], [])])
+    def test_rounds_that_cannot_be_paired_are_an_error(self, better, worse):
+        with pytest.raises(ConfigError, match="paired"):
+            harness.paired_ratio(better, worse)
+
+    def test_throughput_is_work_by_seconds_and_above_1_where_ours_is_faster(self):
+        seconds = {"old": [2.0, 4.0, 2.0], "new": [1.0, 2.0, 1.0]}
+        row = throughput("x", "b", "h", seconds, {"old": 10.0, "new": 20.0}, baseline="old", ours="new")
+        assert (row.baseline, row.ours, row.ratio, row.ratio_low, row.ratio_high) == (5.0, 20.0, 4.0, 4.0, 4.0)
+
+    def test_half_the_memory_is_a_ratio_of_2(self):
+        row = memory_row("x", "b", "h", 4 * 2**20, 2 * 2**20)
+        assert (row.baseline, row.ours, row.unit, row.ratio, row.ratio_low) == (4.0, 2.0, "MiB", 2.0, None)
+
+
+def filled(backbone, megabytes):
+    """A job: touch that many MiB."""
+    return lambda: torch.ones(megabytes * 2**18).sum()
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_the_peak_of_memory_is_what_a_job_touches(monkeypatch, tmp_path, watched):
+    if watched:  # a system without a peak that can be set back
+        monkeypatch.setattr(memory, "_CLEAR", tmp_path)
+    peak = memory.peak_of("tests.test_bench:filled", tiny_model("decoder"), {"megabytes": 128}, fresh=False)
+    assert 100 * 2**20 < peak < 200 * 2**20
+
+
+class TestSameSums:
+    def test_pefts_loss_over_the_label_string_is_our_generation_objective(self, backbone, own_splits):
+        prompt = xp.SoftPrompt.init(backbone, 5, pieces=4, seed=1)
+        other = PeftPrompt(backbone, prompt, own_splits)
+        encoded, verbalizer = backbone.encode(own_splits.train), backbone.verbalizer(own_splits.task)
+        for batch in batches(encoded, 8, seed=0):
+            theirs = other.loss(encoded, batch.index.tolist(), "generation")
+            ours = backbone.loss(prompt(), batch, verbalizer, objective="generation")
+            tokens = sum(len(verbalizer.sequences[i]) + 1 for i in batch.labels.tolist())
+            assert abs(theirs.item() - ours.sum().item() / tokens) <= 1e-5
+
+    def test_pefts_loss_among_label_words_and_its_gradient_are_ours(self, backbone, own_splits):
+        prompt = xp.SoftPrompt.init(backbone, 5, pieces=4, seed=1)
+        other = PeftPrompt(backbone, prompt, own_splits)
+        encoded, verbalizer = backbone.encode(own_splits.train), backbone.verbalizer(own_splits.task)
+        batch = next(batches(encoded, 8, seed=0))
+        theirs = other.loss(encoded, batch.index.tolist(), "label_scores")
+        ours = backbone.loss(prompt().expand(8, -1, -1), batch, verbalizer).mean()
+        assert abs(theirs.item() - ours.item()) <= 1e-5
+        theirs.backward()
+        ours.backward()
+        assert torch.allclose(other.weight.grad, prompt.embeddings.grad, atol=1e-5, rtol=1e-3)
+
+    @pytest.mark.parametrize("objective", ["label_scores", "generation"])
+    def test_on_our_batches_peft_ends_with_our_prompt(self, backbone, own_splits, objective):
+        if objective == "generation" and len({len(s) for s in backbone.verbalizer(own_splits.task).sequences}) > 1:
+            pytest.skip("label strings of unlike length: PEFT's mean over tokens weighs examples differently")
+        prompt = xp.SoftPrompt.init(backbone, 5, pieces=4, seed=1)
+        settings = xp.TuneSettings(optimizer="adamw", learning_rate=0.01, steps=3, batch_size=8, eval_every=3,
+                                   objective=objective)  # fmt: skip
+        theirs = PeftPrompt(backbone, prompt, own_splits).tune(settings, bucketed=True)
+        ours = steps(backbone, prompt, own_splits, settings)
+        assert torch.allclose(theirs, ours.embeddings, atol=2e-4)
+        assert not torch.allclose(theirs, prompt.embeddings, atol=1e-3)
+
+    def test_both_sides_predict_the_same_in_any_batches(self, backbone, own_splits):
+        prompt = xp.SoftPrompt.init(backbone, 5, pieces=4, seed=1)
+        other, held = PeftPrompt(backbone, prompt, own_splits), backbone.encode(own_splits.validation)
+        expected = xp.predict(backbone, prompt, own_splits.validation)
+        assert other.predict(held, 4) == other.predict(held, 5, bucketed=True) == expected
+
+    def test_every_tune_of_peft_starts_anew_and_random_batches_hold_every_example(self, backbone, own_splits):
+        prompt = xp.SoftPrompt.init(backbone, 5, pieces=4, seed=1)
+        other, settings = PeftPrompt(backbone, prompt, own_splits), xp.TuneSettings(steps=2, batch_size=8)
+        first = other.tune(settings).clone()
+        assert torch.equal(other.tune(settings), first)
+        order = other.orders(backbone.encode(own_splits.train), 8, 0, False)
+        assert sorted(i for _ in range(3) for i in next(order)) == list(range(24))
+
+    def test_importance_is_the_naive_loops_and_the_plain_pass_is_its_signed_sum(self, backbone):
+        prompt = xp.SoftPrompt.init(backbone, 5, pieces=4, seed=1)
+        data = tiny_data(12, "train")
+        ours, naive = xp.importance(backbone, prompt, data, batch_size=5), one_at_a_time(backbone, prompt, data)
+        assert torch.allclose(ours.token, naive.token, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(ours.piece, naive.piece, rtol=1e-4, atol=1e-6)
+        gradient = plain_pass(backbone, prompt, data, batch_size=5)
+        signed = (gradient * prompt().detach()).sum(dim=1).abs() / len(data)
+        assert (signed <= ours.token + 1e-5).all()
+
+    def test_selected_checkpoints_are_told_apart(self, backbone, own_splits):
+        prompt, settings = xp.SoftPrompt.init(backbone, 5, pieces=4), xp.TuneSettings(steps=2, batch_size=8)
+        one = xp.tune(backbone, prompt, own_splits, settings)
+        assert same_checkpoint(one, one)
+        moved = one._replace(prompt=one.prompt.clone())
+        with torch.no_grad():
+            moved.prompt.embeddings.add_(1.0)
+        assert not same_checkpoint(one, moved)
+
+    def test_a_searchs_candidates_select_the_same_checkpoint_side_by_side_and_alone_in_float32(self):
+        backbone = xp.load_backbone("nano", device="cpu", max_source=128)
+        size = replace(size_of("nano"), accuracy_steps=100, candidate_steps=4)
+        sides = side_by_side.work(
+            backbone, size, side_by_side.candidates(*side_by_side.tuned(backbone, size), 4), eval_every=2
+        )
+        pairs = zip(sides["side by side"](), sides["one by one"](), strict=True)
+        assert all(same_checkpoint(one, other) for one, other in pairs)
+
+
+class TestScale:
+    def test_the_operations_of_a_step_are_those_that_torch_counts(self):
+        backbone = t5_scale.build(t5_scale.TINY, CPU, torch.float32, "tiny")
+        step = t5_scale.Step(backbone, 128, batch=2)
+        # The counter does not know the CPU's fused attention; the plain one does the same sums.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            step()
+        assert counter.get_total_flops() == pytest.approx(t5_scale.operations(t5_scale.TINY, 128, 2), rel=0.1)
+
+    def test_the_papers_sizes_have_the_papers_parameters(self):
+        for name, (shape, wanted) in {
+            "large": (t5_scale.SHAPES["t5-large"], 0.783e9), "xl": (t5_scale.SHAPES["t5-xl"], 2.85e9),
+            "xxl": (t5_scale.SHAPES["t5-xxl"], 11.1e9),
+        }.items():  # fmt: skip
+            with torch.device("meta"):
+                model = t5_scale.model_of(shape)
+            assert sum(p.numel() for p in model.parameters()) == pytest.approx(wanted, rel=0.01), name
+
+    def test_a_rehearsal_on_the_cpu_fills_the_rows(self):
+        found = t5_scale.measure(
+            CPU, shapes={"tiny": t5_scale.TINY}, dtype=torch.float32, rounds=2, batch=2, side=128, retrain_share=0.1
+        )
+        assert [(row.name, row.backbone) for row in found.rows] == t5_scale.names({"tiny": t5_scale.TINY})
+        assert all(row.ratio > 0 for row in found.rows)
+        hours = found.rows[-1]
+        assert hours.ratio == pytest.approx(82 / 9.1)
+
+    def test_the_hours_of_the_grid_by_hand(self):
+        # 100 examples · 10 epochs · (1 tuning + 4 re-trainings) at 50 a second: 100 s.
+        assert t5_scale.grid_hours(50, examples={"a": 60, "b": 40}, epochs=10, pairs=4) == pytest.approx(100 / 3600)
+        half = t5_scale.grid_hours(50, examples={"a": 100}, epochs=10, pairs=4, retrain_share=0.5)
+        assert half == pytest.approx(60 / 3600)
+
+
+class TestFiles:
+    def test_the_columns_are_those_agreed(self, tmp_path):
+        add_rows(tmp_path / "bench.csv", [Row("search_cost", "nano", "cpu, 2 threads", 100.0, 10.0, "runs", 10.0)])
+        head = (tmp_path / "bench.csv").read_text().splitlines()[0]
+        assert head == "name,backbone,hardware,baseline,ours,unit,ratio,ratio_low,ratio_high" == ",".join(COLUMNS)
+
+    def test_rows_are_replaced_or_kept_and_an_empty_one_gives_way(self, tmp_path):
+        path = tmp_path / "bench.csv"
+        add_rows(path, [Row("a", "nano", "cpu", 1.0, 2.0, "u", 2.0), Row("b", "nano", NOT_MEASURED)])
+        add_rows(path, [Row("a", "nano", "cpu", 1.0, 3.0, "u", 3.0)])
+        rows = read_rows(path)
+        assert list(rows["name"]) == ["b", "a"] and rows["ratio"].tolist()[1] == 3.0
+        add_rows(path, [Row("b", "nano", "card", 1.0, 4.0, "u", 4.0)])
+        rows = read_rows(path)
+        assert sorted(zip(rows["name"], rows["hardware"], strict=True)) == [("a", "cpu"), ("b", "card")]
+        add_rows(path, [Row("a", "nano", NOT_MEASURED)])
+        assert len(add_rows(path, [Row("a", "nano", "cpu", 1.0, 5.0, "u", 5.0)])) == 3, (
+            "cpu was there: not the open one"
+        )
+
+    def test_a_table_that_is_none_is_an_error(self, tmp_path):
+        (tmp_path / "bench.csv").write_text("a,b\n1,2\n")
+        with pytest.raises(StoreError, match="a, b"):
+            read_rows(tmp_path / "bench.csv")
+
+    def test_raw_timings_facts_and_notes_lie_beside(self, tmp_path):
+        found = Findings()
+        found.timings("x", "nano", "cpu", {"ours": [1.0, 2.0]}, {"ours": 4.0}, "examples")
+        found.facts.append({"name": "x", "backbone": "nano", "hardware": "cpu"})
+        found.missing(["y"], "nano", "needs a GPU")
+        write(tmp_path, found, {"torch": "1"})
+        write(tmp_path, found, {"torch": "2"})
+        raw = pd.read_csv(tmp_path / "raw.csv")
+        assert raw["seconds"].tolist() == [1.0, 2.0]
+        (fact,) = json.loads((tmp_path / "raw.json").read_text())
+        assert fact["measured"] == {"torch": "2"}
+        assert json.loads((tmp_path / "notes.json").read_text()) == [
+            {"name": "y", "backbone": "nano", "reason": "needs a GPU"}
+        ]
+        assert "needs a GPU: y (nano)" in (tmp_path / "bench.md").read_text()
+
+
+def test_a_backbone_that_is_not_there_leaves_empty_rows_and_a_note(tmp_path, monkeypatch):
+    def absent(*_, **__):
+        raise xp.BackboneError("smollm2 is not installed.")
+
+    monkeypatch.setattr(measuring, "load_backbone", absent)
+    rows = measuring.measure(tmp_path, only=["importance_cost"], backbones=["smollm2"], quick=True, device="cpu")
+    assert list(rows["name"]) == ["importance_pass"] and rows["ratio"].isna().all()
+    assert "smollm2 is not installed" in (tmp_path / "notes.json").read_text()
+
+
+def test_unknown_choices_are_errors(tmp_path, capsys):
+    assert main(["--only", "nothing", "--output", str(tmp_path)]) == 2
+    assert "side_by_side" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="gpt"):
+        measuring.measure(tmp_path, backbones=["gpt"])
+
+
+@pytest.mark.timeout(300)
+def test_a_quick_run_on_nano_fills_every_row_and_is_drawn(tmp_path, monkeypatch):
+    assert main(["--quick", "--backbones", "nano", "--device", "cpu", "--output", str(tmp_path)]) == 0
+    rows, folder = read_or_measure([tmp_path / "none", tmp_path], tmp_path / "other")
+    assert folder == tmp_path and not (tmp_path / "other").exists()
+    measured = rows[rows["hardware"] != NOT_MEASURED]
+    for name in ("side_by_side_c2", "peft_train_words", "peft_train_string", "peft_eval", "importance_pass",
+                 "importance_naive", "dropped_p20_50"):  # fmt: skip
+        (row,) = measured[measured["name"] == name].to_dict("records")
+        assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"] and row["baseline"] > 0, name
+    accuracy = measured[measured["unit"] == "points"]
+    assert len(accuracy) == 2 and accuracy["ratio"].isna().all() and accuracy["ours"].between(0, 100).all()
+    same = measured[measured["name"] == "side_by_side_c2_same_checkpoints"].iloc[0]
+    assert same["baseline"] == same["ours"] == 2
+    facts = {fact["name"]: fact for fact in json.loads((tmp_path / "raw.json").read_text())}
+    assert facts["peft_eval"]["same_metrics"] and facts["importance"]["largest_gap"]["piece"] < 1e-3
+    assert facts["peft_train"]["measured"]["quick"]
+    if not torch.cuda.is_available():
+        empty = rows[rows["hardware"] == NOT_MEASURED]
+        assert {"t5_share_128", "paper_grid_hours", "peft_eval"} <= set(empty["name"])
+        assert empty[["baseline", "ours", "ratio"]].isna().all().all()
+        assert len(bench_figures.open_rows(rows)) == len(empty)
+    for figure in (bench_figures.ratios(rows), bench_figures.memory(rows)):
+        figure.savefig(tmp_path / "figure.png")
+        assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_goals_are_read_off_the_whole_interval():
+    row = Row("peft_eval", "nano", "a cpu, 2 threads", 1.0, 2.0, "examples/s", 1.6, 1.55, 1.7)
+    rows = pd.DataFrame(
+        [vars(r) for r in (row, replace(row, ratio_low=1.4), replace(row, ratio=1.2, ratio_low=1.1, ratio_high=1.3),
+                           replace(row, hardware=NOT_MEASURED, ratio=None))]
+    )  # fmt: skip
+    verdicts = [sentence.rsplit(": ", 2)[1:] for sentence in bench_figures.statements(rows)]
+    assert [v[-1] for v in verdicts] == ["reached.", "the interval holds it.", "missed."]
+    assert bench_figures.text("dropped_p20_50_memory") == "evaluation, 50 % of 20 tokens dropped: peak memory"
+    assert bench_figures.text("never_heard_of") == "never_heard_of"
+    said = bench_figures.text("side_by_side_c8_one_pass_memory_predicted")
+    assert said == "8 side by side, in one pass: peak memory / its prediction"
+    with pytest.raises(ConfigError, match="measure first"):
+        bench_figures.ratios(rows[rows["hardware"] == NOT_MEASURED])

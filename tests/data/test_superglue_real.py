@@ -1,0 +1,62 @@
+"""The real release, where a copy is at hand: the paper's counts. Never part of the project, so skipped elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from xprompt.data.loading import load_task
+from xprompt.tasks.metrics import majority
+from xprompt.tasks.superglue import TASKS, Task
+
+ROOT = Path(os.environ.get("XPROMPT_SUPERGLUE") or Path(__file__).parents[2] / "shared" / "superglue")
+pytestmark = pytest.mark.skipif(
+    not ROOT.is_dir(), reason="no SuperGLUE release here: set XPROMPT_SUPERGLUE to a folder that has it"
+)
+EVERY = pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+
+
+def needs(file: Path) -> None:
+    if not file.is_file():
+        pytest.skip(f"the release here has no {'/'.join(file.parts[-3:])}")
+
+
+@EVERY
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_counts_are_the_papers(task: Task, split: str):
+    needs(ROOT / task.folder / {"train": "train.jsonl", "dev": "val.jsonl"}[split])
+    splits = load_task(task.name, ROOT, require_train=False, require_validation=False)
+    data = splits.train if split == "train" else splits.validation
+    assert len(data) == getattr(task.statistics, split)
+    assert set(data.labels) == set(range(len(task.label_words)))
+    assert all(task.render(record) for record in data)
+
+
+@EVERY
+def test_the_official_few_shot_file_has_32_questions(task: Task):
+    needs(ROOT / "fewglue" / task.folder / "train.jsonl")
+    train = load_task(task.name, ROOT, few_shot="official", require_validation=False).train
+    assert len(set(train.groups)) == 32
+    assert len(train) == (154 if task.name == "multirc" else 32)
+
+
+@EVERY
+def test_a_held_out_part_is_near_its_share(task: Task):
+    needs(ROOT / task.folder / "train.jsonl")
+    train = load_task(task.name, ROOT, require_validation=False).train
+    held = load_task(task.name, ROOT, require_validation=False).hold_out(0.1)
+    assert held.selection is not None
+    assert len(held.selection) + len(held.train) == len(train)
+    assert abs(len(held.selection) / len(train) - 0.1) < 0.005
+    whole, part = Counter(train.labels), Counter(held.selection.labels)
+    assert all(abs(part[i] / len(held.selection) - whole[i] / len(train)) < 0.03 for i in whole)
+
+
+def test_majority_of_cb_is_the_known_one():
+    needs(ROOT / "CB" / "train.jsonl")
+    splits = load_task("cb", ROOT)
+    got = majority(splits.task, splits.train.labels, splits.validation.labels, splits.validation.groups)
+    assert got == pytest.approx({"accuracy": 0.5, "macro_f1": 2 / 9})

@@ -1,0 +1,153 @@
+"""The ratio search: what halving keeps and costs, that its candidates are the grid's, and how wide a pass is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import xprompt as xp
+from tests.conftest import tiny_data
+from xprompt.config.settings import PAPER_RATIOS
+from xprompt.data.tokenization import batches
+from xprompt.methods import ratio_search as search
+from xprompt.training import loop, memory
+
+RETUNE = xp.TuneSettings(learning_rate=0.3, steps=9, batch_size=4, eval_every=3)
+SETTINGS = xp.PruneSettings(token_ratios=(0.2, 0.5, 0.8), piece_ratios=(0.25, 0.5, 0.75), retune=RETUNE)
+
+
+def tuned_and_scored(backbone, splits):
+    tuned = xp.SoftPrompt.init(backbone, 5, pieces=4, seed=1).to(backbone.dtype)
+    return tuned, xp.importance(backbone, tuned, splits.train)
+
+
+def tried(backbone, splits, **changes):
+    return search.search(backbone, *tuned_and_scored(backbone, splits), splits, SETTINGS.but(**changes))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "steps", "expected"),
+    [
+        (81, 27, {0: 27, 3: 9, 9: 3}),
+        (16, 27, {0: 6, 3: 2, 9: 1}),
+        (1, 9, {0: 1, 1: 1, 3: 1}),
+        (4, 20, {0: 2, 3: 1, 7: 1}),
+    ],
+)
+def test_a_third_goes_on_at_each_rung(candidates, steps, expected):
+    assert search.rungs(candidates, steps) == expected
+
+
+def test_of_the_papers_grid_halving_trains_less_than_a_tenth():
+    left, spent, before = 81, 0, 0
+    for step, kept in [*search.rungs(81, 27).items(), (27, 0)]:
+        spent, before, left = spent + left * (step - before), step, kept
+    assert spent / (81 * 27) == pytest.approx(7 / 81)
+    assert len(PAPER_RATIOS) ** 2 == 81
+
+
+def test_what_halving_trains_to_the_end_is_the_grids_own_candidate(backbone64, splits):
+    everything, halved = tried(backbone64, splits, search="grid"), tried(backbone64, splits, search="halving")
+    assert [(t.token_ratio, t.piece_ratio) for t in everything] == [(t.token_ratio, t.piece_ratio) for t in halved]
+    finished = [i for i, one in enumerate(halved) if one.history.entries[-1]["step"] == 9]
+    assert finished and len(finished) < len(everything)
+    for i in finished:
+        full = {e["step"]: e["selection_loss"] for e in everything[i].history.entries}
+        for entry in halved[i].history.entries:
+            if entry["step"] in full:
+                assert entry["selection_loss"] == pytest.approx(full[entry["step"]], abs=1e-12)
+
+
+def test_the_better_go_on_at_every_rung(backbone64, splits):
+    halved = {id(one.history): one.history for one in tried(backbone64, splits, search="halving")}.values()
+    by_step: dict[int, list] = {}
+    for history in halved:
+        for place, entry in enumerate(history.entries):
+            so_far = max(e["selection_score"] for e in history.entries[: place + 1])
+            goes_on = place + 1 < len(history.entries)
+            by_step.setdefault(entry["step"], []).append((goes_on, (so_far, -entry["selection_loss"])))
+    for step, kept in search.rungs(len(halved), 9).items():
+        stopped = [standing for on, standing in by_step[step] if not on]
+        going = [standing for on, standing in by_step[step] if on]
+        assert len(going) == kept
+        assert not stopped or min(going) >= max(stopped), step
+
+
+def test_the_cost_counts_every_candidate_once(backbone64, splits):
+    found = tried(backbone64, splits, search="grid")
+    counted = search.cost(found, SETTINGS, len(splits.validation))
+    assert counted["trained_examples"] == counted["candidates"] * 9 * 4
+    assert counted["evaluated_examples"] == counted["candidates"] * 4 * len(splits.validation)
+
+
+def test_equal_masks_are_one_candidate(backbone64, splits):
+    found = tried(backbone64, splits, search="grid", token_ratios=(0.0, 0.01), piece_ratios=(0.25,))
+    assert found[0].history is found[1].history
+
+
+def test_the_paper_protocol_means_the_grid():
+    assert xp.RunConfig(task="rte", method="xprompt").prune.search == "halving"
+    config = xp.RunConfig(task="rte", method="xprompt", protocol="paper")
+    assert config.prune.search == "grid"
+    assert len(config.prune.grid()) == len(xp.PROFILES["nano"].prune.grid())
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, None])
+def test_the_width_of_a_pass_changes_no_number(backbone64, splits, width):
+    prompts = [xp.SoftPrompt.init(backbone64, 5, pieces=4, seed=i).double() for i in range(4)]
+    alone = [xp.tune(backbone64, p, splits, RETUNE, seed=i) for i, p in enumerate(prompts)]
+    together = xp.tune_many(backbone64, prompts, splits, [RETUNE] * 4, seeds=range(4), width=width)
+    for a, b in zip(alone, together, strict=True):
+        assert torch.allclose(a.prompt(), b.prompt(), atol=1e-9, rtol=0)
+        assert a.history.best_step == b.history.best_step
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_where_memory_runs_out_the_pass_is_made_narrower_and_nothing_is_lost(backbone64, splits, monkeypatch, error):
+    prompts = [xp.SoftPrompt.init(backbone64, 5, pieces=4, seed=i).double() for i in range(4)]
+    expected = xp.tune_many(backbone64, prompts, splits, [RETUNE] * 4, width=1)
+    real, widths = loop.Loop._pass, []
+
+    def short_of_memory(self, group, drawn, part):
+        widths.append(len(group))
+        result = real(self, group, drawn, part) if len(group) < 3 else None
+        if result is None:
+            raise error
+        return result
+
+    monkeypatch.setattr(loop.Loop, "_pass", short_of_memory)
+    found = xp.tune_many(backbone64, prompts, splits, [RETUNE] * 4, width=4)
+    assert widths[:3] == [4, 2, 2] and 4 not in widths[1:]
+    for a, b in zip(expected, found, strict=True):
+        assert torch.allclose(a.prompt(), b.prompt(), atol=1e-9, rtol=0)
+
+
+def test_where_one_candidate_alone_does_not_fit_it_says_so(backbone64, splits, monkeypatch):
+    def never(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop.Loop, "_pass", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        xp.tune_many(backbone64, [xp.SoftPrompt.init(backbone64, 5, pieces=4).double()] * 2, splits, [RETUNE] * 2)
+
+
+def test_predicted_memory_grows_with_the_examples_and_decides_the_width(backbone, monkeypatch):
+    data = tiny_data(16, "train")
+    verbalizer = backbone.verbalizer(data.task)
+    (whole,) = batches(backbone.encode(data), 16, seed=None)
+    half = type(whole)(*(t[:8] for t in (whole.input_ids, whole.attention_mask, whole.labels, whole.index)))
+    small, large = (memory.predict_bytes(backbone, 5, batch, verbalizer) for batch in (half, whole))
+    assert 1.8 * small < large < 2.2 * small
+    monkeypatch.setattr(memory, "CPU_ROWS", 10**6)
+    for room, expected in ((0.1, 1), (3.5, 3), (100.0, 8)):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, room=room: int(room * large / memory.SHARE["cpu"]))
+        assert memory.choose_width(backbone, 5, whole, verbalizer, at_most=8) == expected
+    assert backbone.model.get_input_embeddings().weight.grad is None
+
+
+def test_on_a_cpu_a_pass_stays_small(backbone):
+    data = tiny_data(16, "train")
+    (batch,) = batches(backbone.encode(data), 16, seed=None)
+    assert memory.choose_width(backbone, 5, batch, backbone.verbalizer(data.task), at_most=50) == 4

@@ -1,0 +1,275 @@
+"""The embedded default: what its generators promise, what its corpus leaves out, what its checkpoint can do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from xprompt import nano
+from xprompt.errors import DataError
+from xprompt.nano import causes, corpus, facts, pronouns, senses, world
+from xprompt.tasks.superglue import get_task
+
+SPLITS = ("train", "validation")
+
+
+def passage_texts(task: str, line: dict) -> list[str]:
+    """Return the texts of a line that must belong to its split alone."""
+    if task == "boolq":
+        return [line["passage"]]
+    if task == "multirc":
+        return [line["passage"]["text"]]
+    if task == "wic":
+        return [line["sentence1"], line["sentence2"]]
+    return [line["text"] if task == "wsc" else line["premise"]]
+
+
+def labels(task: str, lines: list[dict]) -> Counter:
+    if task == "multirc":
+        return Counter(a["label"] for x in lines for q in x["passage"]["questions"] for a in q["answers"])
+    return Counter(line["label"] for line in lines)
+
+
+@pytest.fixture(scope="module")
+def sample() -> list[tuple[str, str]]:
+    rng = world.stream(7, "test")
+    return [corpus.draw(rng, i / 6000) for i in range(6000)]
+
+
+@pytest.mark.parametrize("task", nano.TASKS)
+def test_sizes_and_balance(task):
+    for split, least in zip(SPLITS, (2000, 1000), strict=True):
+        counts = labels(task, nano.raw_examples(task, split))
+        assert sum(counts.values()) >= least
+        share = max(counts.values()) / sum(counts.values())
+        assert share < (0.40 if task == "cb" else 0.56), counts
+
+
+@pytest.mark.parametrize("task", nano.TASKS)
+def test_same_seed_same_lines_other_seed_other_lines(task):
+    generate, _, _ = nano.TASKS[task]
+    first, again, other = (generate("train", 60, seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    assert nano.raw_examples(task, "train")[0] == nano.raw_examples(task, "train", 0)[0]
+
+
+@pytest.mark.parametrize("task", nano.TASKS)
+def test_no_passage_is_in_two_parts(task, sample):
+    texts = {s: {t for x in nano.raw_examples(task, s) for t in passage_texts(task, x)} for s in SPLITS}
+    assert not texts["train"] & texts["validation"]
+    for split in SPLITS:
+        assert {world.bucket(t) for t in texts[split]} == {split}
+    every = texts["train"] | texts["validation"]
+    assert not [source for source, _ in sample if source in every]
+
+
+@pytest.mark.parametrize("task", nano.TASKS)
+def test_no_line_twice_in_a_split(task):
+    for split in SPLITS:
+        keys = [
+            json.dumps({k: v for k, v in x.items() if k != "idx"}, sort_keys=True)
+            for x in nano.raw_examples(task, split)
+        ]
+        assert len(keys) == len(set(keys))
+
+
+def mentions(task: str, line: dict) -> list[tuple[str, str]]:
+    """Return the (name, thing) pairings that a line is about."""
+    if task == "wsc":
+        verb = next(
+            v
+            for v in (*pronouns.SUBJECT, *pronouns.OBJECT, *(c[0] for c in pronouns.COMPARED))
+            if f" {v} " in line["text"]
+        )
+        return [(line["text"].split()[0], verb)]
+    if task == "wic":
+        return [
+            (next(n for n in world.NAMES if re.search(rf"\b{n}\b", t)), line["word"]) for t in passage_texts(task, line)
+        ]
+    if task == "copa":
+        name = next(n for n in world.NAMES if re.search(rf"\b{n}\b", line["premise"]))
+        right = line["choice1"] if line["label"] == 0 else line["choice2"]
+        told = {line["premise"].partition(name)[2], right.partition(name)[2]}
+        for cause, effect, values in causes.EVENTS:
+            for value in values:
+                if {t.format(n="", v=value) for t in (cause, effect)} == told:
+                    return [(name, cause)]
+        raise AssertionError(line)
+    text = {"boolq": "question", "rte": "hypothesis", "cb": "hypothesis"}[task]
+    name = next(n for n in world.NAMES if re.search(rf"\b{n}\b", line[text]))
+    values = [v for r in facts.RELATIONS.values() for v in r.values if re.search(rf"\b{v}\b", line[text])]
+    return [(name, v) for v in values if v != name]
+
+
+@pytest.mark.parametrize("task", [t for t in nano.TASKS if t != "multirc"])
+def test_held_pairings_are_new_in_validation(task):
+    def share(split):
+        lines = nano.raw_examples(task, split)
+        return sum(any(world.is_held(*pair) for pair in mentions(task, x)) for x in lines) / len(lines)
+
+    assert share("train") == 0.0
+    assert 0.2 < share("validation") < 0.45
+
+
+def test_multirc_holds_pairings_back():
+    def told(line):
+        """The pairings of a name and a value that a passage states, or a question and an answer together."""
+        values = [(r, v) for r in facts.RELATIONS.values() for v in r.values]
+        for said in map(str.strip, line["passage"]["text"].split(".")):
+            for name in (n for n in world.NAMES if said.startswith(f"{n} ")):
+                yield from ((name, v) for r, v in values if any(said == f"{name} {t.format(v=v)}" for t, _ in r.says))
+        for question in line["passage"]["questions"]:
+            for answer in question["answers"]:
+                words = set(re.findall(r"\w+", f"{question['question']} {answer['text']}"))
+                yield from ((n, v) for n in words & set(world.NAMES) for _, v in values if v in words)
+
+    def share(split):
+        lines = nano.raw_examples("multirc", split)
+        return sum(any(world.is_held(*pair) for pair in told(line)) for line in lines) / len(lines)
+
+    assert sum(len(list(told(line))) for line in nano.raw_examples("multirc", "train")[:100]) > 300
+    assert share("train") == 0.0
+    assert 0.2 < share("validation") < 0.45
+
+
+@pytest.mark.parametrize("task", nano.TASKS)
+def test_records_read_like_the_official_release(task):
+    from xprompt.data.loading import load_task
+
+    splits = load_task(task, "nano")
+    assert len(splits.train) >= 2000 and len(splits.validation) >= 1000
+    rendered = get_task(task).render(splits.train[0])
+    assert "{" not in rendered
+    for line in nano.raw_examples(task, "validation")[:200]:
+        assert json.loads(json.dumps(line)) == line and isinstance(line["idx"], int)
+        if task == "wic":
+            for which in "12":
+                text, start, end = (line[k + which] for k in ("sentence", "start", "end"))
+                assert text[start:end] == line["word"]
+        if task == "wsc":
+            words, target = line["text"].split(), line["target"]
+            assert words[target["span1_index"]] == target["span1_text"]
+            assert words[target["span2_index"]] == target["span2_text"]
+
+
+def test_facts_follow():
+    told = [
+        facts.Statement("plain", "Anna", "live", "town"),
+        facts.Statement("gave", "Tom", "have", "kite", 0, "Anna"),
+        facts.Statement("everyone", "", "like", "tea"),
+        facts.Statement("gone", "Tom", "job", "baker"),
+    ]
+    expected = {
+        ("Anna", "live", "town"): "yes",
+        ("Anna", "live", "city"): "no",
+        ("Tom", "live", "town"): "unknown",
+        ("Anna", "have", "kite"): "yes",
+        ("Tom", "have", "kite"): "no",
+        ("Mary", "like", "tea"): "yes",
+        ("Tom", "job", "baker"): "no",
+        ("Tom", "job", "nurse"): "unknown",
+    }
+    for claim, truth in expected.items():
+        assert facts.judge(told, facts.Claim(*claim)) == truth, claim
+    assert facts.judge(told, facts.Claim("Anna", "live", "city", denied=True)) == "yes"
+
+
+def test_corpus_has_neither_formats_nor_label_answers(sample):
+    marks = re.compile(
+        r"\b(hypothesis|premise|passage|question|answer|paragraph|sentence[12]|choice[12]|word): "
+        r"|or another word\?"
+    )
+    judged = (corpus.judging, corpus.weighing, corpus.marking, corpus.meaning, corpus.explaining, corpus.following)
+    rng = world.stream(8, "test")
+    for frame in judged:
+        for _ in range(300):
+            assert frame(rng, 1.0)[1] not in corpus.LABELS
+    for source, _ in sample:
+        assert not marks.search(source), source
+    said = " ".join(source + " " + target for source, target in sample)
+    assert all(re.search(rf"\b{label}\b", said) for label in corpus.LABELS)
+    assert not set(corpus.LABELS) & set(corpus.FREE_WORDS)
+
+
+def test_corpus_does_not_teach_what_tasks_keep(sample):
+    rng = world.stream(9, "test")
+    for frame in (corpus.judging, corpus.weighing, corpus.marking, corpus.asking):
+        text = " ".join(frame(rng, 1.0)[0] for _ in range(300))
+        assert not re.search(r"no longer|Everyone|\bsold\b|\bgave\b|does not", text)
+    text = " ".join(corpus.meaning(rng, 1.0)[0] for _ in range(300))
+    assert not [w for w in list(senses.WORDS)[senses.TAUGHT :] if re.search(rf"\b{w}\b", text)]
+
+
+def test_unknown_names_fail():
+    with pytest.raises(DataError, match="boolq"):
+        nano.raw_examples("record", "train")
+    with pytest.raises(DataError, match="validation"):
+        nano.raw_examples("rte", "test")  # type: ignore[arg-type]
+
+
+def test_generators_need_no_torch():
+    code = "import sys; from xprompt import nano; nano.raw_examples('copa', 'train'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- the checkpoint
+
+#: Shares of right answers on fresh corpus draws that the card promises.
+LEAST: dict[str, float] = {
+    "judging": 0.95,
+    "weighing": 0.80,
+    "marking": 0.95,
+    "asking": 0.95,
+    "filling": 0.65,
+    "meaning": 0.88,
+    "explaining": 0.95,
+    "following": 0.92,
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    folder = nano.checkpoint()
+    return AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def test_checkpoint_is_the_one_on_its_card():
+    folder = nano.checkpoint()
+    weights = folder / "model.safetensors"
+    assert weights.stat().st_size <= 12_000_000
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in (folder / "README.md").read_text(encoding="utf-8")
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= {p.name for p in folder.iterdir()}
+
+
+def test_skills(model):
+    from xprompt.nano import pretrain
+
+    backbone, tokenizer = model
+    found = pretrain.skills(backbone, lambda texts: tokenizer(texts)["input_ids"])
+    assert not {k: v for k, v in found.items() if v < LEAST[k]}, found
+
+
+def test_tokenizer(model):
+    _, tokenizer = model
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    for word in (*corpus.QUOTED, *world.NAMES, "because"):
+        assert len(tokenizer(word)["input_ids"]) == 2, word
+    assert len({tokenizer(w)["input_ids"][0] for w in corpus.LABELS}) == len(corpus.LABELS)
+    text = "Zürich, 漢字: (x+y)^2 = 4!"
+    ids = tokenizer(text)["input_ids"]
+    assert ids[-1] == 1 and 2 not in ids
+    assert "漢字" in tokenizer.decode(ids, skip_special_tokens=True)
+    for task in nano.TASKS:
+        line = nano.raw_examples(task, "validation")[0]
+        for text in passage_texts(task, line):
+            pieces = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])[:-1]
+            assert all(p.startswith("▁") and len(p) > 1 for p in pieces), pieces

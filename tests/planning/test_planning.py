@@ -1,0 +1,312 @@
+"""A plan: known parameter counts, operations and memory against the real code, and what is said of too little."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+
+import xprompt as xp
+from tests.conftest import tiny_model
+from xprompt.__main__ import main
+from xprompt.backbones.t5_fast_path import FrozenT5
+from xprompt.planning import forecast as planning
+from xprompt.planning.footprint import Footprint, count_parameters, known_config, measure
+from xprompt.planning.forecast import advise, forecast
+from xprompt.planning.machine import Machine, backbone_rate, matrix_rate
+from xprompt.planning.text import describe, duration
+from xprompt.tasks.superglue import get_task
+from xprompt.training.memory import predict_bytes
+
+GB = 2**30
+SIZES = {"small": 76961152, "base": 247577856, "large": 783150080, "xl": 2849757184, "xxl": 11135332352}
+
+
+def machine(free: float = 1000, rate: float = 1e12, kind: str = "cpu", dtype: torch.dtype = torch.float32) -> Machine:
+    return Machine(torch.device(kind), dtype, "a machine", int(free * GB), int(free * GB), rate)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_fetched(monkeypatch):
+    """A plan must never open the hub's data, nor load a backbone that is not on this machine."""
+    load = planning.load_backbone
+
+    def local_only(name, **options):
+        assert planning.is_here(name), f"{name} was loaded"
+        return load(name, **options)
+
+    monkeypatch.setattr(planning, "load_backbone", local_only)
+    monkeypatch.setattr("datasets.load_dataset", lambda *a, **k: pytest.fail("data were fetched"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_parameters_are_the_published_ones(size):
+    config = known_config(f"google/t5-{size}-lm-adapt")
+    assert measure(config).parameters == count_parameters(config) == SIZES[size]
+
+
+def test_only_known_names_have_a_known_architecture():
+    assert {xp.PROFILES[f"t5-{size}"].backbone for size in SIZES} == {f"google/t5-{s}-lm-adapt" for s in SIZES}
+    assert [known_config(name) for name in ("google/t5-huge-lm-adapt", "xl", "google/t5-xl", "nano")] == [None] * 4
+
+
+@pytest.mark.parametrize("kind", ["seq2seq", "decoder"])
+def test_parameters_of_a_model_in_memory(kind):
+    model = tiny_model(kind)
+    assert measure(model.model.config).parameters == model.num_params
+
+
+def test_a_head_of_its_own_counts_and_a_shared_one_does_not():
+    tied, own = (
+        T5Config(vocab_size=100, d_model=8, d_kv=4, d_ff=16, num_heads=2, num_layers=1, tie_word_embeddings=tie)
+        for tie in (True, False)
+    )
+    assert count_parameters(own) - count_parameters(tied) == 800
+
+
+def test_operations_of_a_layer_worked_out_by_hand():
+    one = Footprint(0, source_weights=10, label_weights=3, cross_weights=2, hidden=4, inner=5, heads=1, feed_forward=8,
+                    layers=2, kept_by_activation=1)  # fmt: skip
+    attention = 4 * 7**2 * 5 * 2
+    assert one.operations(1, 7, "evaluate") == 2 * 73 + attention
+    assert one.operations(3, 7, "tune") == 3 * (4 * 73 + 3 * attention)
+    assert one.operations(1, 7, "fine_tune") == 6 * 87 + 3 * attention
+
+
+def test_source_weights_are_those_of_the_encoder_products():
+    m = measure(known_config("google/t5-small-lm-adapt"))
+    each = 4 * 512 * 384 + 3 * 512 * 1024
+    assert m.source_weights == 8 * each and m.cross_weights == 8 * 2 * 512 * 384
+    assert m.label_weights == 8 * (each + 2 * 512 * 384)
+
+
+def kept(model: torch.nn.Module, forward) -> int:
+    """Bytes that autograd holds after a forward, weights apart."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    found: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()
+    del result
+    return sum(size for place, size in found.items() if place not in own)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("learns", [False, True], ids=["frozen", "learning"])
+@pytest.mark.parametrize("width, heads, inner", [(128, 4, 256), (64, 8, 384)])
+def test_activations_are_what_the_encoder_really_keeps(dtype, learns, width, heads, inner):
+    config = T5Config(vocab_size=64, d_model=width, d_kv=16, d_ff=inner, num_heads=heads, num_layers=4,
+                      num_decoder_layers=1, feed_forward_proj="gated-gelu")  # fmt: skip
+    model = T5ForConditionalGeneration(config).to(dtype).eval().requires_grad_(learns)
+    states = torch.randn(4, 48, width, dtype=dtype, requires_grad=True)
+    mask = torch.ones(4, 48, dtype=torch.long)
+    mask[0, -5:] = 0
+    encoder = model.get_encoder()
+    real = kept(model, lambda: encoder(inputs_embeds=states, attention_mask=mask) if learns
+                else FrozenT5(model).encode(states, mask))  # fmt: skip
+    assert measure(config).activations(4, 48, dtype, learns=learns) == pytest.approx(real, rel=0.25)
+
+
+def test_activations_of_a_decoder_only_model():
+    config = LlamaConfig(vocab_size=64, hidden_size=128, intermediate_size=384, num_hidden_layers=4,
+                         num_attention_heads=8, num_key_value_heads=8)  # fmt: skip
+    model = LlamaForCausalLM(config).to(torch.bfloat16).eval().requires_grad_(False)
+    states = torch.randn(4, 48, 128, dtype=torch.bfloat16, requires_grad=True)
+    real = kept(model, lambda: model.base_model(inputs_embeds=states, use_cache=False))
+    assert measure(config).activations(4, 48, torch.bfloat16) == pytest.approx(real, rel=0.35)
+
+
+def test_recomputing_keeps_less_and_longer_batches_keep_more():
+    m = measure(known_config("google/t5-xl-lm-adapt"))
+    full = m.activations(16, 120, torch.bfloat16)
+    assert m.activations(16, 120, torch.bfloat16, recompute=True) < full / 5
+    assert full < m.activations(16, 240, torch.bfloat16) < m.activations(32, 240, torch.bfloat16)
+    assert m.one_layer(16, 120, torch.bfloat16) < full / 20
+
+
+def test_a_plan_of_xl_on_rte():
+    plan = forecast("t5-xl", "rte", 2, machine=machine(dtype=torch.bfloat16, kind="cuda"))
+    by_method = {run.config.method: run for run in plan.runs}
+    assert len(plan.runs) == 2 * len(by_method) == 10 and {run.config.seed for run in plan.runs} == {0, 1}
+    assert {name: run.candidates for name, run in by_method.items()} == {
+        "majority": 0, "fine_tuning": 1, "prompt_tuning": 1, "prompt_tuning_matched": 81, "xprompt": 81,
+    }  # fmt: skip
+    assert plan.sizes["rte"].train == 2490 and plan.sizes["rte"].validation == 277 and not plan.sizes["rte"].counted
+    train = 2490 - 498
+    assert by_method["prompt_tuning"].steps == 100 * -(-train // 16)
+    # One candidate: its steps, an evaluation an epoch and one at the start on what is held out, and the report.
+    length = plan.sizes["rte"].mean_tokens + 20
+    tuning = plan.footprint.operations(12500 * 16, length, "tune")
+    assert by_method["prompt_tuning"].operations == pytest.approx(
+        tuning + plan.footprint.operations(101 * 498 + 277, length, "evaluate")
+    )
+    assert by_method["xprompt"].operations == pytest.approx(81 * by_method["prompt_tuning"].operations, rel=0.01)
+    assert by_method["fine_tuning"].memory > 5 * by_method["majority"].memory / 2
+    assert plan.rate == pytest.approx(0.4e12) and not plan.timed and not plan.too_large
+    assert plan.seconds == pytest.approx(sum(run.operations for run in plan.runs) / 0.4e12)
+
+
+def test_a_run_is_planned_once_with_the_runs_it_builds_on():
+    plan = forecast("t5-small", "rte", 1, methods=["xprompt", "prompt_tuning_length"], machine=machine())
+    assert [run.config.method for run in plan.runs] == ["prompt_tuning", "xprompt", "prompt_tuning_length"]
+
+
+def test_halving_costs_a_fraction_of_the_grid(monkeypatch):
+    costs = []
+    for search in ("grid", "halving"):
+        own = xp.PROFILES["t5-small"]
+        monkeypatch.setitem(xp.PROFILES, "t5-small", own.but(prune=own.prune.but(search=search)))
+        plan = forecast("t5-small", "rte", 1, methods=["xprompt"], machine=machine())
+        costs.append(next(run.operations for run in plan.runs if run.config.method == "xprompt"))
+    assert 0.05 < costs[1] / costs[0] < 0.15
+
+
+def test_examples_are_counted_where_they_are(tmp_path):
+    from tests.test_data import rte, write
+
+    write(tmp_path, "RTE/train.jsonl", [rte(i) for i in range(50)])
+    write(tmp_path, "RTE/val.jsonl", [rte(i) for i in range(60, 80)])
+    plan = forecast("t5-base", "rte", 1, str(tmp_path), machine=machine())
+    sizes = plan.sizes["rte"]
+    assert (sizes.train, sizes.validation, sizes.counted) == (50, 20, True) and sizes.mean_tokens < 20
+
+
+def test_long_sources_are_capped_at_the_profiles_limit():
+    plan = forecast("t5-small", "boolq,multirc", 1, machine=machine())
+    assert {sizes.longest_tokens for sizes in plan.sizes.values()} == {512}
+
+
+def test_checkpointing_takes_less_memory_and_one_more_forward_pass(monkeypatch):
+    own = xp.PROFILES["t5-base"]
+    plain = forecast("t5-base", "rte", 1, methods=["prompt_tuning"], machine=machine()).runs[0]
+    monkeypatch.setitem(xp.PROFILES, "t5-base", own.but(tune=own.tune.but(gradient_checkpointing=True)))
+    again = forecast("t5-base", "rte", 1, methods=["prompt_tuning"], machine=machine()).runs[0]
+    assert again.memory == plain.recomputed < plain.memory
+    assert 1.3 * plain.operations < again.operations < 1.5 * plain.operations
+
+
+def test_every_hub_task_has_a_declared_length():
+    assert set(planning.CHARACTERS) == set(xp.PROFILES["t5-xl"].default_tasks)
+    forecast("t5-small", "all", 1, machine=machine())
+
+
+@pytest.mark.parametrize(
+    "profile, free, words",
+    [
+        ("t5-xl", 20, ["gradient_checkpointing=True", "without fine_tuning"]),
+        ("t5-xl", 40, ["gradient_checkpointing=True", "bfloat16"]),
+        ("t5-xl", 70, ["gradient_checkpointing=True"]),
+        ("t5-small", 2, ["accumulation=batch_size"]),
+        ("t5-xxl", 12, ["--profile t5-xl", "find a machine with"]),
+    ],
+)
+def test_what_does_not_fit_is_said_with_the_least_that_makes_it_fit(profile, free, words):
+    plan = forecast(profile, "rte", 1, machine=machine(free))
+    assert plan.too_large
+    text = describe(plan)
+    assert "does NOT fit" in text and " !" in text
+    assert all(word in " ".join(advise(plan)) for word in words), advise(plan)
+
+
+def test_what_fits_needs_no_advice():
+    plan = forecast("t5-xl", "rte", 1, machine=machine(1000))
+    assert advise(plan) == [] and describe(plan).endswith("It fits this machine's memory.")
+
+
+def test_the_text_states_its_assumptions():
+    text = describe(forecast("t5-xl", "rte", 1, machine=machine()))
+    for words in ("2,849,757,184 parameters", "published counts", "81", "12,500", "4 while a prompt is tuned", "0.8 of",
+                  "characters / 4.2", "10.6 GiB to download", "Nothing is downloaded"):  # fmt: skip
+        assert words in text, words
+
+
+def test_faster_machines_are_planned_for_in_proportion():
+    slow, fast = (forecast("t5-base", "cb", 1, machine=machine(rate=rate)).seconds for rate in (1e12, 4e12))
+    assert slow == pytest.approx(4 * fast)
+
+
+def test_a_backbone_that_is_here_is_timed_itself():
+    plan = forecast("tiny", "rte", 1, methods=["prompt_tuning"], machine=machine(rate=1e10))
+    assert plan.timed and plan.local and plan.rate != machine(rate=1e10).rate * planning.EFFICIENCY["cpu"]
+    assert "timed on a step of this backbone" in describe(plan)
+
+
+def test_rates_are_positive_and_follow_the_work():
+    assert matrix_rate(torch.device("cpu"), torch.float32, 0) > 1e6
+    backbone = tiny_model("seq2seq")
+    m = measure(backbone.model.config)
+    assert backbone_rate(backbone, m, get_task("rte"), 8, 12, 4, most=1e12) > 1e5
+    assert backbone_rate(backbone, m, get_task("rte"), 8, 12, 4, most=1) > 1e4  # one row is the least
+
+
+def test_an_architecture_that_is_neither_known_nor_here_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    own = xp.PROFILES["t5-small"]
+    monkeypatch.setitem(xp.PROFILES, "t5-small", own.but(backbone="nobody/no-such-model"))
+    with pytest.raises(xp.BackboneError, match="'nobody/no-such-model' could not be loaded: .*local folder"):
+        forecast("t5-small", "rte", 1, machine=machine())
+
+
+def test_the_command(capsys):
+    assert main(["plan", "--profile", "tiny", "--tasks", "rte", "--seeds", "1", "--methods", "prompt_tuning"]) == 0
+    shown = capsys.readouterr().out
+    assert "1,226,240 parameters" in shown and "prompt_tuning" in shown and "It fits" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--profile", "t5-huge"], "unknown profile 't5-huge'"),
+        (["--profile", "t5-xl", "--tasks", "sst"], "sst"),
+        (["--profile", "t5-xl", "--seeds", "0"], "seeds 0"),
+        (["--profile", "t5-xl", "--methods", "magic"], "unknown method magic"),
+        (["--profile", "t5-xl", "--data-dir", "no-such-folder"], "no such folder"),
+    ],
+)
+def test_a_wrong_choice_ends_the_command_with_a_sentence(capsys, arguments, words):
+    assert main(["plan", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert words in shown.err and shown.err.count("\n") == 1 and not shown.out
+
+
+def test_the_command_says_by_its_exit_code_that_it_does_not_fit(monkeypatch, capsys):
+    monkeypatch.setattr(planning, "probe_machine", lambda *a, **k: machine(4))
+    assert main(["plan", "--profile", "t5-xl", "--tasks", "rte", "--seeds", "1"]) == 1
+    assert "does NOT fit" in capsys.readouterr().out
+
+
+def test_run_is_handed_its_own_choices(monkeypatch):
+    monkeypatch.setattr("xprompt.cli.run.main_run", lambda arguments: 7 if arguments == ["--task", "rte"] else 1)
+    assert main(["run", "--task", "rte"]) == 7
+
+
+def test_durations_read_well():
+    assert [duration(s) for s in (5, 600, 9000, 3.6e6)] == ["5 s", "10 min", "2.5 h", "1,000 h"]
+
+
+def test_memory_of_a_run_grows_with_what_it_holds():
+    plan = forecast("t5-base", "rte", 1, machine=machine())
+    by = {run.config.method: run for run in plan.runs}
+    assert by["majority"].memory < by["prompt_tuning"].memory < by["fine_tuning"].memory
+    assert by["prompt_tuning"].recomputed < by["prompt_tuning"].memory
+    smaller = dataclasses.replace(plan, machine=machine(by["prompt_tuning"].memory / GB))
+    assert {run.config.method for run in smaller.too_large} == {"fine_tuning"}
+
+
+def test_the_plan_agrees_with_what_training_predicts_for_itself():
+    """`memory` counts on a real forward what the plan reckons from the configuration."""
+    from xprompt.data.tokenization import Batch
+
+    backbone = tiny_model("seq2seq")
+    ids = torch.randint(3, 300, (8, 40))
+    ids_mask = torch.ones_like(ids)
+    ids_mask[0, -3:] = 0
+    batch = Batch(ids, ids_mask, torch.zeros(8, dtype=torch.long), torch.arange(8))
+    real = predict_bytes(backbone, 10, batch, backbone.verbalizer(get_task("rte")))
+    assert measure(backbone.model.config).activations(8, 50, torch.float32) == pytest.approx(real, rel=0.35)

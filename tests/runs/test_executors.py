@@ -1,0 +1,349 @@
+"""Runs side by side on Ray: the same tables, no run twice, nothing lost where a worker or the driver is killed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import xprompt
+from tests.pretended_runs import (
+    SEARCHES,
+    by_value,
+    failing,
+    grid,
+    label,
+    logged,
+    mortal,
+    overhead,
+    pretended,
+    threads_of,
+    unlucky,
+)
+from xprompt import get_executor
+from xprompt import reporting as rp
+from xprompt.config.run_config import RunConfig
+from xprompt.config.settings import METHODS
+from xprompt.errors import ConfigError, DataError
+from xprompt.runs.executors import LocalExecutor, LocalOptions, ProcessExecutor, RayExecutor, RayOptions
+from xprompt.runs.jobs import builds_on, jobs_of
+from xprompt.runs.ray_workers import Worker, slots, travelling
+from xprompt.runs.store import Store
+
+try:
+    import ray
+except ImportError:
+    ray = None
+needs_ray = pytest.mark.skipif(ray is None, reason="the package ray is not installed: pip install -e .[ray]")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Ray on two CPUs, as an executor starts it by itself, and a GPU in name only: nothing here computes on it."""
+    if ray is None:
+        pytest.skip("the package ray is not installed: pip install -e .[ray]")
+    by_value()
+    executor = RayExecutor(tmp_path_factory.mktemp("unused"), workers=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", functools.partial(ray.init, num_gpus=1))
+        with executor._connected(ray):
+            yield ray.get_runtime_context().gcs_address
+    assert not ray.is_initialized()
+
+
+def on_ray(root: Path, run, **options) -> RayExecutor:
+    return RayExecutor(root, run, **{"gpus_per_run": 0} | options)
+
+
+class TestOrder:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_what_a_run_builds_on_is_what_its_method_asks_for(self, method):
+        from xprompt.methods.xprompt import METHOD_OF, Setting
+
+        class Asked(Exception):
+            pass
+
+        def ask(config: RunConfig) -> None:
+            raise Asked(config)
+
+        (config,) = grid(methods=(method,))
+        try:
+            METHOD_OF[method](Setting(config, None, SimpleNamespace(), ask, False))
+        except Asked as asked:
+            assert builds_on(config) == asked.args[0]
+        except AttributeError:  # it went on to what is not there: it builds on nothing
+            assert builds_on(config) is None
+
+    def test_each_run_is_one_job_and_comes_after_what_it_builds_on(self):
+        configs = grid(2, ("prompt_tuning_length", "xprompt_random", "majority", "prompt_tuning_matched"))
+        jobs = jobs_of([*configs, *configs])
+        names = [label(job.config) for job in jobs]
+        assert len(set(names)) == len(names) == 2 * 4 + 2 * 2  # prompt_tuning and xprompt were not asked for
+        for job in jobs:
+            assert job.first == (builds_on(job.config) is None)
+            assert all(names.index(label(after.config)) > names.index(label(job.config)) for after in job.then)
+        asked = [position for job in jobs for position in job.positions]
+        assert sorted(asked) == list(range(2 * len(configs)))
+        assert sorted(jobs)[0].config.method == "prompt_tuning"  # what others wait for is begun first
+
+    def test_room_is_counted_machine_by_machine(self):
+        nodes = [{"CPU": 3, "GPU": 1}, {"CPU": 8, "GPU": 2}, {"CPU": 64}]
+        assert slots(nodes, 2, 0) == 1 + 4 + 32
+        assert slots(nodes, 1, 0.25) == 3 + 8
+        assert slots(nodes, 0.1, 0.1) == 10 + 20
+        assert slots(nodes, 1, 4) == 0
+
+    def test_paths_travel_whole_and_names_as_they_are(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for folder in ("data", "nano", "rte"):
+            (tmp_path / folder).mkdir()
+        assert travelling(RunConfig(task="rte", source="data"))["source"] == str(tmp_path / "data")
+        settings = travelling(RunConfig(task="rte", backbone="google/t5"))
+        assert (settings["task"], settings["source"], settings["backbone"]) == ("rte", "nano", "google/t5")
+
+
+class TestChoice:
+    @pytest.mark.parametrize(
+        ("name", "options", "words"),
+        [
+            ("slurm", {}, "known: local, ray"),
+            ("local", {"gpus_per_run": 1}, "has no gpus_per_run"),
+            ("local", {"workers": 0}, "greater than or equal to 1"),
+            ("ray", {"gpus_per_run": 1.5}, "whole number of GPUs"),
+            ("ray", {"cpus_per_run": 0}, "greater than 0"),
+            ("ray", {"workers": 0}, "greater than or equal to 1"),
+            ("ray", {"gpu": 1}, "gpus_per_run"),
+            ("ray", {"address": "head"}, "host:port"),
+        ],
+    )
+    def test_a_wrong_choice_is_named_before_anything_is_started(self, tmp_path, monkeypatch, name, options, words):
+        monkeypatch.setitem(sys.modules, "ray", ray or SimpleNamespace())
+        with pytest.raises(ConfigError, match=words):
+            get_executor(name, tmp_path, **options)
+        assert not list(tmp_path.iterdir())
+
+    def test_without_the_package_the_error_says_how_to_install_it(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        with pytest.raises(ConfigError, match=r"pip install -c constraints.txt -e .\[ray\]"):
+            get_executor("ray", tmp_path)
+
+    def test_an_address_where_nobody_answers_is_named(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ray", ray or SimpleNamespace())
+        with socket.socket() as taken:  # bound, and not listening
+            taken.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            with pytest.raises(ConfigError, match=f"nobody answers at Ray's address {address}"):
+                get_executor("ray", tmp_path, address=address)
+
+    def test_a_worker_refuses_a_folder_that_it_does_not_see_and_another_version(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(os, "environ", dict(os.environ))
+        worker = Worker(3, pretended)
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+        with pytest.raises(ConfigError, match="does not see the report's folder"):
+            worker.ready(str(tmp_path), str(tmp_path / "seen"), xprompt.__version__)
+        (tmp_path / "seen").touch()
+        worker.ready(str(tmp_path), str(tmp_path / "seen"), xprompt.__version__)
+        with pytest.raises(ConfigError, match="has xprompt"):
+            worker.ready(str(tmp_path), str(tmp_path / "seen"), "0.0.1")
+
+    def test_every_option_is_explained(self):
+        for options in (LocalOptions, RayOptions):
+            assert all(field.description for field in options.model_fields.values())
+
+    def test_choosing_imports_neither_ray_nor_torch(self):
+        code = (
+            "import sys; from xprompt.runs.executors import get_executor; get_executor('local', 'x'); "
+            "sys.exit(bool({'ray', 'torch'} & set(sys.modules)))"
+        )
+        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
+
+
+class TestLocal:
+    def test_runs_go_in_order_with_a_line_before_and_after(self, tmp_path, capsys):
+        configs = grid(2, ("majority", "prompt_tuning"))
+        given = LocalExecutor(lambda config: SimpleNamespace(record=pretended(config, tmp_path)))
+        records = rp.collect(configs, given)
+        assert [(record["method"], record["seed"]) for record in records] == [(c.method, c.seed) for c in configs]
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "[1/4] rte majority seed 0 held_out …" and lines[1] == "    0.0 points in 0 s"
+        assert lines[5] == "    14.3 points in 0 s, 0 s left" and len(lines) == 8
+
+    def test_the_time_left_is_shared_among_the_workers(self, capsys):
+        from xprompt.runs.jobs import Step
+
+        configs = grid(3, ("majority",))
+        steps = [Step(config, i, {"score": 0.5}, 40.0) for i, config in enumerate(configs)]
+        side_by_side = SimpleNamespace(workers=2, each=lambda _: iter([Step(None, note="two"), *steps]))
+        assert len(rp.collect(configs, side_by_side)) == 3
+        assert capsys.readouterr().out.splitlines() == [
+            "    two",
+            "[1/3] rte majority seed 0 held_out: 50.0 points in 40 s, 40 s left",
+            "[2/3] rte majority seed 1 held_out: 50.0 points in 40 s, 40 s left",
+            "[3/3] rte majority seed 2 held_out: 50.0 points in 40 s",
+        ]
+
+
+def nano(seeds: int) -> list[RunConfig]:
+    return [RunConfig(task="rte", profile="nano", method="majority", seed=seed) for seed in range(seeds)]
+
+
+class TestProcesses:
+    @pytest.mark.parametrize(
+        ("configs", "asked", "cores", "gib", "workers"),
+        [
+            (nano(45), None, 4, 64, 4),
+            (nano(45), None, 64, 64, 8),  # they may share a GPU
+            (nano(45), None, 64, 4, 2),
+            (nano(5), None, 64, 64, 1),  # too few to pay for a process
+            (nano(5), 3, 1, 64, 3),
+            (nano(2), 3, 64, 64, 2),
+            (grid(9), None, 64, 64, 1),  # a profile that says nothing: one at a time, on all cores
+            (nano(9) + grid(), None, 64, 64, 1),
+        ],
+    )
+    def test_how_many_at_a_time(self, tmp_path, monkeypatch, configs, asked, cores, gib, workers):
+        monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: cores)
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gib * 2**30))
+        started = []
+        monkeypatch.setattr("xprompt.runs.local_workers.work", lambda *given: started.append(given) or iter(()))
+        executor = get_executor("local", tmp_path, workers=asked)
+        executor._run = lambda config, root: {}
+        list(executor.each(configs))
+        assert executor.workers == workers and [given[3] for given in started] == [workers] * (workers > 1)
+
+    def test_the_records_are_those_of_one_after_another_and_no_run_is_done_twice(self, tmp_path):
+        configs = grid(4)
+        spread = rp.collect(configs, ProcessExecutor(tmp_path / "many", pretended, workers=2))
+        alone = rp.collect(configs, ProcessExecutor(tmp_path / "one", pretended, workers=1))
+        assert spread == alone
+        counted = logged(tmp_path / "many")
+        assert set(counted) == {label(config) for config in configs} and max(counted.values()) == 1
+
+    def test_a_run_that_raises_takes_along_what_builds_on_it_and_nothing_else(self, tmp_path, capsys):
+        configs = grid(3)
+        with pytest.raises(DataError, match="line 3: no label"):
+            rp.collect(configs, ProcessExecutor(tmp_path, failing, workers=2))
+        done = set(logged(tmp_path))
+        assert done == {label(c) for c in configs if c.seed != 2 or c.method == "majority"}
+        assert "failed: DataError" in capsys.readouterr().out
+
+    def test_a_process_that_is_ended_from_outside_ends_it_all_and_loses_no_finished_run(self, tmp_path):
+        configs = grid(2, ("majority", "prompt_tuning", "xprompt"))  # xprompt-1 kills its first process
+        with pytest.raises(ConfigError, match="fewer --workers"):
+            rp.collect(configs, ProcessExecutor(tmp_path, unlucky, workers=2))
+        before = logged(tmp_path)
+        assert len(rp.collect(configs, ProcessExecutor(tmp_path, unlucky, workers=2))) == 6
+        assert all(logged(tmp_path)[label(c)] == 1 for c in configs) and before["prompt_tuning-1"] == 1
+
+    def test_each_process_computes_with_its_share_of_threads(self, tmp_path):
+        records = rp.collect(nano(2), ProcessExecutor(tmp_path, threads_of, workers=2))
+        assert [record["threads"] for record in records] == [1, 1]
+
+
+@needs_ray
+@pytest.mark.timeout(240)
+class TestRay:
+    def test_the_real_tables_equal_the_local_ones_though_a_worker_is_killed(self, cluster, tmp_path, capsys):
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            local = rp.collect(grid(), get_executor("local", tmp_path / "local"))
+        finally:
+            torch.set_num_threads(threads)
+        capsys.readouterr()
+        spread = rp.collect(grid(), on_ray(tmp_path / "ray", mortal))
+        assert rp.tidy(spread).to_csv() == rp.tidy(local).to_csv()
+        for record, other in zip(spread, local, strict=True):
+            timed = {"seconds", "train_seconds"}
+            assert [{k: v for k, v in entry.items() if k not in timed} for entry in record["history"]] == [
+                {k: v for k, v in entry.items() if k not in timed} for entry in other["history"]
+            ]
+        assert logged(tmp_path / "ray") == Counter([*SEARCHES, "killed at xprompt"])
+        assert len(list(Store(tmp_path / "ray").records())) == len(SEARCHES)
+        assert not (tmp_path / "ray" / "runs" / ".damaged").exists()
+        out = capsys.readouterr().out
+        assert "up to 2 runs at a time on Ray, each with 1 CPU\n" in out
+        assert "rte xprompt seed 0 held_out: its worker died; begun again (1 of 3)" in out
+        assert "[5/5] rte prompt_tuning_length seed 0 held_out: " in out
+
+    def test_a_dead_workers_run_is_begun_again_and_an_error_stops_only_what_builds_on_it(
+        self, cluster, tmp_path, capsys
+    ):
+        methods = tuple(method for method in SEARCHES if method != "prompt_tuning")  # not asked for, and yet needed
+        with pytest.raises(DataError, match=r"^RTE/train.jsonl, line 3: no label.$"):
+            rp.collect(grid(4, methods), on_ray(tmp_path, unlucky, retries=1))
+        once = {label(config) for config in grid(4)}
+        once -= {f"{method}-2" for method in SEARCHES if method != "majority"}
+        once -= {"xprompt-3", "prompt_tuning_length-3"}
+        killed = ["xprompt-1 killed its worker", *["xprompt-3 killed its worker"] * 2]
+        assert logged(tmp_path) == Counter([*once, *killed])
+        out = capsys.readouterr().out
+        assert "[ +/16] rte prompt_tuning seed 0 held_out: 0.0 points" in out
+        assert (
+            "rte prompt_tuning seed 2 held_out: failed: DataError: RTE/train.jsonl, line 3: no label.; left out" in out
+        )
+        assert "that, 3 built on it" in out
+        assert "rte xprompt seed 1 held_out: its worker died; begun again (1 of 1)" in out
+        assert "rte xprompt seed 3 held_out: failed: ConfigError: a worker died 2 times at the same run" in out
+
+    def test_a_thousand_runs_on_half_a_gpu_each_are_done_once_and_in_little_more_than_their_own_time(
+        self, cluster, tmp_path
+    ):
+        found = overhead(tmp_path, seeds=200, seconds=0.005, gpus_per_run=0.5)
+        assert found["runs"] == 1000 and found["most"] == 1
+        assert found["workers"] == 2 and found["gpus"] == ["0"]  # both on the one GPU
+        assert found["ray"] < 4 * found["plain"]  # a wide bound, for a busy machine; the figure is measured by hand
+
+    def test_more_than_a_machine_has_is_refused(self, cluster, tmp_path):
+        with pytest.raises(ConfigError, match="needs 1 CPU and 4 GPU on one machine.*2 CPU and 1 GPU"):
+            rp.collect(grid(), on_ray(tmp_path, pretended, gpus_per_run=4))
+
+    def test_a_killed_driver_goes_on_where_it_was(self, cluster, tmp_path):
+        seeds, asked = 6, grid(6)
+        first = start_driver(tmp_path, seeds, address=cluster)
+        wait_until(lambda: len(list(Store(tmp_path).records())) >= 4, first)
+        first.kill()
+        first.wait()
+        done = {f"{record['method']}-{record['seed']}" for record in Store(tmp_path).records()}
+        begun = logged(tmp_path)
+        assert 4 <= len(done) < len(asked)
+        second = start_driver(tmp_path, seeds, address=cluster)
+        out, _ = second.communicate(timeout=200)
+        assert second.returncode == 0, out
+        after = logged(tmp_path)
+        assert set(after) == {label(config) for config in asked}
+        again = {name for name, times in after.items() if times > 1}
+        assert not again & done and again <= set(begun)  # what was under way, and nothing that was finished
+        assert json.loads(out.splitlines()[-1]) == [pretended(c, tmp_path / "local")["score"] for c in asked]
+
+
+def start_driver(root: Path, seeds: int, **options) -> subprocess.Popen:
+    """Another process that spreads a grid of slow runs."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.pretended_runs", "drive", str(root), str(seeds), json.dumps(options)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_until(condition, process: subprocess.Popen) -> None:
+    limit = threading.Timer(90, process.kill)
+    limit.start()
+    try:
+        while not condition():
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.02)
+    finally:
+        limit.cancel()

@@ -1,0 +1,266 @@
+"""Tasks of one's own: a declaration beside CSV, TSV or JSON lines, from load_task to a report, and every complaint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import xprompt as xp
+from xprompt import reporting as rp
+from xprompt import reproduce
+from xprompt.runs import run as pipeline
+from xprompt.tasks.superglue import get_task
+
+DECLARED = {
+    "name": "topics",
+    "template": "text: {text} question: What?",
+    "label": "topic",
+    "verbalizer": {"wear": "clothes", "go": "travel"},
+}
+NAMES = ("Anna", "Paul", "Tom", "Mary", "Clara", "Hugo", "Emma", "Peter", "Lucy", "John")
+ROWS = [(f"{name} goes by {way}.", "go") for name in NAMES for way in ("bus", "car")]
+ROWS += [(f"{name} wears {colour} clothes.", "wear") for name in NAMES for colour in ("red", "blue")]
+
+
+def csv(rows=ROWS, header="text,topic") -> str:
+    return header + "\n" + "".join(",".join(row) + "\n" for row in rows)
+
+
+def make(folder: Path, files: dict[str, str] | None = None, **changes: object) -> str:
+    """Write a declaration and its files; return the declaration's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    declared = {k: v for k, v in {**DECLARED, **changes}.items() if v is not None}
+    (folder / "task.json").write_text(json.dumps(declared), encoding="utf-8")
+    files = {"train.csv": csv(), "validation.csv": csv(ROWS[::4])} if files is None else files
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return str(folder / "task.json")
+
+
+def test_a_csv_a_tsv_and_json_lines_hold_the_same_task(tmp_path):
+    lines = "".join(json.dumps({"text": t, "topic": label, "more": [1]}) + "\n\n" for t, label in ROWS)
+    forms = {
+        "csv": {"train.csv": "\ufeff" + csv(), "validation.csv": csv(ROWS[:4])},
+        "tsv": {"train.tsv": csv().replace(",", "\t"), "validation.tsv": csv(ROWS[:4]).replace(",", "\t")},
+        "mixed": {"train.jsonl": lines.replace("\n\n", "\n"), "validation.csv": csv(ROWS[:4])},
+    }
+    found = [xp.load_task(make(tmp_path / name, files)) for name, files in forms.items()]
+    assert len({splits.fingerprint for splits in found}) == 1
+    splits = found[0]
+    assert (len(splits.train), len(splits.validation), splits.source) == (40, 4, "own:topics")
+    assert splits.task.render(splits.train[0]) == "text: Anna goes by bus. question: What?"
+    assert splits.task.label_text(splits.train[0].label) == "travel"
+    assert splits.task.label_words == ("clothes", "travel") and splits.task.metrics == ("accuracy",)
+
+
+def test_json_numbers_and_truth_values_are_labels_and_texts_as_they_are_written(tmp_path):
+    lines = '{"text": 5, "topic": true}\n{"text": 2.5, "topic": false}\n'
+    path = make(tmp_path, {"train.jsonl": lines, "validation.jsonl": lines}, verbalizer={"true": "yes", "false": "no"})
+    train = xp.load_task(path).train
+    assert [(r.fields["text"], r.label) for r in train] == [("5", 0), ("2.5", 1)]
+
+
+def test_quoted_separators_quotes_and_line_ends_survive(tmp_path):
+    text = 'text,topic\r\n"Anna, ""the fast"",\r\ngoes {by} bus.",go\r\n\r\nx,wear\r\n'
+    train = xp.load_task(make(tmp_path, {"train.csv": text, "validation.csv": text})).train
+    assert train[0].fields["text"] == 'Anna, "the fast",\r\ngoes {by} bus.' and len(train) == 2
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_without_a_validation_file_a_share_is_set_apart_the_same_for_every_run(tmp_path, seed):
+    path = make(tmp_path, {"train.csv": csv()}, validation_share=0.25, validation_seed=seed)
+    splits = xp.load_task(path, seed=7)
+    assert (len(splits.train), len(splits.validation), splits.validation.split) == (30, 10, "validation")
+    assert Counter(splits.validation.labels) == {0: 5, 1: 5}
+    assert not {r.uid for r in splits.train} & {r.uid for r in splits.validation}
+    assert xp.load_task(path, seed=8).fingerprint == splits.fingerprint
+    other = xp.load_task(make(tmp_path, {}, validation_share=0.25, validation_seed=seed + 1))
+    assert other.fingerprint != splits.fingerprint
+    held = splits.hold_out(0.2, seed=1)
+    assert held.validation.records == splits.validation.records
+
+
+def test_a_group_is_never_parted_and_em_counts_it(tmp_path):
+    rows = [(text, label, text.split()[0]) for text, label in ROWS]
+    path = make(tmp_path, {"train.csv": csv(rows, "text,topic,who")}, group="who", metrics=["em"], validation_share=0.3)
+    splits = xp.load_task(path).hold_out(0.3)
+    parts = [set(part.groups) for part in (splits.train, splits.selection, splits.validation)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 10
+    assert set(xp.load_task(path, few_shot=2).train.groups) < set(NAMES)
+
+
+def test_what_a_run_is_called_depends_on_what_is_declared_and_not_on_where(tmp_path, monkeypatch):
+    here, there = make(tmp_path / "a"), make(tmp_path / "b" / "c")
+    configs = [xp.RunConfig(task=path, profile="tiny", method="majority") for path in (here, there)]
+    first, second = (xp.run(config, tmp_path / "store") for config in configs)
+    assert first.folder == second.folder
+    assert first.record["task"] == first.record["config"]["task"] == "topics"
+    assert first.record["source"] == "own:topics" and str(tmp_path) not in json.dumps(first.record)
+    monkeypatch.chdir(tmp_path)
+    assert xp.run(configs[0].but(task="a/task.json"), tmp_path / "store").folder == first.folder
+    for change in (
+        {"name": "subjects"}, {"template": "{text}"}, {"verbalizer": {"wear": "wear", "go": "travel"}},
+        {"metrics": ["macro_f1"]}, {"cut_side": "start"},
+    ):  # fmt: skip
+        make(tmp_path / "a", {}, **change)
+        assert xp.run(configs[0], tmp_path / "store").folder != first.folder, change
+    make(tmp_path / "a", {"train.csv": csv(ROWS[1:])})  # read again, although the same process read it before
+    assert xp.run(configs[0], tmp_path / "store").folder != first.folder
+
+
+def test_an_own_task_goes_through_the_grid_a_run_and_the_report(tmp_path):
+    path = make(tmp_path / "own", metrics=["accuracy", "macro_f1"])
+    store = xp.Store(tmp_path / "report")
+    configs = rp.grid("tiny", [path, "rte"], ["majority", "prompt_tuning", "xprompt"], 1)
+    records = rp.collect(configs, lambda config: xp.run(config, store))
+    assert [r["task"] for r in records] == ["topics"] * 3 + ["rte"] * 3
+    assert set(records[0]["metrics"]) == {"accuracy", "macro_f1"}
+    rows = rp.tidy(records)
+    assert list(rp.tables.main_results(rows)["task"]) == ["RTE", "topics", "average"]
+    assert "topics" in set(rp.tables.against_paper(rows)["task"])
+    labels = [label.get_text() for label in rp.figures.task_scores(rows).axes[0].get_xticklabels()]
+    assert labels == ["RTE", "topics", "average"]
+    assert rp.wording.task(path) == rp.wording.task("topics") == "topics"
+    shown = rp.wording.example(get_task(path), pipeline.load_splits(configs[0]).train[0], "own:topics")
+    assert "Anna" not in shown  # a reader's data stay the reader's
+
+
+def test_the_command_hands_the_path_to_the_notebooks_from_where_they_run(tmp_path, monkeypatch, capsys):
+    path = make(tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    plan = reproduce.make_plan("tiny", "own/task.json,rte", only=["01_main_results"], output=tmp_path / "report")
+    ((notebook, parameters),) = plan.notebooks.items()
+    given, builtin = parameters["tasks"]
+    assert builtin == "rte" and not Path(given).is_absolute()
+    assert (notebook.parent / given).resolve() == Path(path).resolve()
+    assert reproduce.main(["--tasks", "none/task.json", "--output", str(tmp_path / "r")]) == 2
+    assert "none/task.json: cannot be read" in capsys.readouterr().err
+
+
+def test_one_name_twice_or_a_name_that_is_taken_is_refused(tmp_path):
+    here, there = make(tmp_path / "a"), make(tmp_path / "b")
+    with pytest.raises(xp.ConfigError, match="topics, topics: one is given twice"):
+        rp.choose_tasks([here, there], "tiny")
+    with pytest.raises(xp.ConfigError, match=r"a/task\.json: the name 'rte' is taken"):
+        get_task(make(tmp_path / "a", name="rte"))
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    own = xp.OwnTask(**DECLARED, validation_share=0.5, metrics=["macro_f1"])
+    path = own.save(tmp_path / "new")
+    assert path.name == "task.json" and xp.OwnTask.load(path) == own
+    (tmp_path / "new" / "train.csv").write_text(csv())
+    assert len(xp.load_task(path).validation) == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"template": None}, "template: Field required"),
+        ({"name": "a/b"}, "name: String should match"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"template": "no column"}, "at least one {column}"),
+        ({"template": "{text.__class__}"}, "plain name of a column"),
+        ({"template": "{text[0]}"}, "plain name of a column"),
+        ({"template": "{text!r}"}, "plain name of a column"),
+        ({"template": "{text:>9}"}, "plain name of a column"),
+        ({"template": "{} {text}"}, "plain name of a column"),
+        ({"template": "{{text}} {text}"}, "plain name of a column"),
+        ({"template": "{text"}, "template"),
+        ({"template": "{text} {topic}"}, "the answer would be in the question"),
+        ({"template": "{text} {more}"}, "cut needs one of text, more"),
+        ({"template": "{text} {text}"}, "exactly once"),
+        ({"cut": "topic"}, "cut needs one of text"),
+        ({"verbalizer": {"go": "travel"}}, "two or more labels"),
+        ({"verbalizer": {"go": "x", "wear": "x"}}, "a word of its own"),
+        ({"metrics": ["f1"]}, "metrics"),
+        ({"metrics": ["em"]}, "em needs group"),
+        ({"validation_share": 1.0}, "validation_share: Input should be less than 1"),
+        ({"validation_share": 0.1, "validation": "v.csv"}, "not both"),
+    ],
+    ids=str,
+)
+def test_a_declaration_that_cannot_be_meant_is_named_with_its_file(tmp_path, changes, words):
+    with pytest.raises(xp.ConfigError) as raised:
+        get_task(make(tmp_path / "own", **changes))
+    assert str(raised.value).startswith("own/task.json: ") and words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"name": "a",', r"own/task\.json: no valid JSON \(.*line 1 column"),
+        ('{"name": "a", "name": "b"}', "'name' is declared twice"),
+        ('{"verbalizer": {"go": "a", "go": "b"}}', "'go' is declared twice"),
+        ("[1]", "needed one JSON object"),
+    ],
+)
+def test_a_declaration_that_cannot_be_read_is_named(tmp_path, text, words):
+    path = make(tmp_path / "own")
+    Path(path).write_text(text)
+    with pytest.raises(xp.ConfigError, match=words):
+        get_task(path)
+
+
+GOOD = {"validation.csv": csv()}
+
+
+@pytest.mark.parametrize(
+    ("files", "changes", "words"),
+    [
+        (GOOD, {}, "own, task 'topics': given no training examples; needed train.csv or train.tsv or train.jsonl"),
+        ({"train.csv": csv()}, {}, "neither validation examples nor a share"),
+        ({**GOOD, "train.csv": csv()}, {"validation_share": 0.2}, "both validation.csv and validation_share"),
+        ({**GOOD, "train.csv": csv(), "train.jsonl": ""}, {}, "given train.csv and train.jsonl; needed one file"),
+        ({**GOOD, "train.csv": csv()}, {"train": "other.csv"}, "task 'topics', train: given 'other.csv'"),
+        ({**GOOD, "a.txt": csv()}, {"train": "a.txt"}, "needed an existing .csv, .tsv, .jsonl"),
+        ({**GOOD, "train.csv": "text,topic\n"}, {}, "topics, split train: given a source without a single example"),
+        ({**GOOD, "train.csv": ""}, {}, "without a single example"),
+        ({**GOOD, "train.csv": csv(header="text,label")}, {},
+         "own/train.csv, line 2, field 'topic': given no such column (there are text, label)"),
+        ({**GOOD, "train.csv": csv(header="txt,topic")}, {}, "own/train.csv, line 2, field 'text': given no such"),
+        ({**GOOD, "train.csv": csv()}, {"group": "who"}, "line 2, field 'who': given no such column"),
+        ({**GOOD, "train.csv": "text,topic\na,go\nb,\n"}, {},
+         "own/train.csv, line 3, field 'topic': given an example without a label"),
+        ({**GOOD, "train.csv": "text,topic\na,go\nb,fly\n"}, {},
+         "own/train.csv, line 3, field 'topic': given 'fly'; needed one of ['wear', 'go']"),
+        ({**GOOD, "train.csv": "text,topic\na,go\nb, c,go\n"}, {},
+         "own/train.csv, line 3: given 3 values; needed 2, one a column (text, topic)"),
+        ({**GOOD, "train.csv": "text,topic\na\n"}, {}, "line 2: given 1 values"),
+        ({**GOOD, "train.csv": "text,topic,text\na,go,b\n"}, {}, "line 1: given two columns 'text'"),
+        ({**GOOD, "train.csv": 'text,topic\na,go\n"b,go\n'}, {}, "own/train.csv, after line 2: given unexpected end"),
+        ({**GOOD, "train.jsonl": '{"text": "a", "topic": "go"}\n{"text": "b", \n'}, {},
+         "own/train.jsonl, line 2, column 15: given malformed JSON"),
+        ({**GOOD, "train.jsonl": '["a", "go"]\n'}, {}, "own/train.jsonl, line 1: given '[\"a\", \"go\"]'"),
+        ({**GOOD, "train.jsonl": '{"text": null, "topic": "go"}\n'}, {}, "line 1, field 'text': given None"),
+        ({**GOOD, "train.jsonl": '{"text": "a", "topic": null}\n'}, {}, "field 'topic': given an example without"),
+        ({**GOOD, "train.jsonl": '{"text": "a", "topic": ["go"]}\n'}, {}, "field 'topic': given ['go']"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_is_wrong_with_the_examples_is_said_with_file_line_and_field(tmp_path, files, changes, words):
+    path = make(tmp_path / "own", files, **changes)
+    with pytest.raises(xp.DataError) as raised:
+        xp.load_task(path)
+    assert words in str(raised.value) and "Fix: " in str(raised.value)
+
+
+def test_bytes_that_are_no_utf8_are_named(tmp_path):
+    path = make(tmp_path / "own")
+    (tmp_path / "own" / "train.csv").write_bytes(b"text,topic\ncaf\xe9,go\n")
+    with pytest.raises(xp.DataError, match=r"own/train\.csv, after line 0: given 'utf-8' codec"):
+        xp.load_task(path)
+
+
+def test_a_folder_of_the_release_beside_an_own_task_is_no_matter(tmp_path):
+    path = make(tmp_path / "own")
+    (tmp_path / "data" / "RTE").mkdir(parents=True)
+    assert rp.choose_source(str(tmp_path / "data"), [path, "rte"]) == str(tmp_path / "data")
+    assert len(xp.load_task(path, tmp_path / "data").train) == 40
+    shutil.rmtree(tmp_path / "own")
+    with pytest.raises(xp.ConfigError, match="own/task.json: cannot be read"):
+        xp.load_task(path)

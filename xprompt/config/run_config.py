@@ -1,0 +1,113 @@
+"""The settings that name one run.
+
+Owns `RunConfig`: two runs with equal settings are the same run. Never loads data or models.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from xprompt.config.profiles import PROFILES, get_profile
+from xprompt.config.settings import (
+    METHODS,
+    PROTOCOLS,
+    Initialiser,
+    Method,
+    Pattern,
+    Profile,
+    Protocol,
+    PruneSettings,
+    Settings,
+    TuneSettings,
+)
+
+__all__ = [
+    "METHODS", "PROFILES", "PROTOCOLS", "Pattern", "Profile", "PruneSettings", "RunConfig", "TuneSettings",
+    "get_profile",
+]  # fmt: skip
+
+
+_SEARCH = {"tune", "prune"}
+_DEPENDS: dict[str, set[str]] = {
+    "majority": set(),
+    "zero_shot": set(),
+    "fine_tuning": {"fine_tune"},
+    "prompt_tuning": {"tune"},
+    **{m: _SEARCH for m in METHODS if m.startswith(("xprompt", "prompt_tuning_"))},
+}
+
+
+class RunConfig(Settings):
+    """Everything that names one run. Fields left out are filled from the profile, and are then part of its name.
+
+    `pattern` is the profile's for this task where it has one; "paper" puts the task as it is declared.
+    """
+
+    task: str
+    profile: str = "nano"
+    method: Method = "xprompt"
+    seed: int = Field(0, ge=0)
+    protocol: Protocol = "held_out"
+    backbone: str = ""
+    revision: str | None = None
+    source: str = ""
+    max_source: int = 0
+    length: int = 0
+    pieces: int = 0
+    # These defaults are never used: the chosen profile's stand in before validation.
+    init: Initialiser = Field(default_factory=lambda: PROFILES["nano"].init)
+    tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].tune)
+    fine_tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].fine_tune)
+    prune: PruneSettings = Field(default_factory=lambda: PROFILES["nano"].prune)
+    pattern: Pattern | Literal["paper"] = "paper"
+    few_shot: int | Literal["official"] | None = None
+    limit_train: int | None = None
+    limit_validation: int | None = None
+    selection: float = 0.0
+    selection_limit: int = 0
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_profile(cls, values: dict[str, Any]) -> dict[str, Any]:
+        profile = get_profile(values.get("profile", "nano"))
+        filled = dict(values)
+        for name in cls.model_fields.keys() & Profile.model_fields.keys():
+            if not filled.get(name):
+                filled[name] = getattr(profile, name)
+        if not filled.get("pattern"):
+            filled["pattern"] = profile.patterns.get(filled.get("task", ""), "paper")
+        return filled
+
+    @model_validator(mode="after")
+    def _paper_means_the_grid(self) -> RunConfig:
+        if self.protocol == "paper" and self.prune.search != "grid":
+            object.__setattr__(self, "prune", self.prune.but(search="grid"))
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings this method's result depends on: what a run's name is made of.
+
+        A prompt-tuning run is the same run whatever grid a later XPrompt run searches, and however many
+        candidates are trained side by side, and whether activations are kept or computed again. Where its data and
+        its backbone lie does not matter either: what they hold does, and their fingerprints stand in the name beside
+        these settings. The paper's pattern is no setting: a run's name is the same as before there were others.
+        """
+        values = self.settings()
+        del values["source"], values["backbone"]
+        if self.pattern == "paper":
+            del values["pattern"]
+        for unused in {"tune", "fine_tune", "prune"} - _DEPENDS[self.method]:
+            del values[unused]
+        if "prune" in values:
+            del values["prune"]["side_by_side"]
+        for one in (values.get("tune"), values.get("fine_tune"), values.get("prune", {}).get("retune")):
+            if one is not None:
+                one.pop("gradient_checkpointing", None)
+        return values

@@ -1,0 +1,190 @@
+"""The validated settings of training, pruning and profiles.
+
+Owns which settings exist and what values they may take. Never loads data or models.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from xprompt.config.templates import fields_in
+from xprompt.errors import ConfigError
+
+Protocol = Literal["paper", "held_out"]
+Mode = Literal["zero", "drop"]
+Level = Literal["both", "token", "piece"]
+Initialiser = Literal["vocab", "common", "uniform", "labels"]
+Method = Literal[
+    "majority",
+    "zero_shot",
+    "fine_tuning",
+    "prompt_tuning",
+    "prompt_tuning_matched",
+    "prompt_tuning_length",
+    "xprompt",
+    "xprompt_reversed",
+    "xprompt_random",
+]
+PROTOCOLS: tuple[str, ...] = ("paper", "held_out")
+METHODS: tuple[str, ...] = Method.__args__  # type: ignore[attr-defined]
+PAPER_RATIOS: tuple[float, ...] = tuple(round(i / 10, 1) for i in range(1, 10))
+
+
+class Settings(BaseModel):
+    """Frozen, strict settings: an unknown field or a value out of range is a `ConfigError`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            lines = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or type(self).__name__}: {e['msg']} (given {_short(e['input'])})"
+                for e in error.errors()
+            )
+            raise ConfigError(
+                f"{type(self).__name__}: {lines}. Fields: {', '.join(type(self).model_fields)}."
+            ) from error
+
+    def but(self, **changes: Any) -> Any:
+        """Return a validated copy with these fields changed."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+class TuneSettings(Settings):
+    """How one prompt (or, for the fine-tuning baseline, the whole backbone) is trained.
+
+    Source: paper §4.1 (Adafactor 0.3, weight decay 1e-5, batch 16, constant schedule, early stopping on dev).
+    Differs: length is given in optimiser steps or epochs, one of the two; dropout is off unless asked for.
+    """
+
+    optimizer: Literal["adafactor", "adamw"] = "adafactor"
+    learning_rate: float = Field(0.3, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    schedule: Literal["constant", "linear"] = "constant"
+    steps: int | None = Field(None, ge=0, description="optimiser steps")
+    epochs: float | None = Field(None, gt=0, description="passes over the training data")
+    batch_size: int = Field(16, ge=1, description="examples an optimiser step, over all its micro-batches")
+    accumulation: int = Field(1, ge=1, description="micro-batches one step is split into")
+    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; None: once an epoch")
+    patience: int | None = Field(None, ge=1, description="evaluations without a new best before stopping")
+    eval_batch_size: int = Field(64, ge=1)
+    dropout: bool = Field(False, description="whether the backbone's dropout is active while tuning")
+    objective: Literal["label_scores", "generation"] = "label_scores"
+    max_grad_norm: float | None = Field(None, gt=0)
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, same numbers"
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TuneSettings:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"give exactly one of steps and epochs, not steps={self.steps}, epochs={self.epochs}")
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}: "
+                "every micro-batch must be the same size"
+            )
+        return self
+
+    def num_steps(self, num_examples: int) -> int:
+        """Optimiser steps for a training set of `num_examples`."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * -(-num_examples // self.batch_size)))
+
+
+class PruneSettings(Settings):
+    """Which masks are tried, and how the rewound prompts are re-trained. Source: paper §3.2, §3.3."""
+
+    level: Level = "both"
+    token_ratios: tuple[float, ...] = PAPER_RATIOS
+    piece_ratios: tuple[float, ...] = PAPER_RATIOS
+    mode: Mode = "zero"
+    importance_limit: int | None = Field(None, ge=1, description="training examples scored; None: all")
+    retune: TuneSettings = TuneSettings(epochs=100)
+    search: Literal["grid", "halving"] = Field(
+        "grid", description="of held_out runs: re-train every candidate, or stop the worse early; paper means grid"
+    )
+    side_by_side: int | None = Field(
+        None, ge=1, description="candidates in one pass; None: as many as memory holds (never changes a result)"
+    )
+
+    @model_validator(mode="after")
+    def _ratios(self) -> PruneSettings:
+        for name in ("token_ratios", "piece_ratios"):
+            ratios = getattr(self, name)
+            if not ratios or any(not 0 <= r < 1 for r in ratios):
+                raise ValueError(f"{name} {ratios} must be one or more prune ratios in [0, 1)")
+        return self
+
+    def grid(self) -> list[tuple[float, float]]:
+        """All (token ratio, piece ratio) pairs of the search, in order."""
+        tokens = self.token_ratios if self.level != "piece" else (0.0,)
+        pieces = self.piece_ratios if self.level != "token" else (0.0,)
+        return [(t, p) for t in tokens for p in pieces]
+
+
+class Pattern(Settings):
+    """A template with its label words, in place of a task's own: how the task is put to one backbone.
+
+    The pattern-verbalizer pair of Schick and Schütze (2021). Differs: the paper has T5's templates alone (Tab 10).
+
+    Args:
+        template: the input, with the same fields as the task's own template.
+        label_words: one text per label, in the order of the task's.
+    """
+
+    template: str
+    label_words: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Pattern:
+        fields_in(self.template)
+        words = [word.strip() for word in self.label_words]
+        if len(set(words)) < len(words) or "" in words:
+            raise ValueError("label_words needs a word of its own for each label")
+        return self
+
+
+class Profile(Settings):
+    """A backbone with the settings that suit it."""
+
+    name: str
+    about: str
+    backbone: str
+    source: str = Field("hub", description='"nano", "hub" or a folder in the official release layout')
+    max_source: int = Field(256, ge=8, description="longest source, in tokens, without the prompt")
+    length: int = Field(20, ge=1, description="prompt tokens P")
+    pieces: int = Field(16, ge=1, description="pieces K a token")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads that a run makes use of: as many runs go side by side; None: all there are"
+    )
+    init: Initialiser = "vocab"
+    tune: TuneSettings
+    fine_tune: TuneSettings
+    prune: PruneSettings
+    few_shot: int | Literal["official"] | None = None
+    limit_train: int | None = None
+    limit_validation: int | None = None
+    selection: float = Field(0.2, gt=0, lt=1, description="share of train set apart by held_out")
+    selection_limit: int = Field(1000, ge=1)
+    patterns: dict[str, Pattern] = Field({}, description="task → its pattern, where the paper's is not used")
+    default_tasks: tuple[str, ...] = ("wic", "boolq", "cb")
+    default_seeds: int = Field(3, ge=1)
+    default_methods: tuple[Method, ...] = (
+        "majority",
+        "fine_tuning",
+        "prompt_tuning",
+        "prompt_tuning_matched",
+        "xprompt",
+    )

@@ -1,0 +1,165 @@
+"""Where lines come from: the embedded generator, the hub, a folder as released, a folder of parquet tables.
+
+Owns opening and decoding a source. Never interprets a task's fields: `Task.records` does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from xprompt.errors import DataError
+from xprompt.tasks.custom import csv_lines
+from xprompt.tasks.example import Line, fault
+from xprompt.tasks.superglue import Task
+
+HUB_DATASET = "aps/super_glue"
+Split = Literal["train", "validation"]
+_COMMIT = re.compile("[0-9a-f]{40}")
+_OFFICIAL = {"train": "train", "validation": "val"}
+
+
+def read(task: Task, source: str | Path, split: Split, revision: str | None = None) -> list[Line] | None:
+    """Return a split's lines, or None where the source does not have the split.
+
+    Args:
+        task: whose lines.
+        source: "nano", "hub", or a folder: `TASK/train.jsonl` and `val.jsonl` as released, or
+            `task/train*.parquet` and `task/validation*.parquet` as on the hub.
+        split: "train" or "validation".
+        revision: a commit or tag of the hub's dataset; None takes the newest.
+
+    Raises:
+        DataError: an unknown source, an unreachable hub, a line that is not a JSON object.
+
+    A task of one's own brings its files along; the source is not asked.
+    """
+    if task.files is not None:
+        own = task.files.train if split == "train" else task.files.validation
+        return None if own is None else list(_jsonl(own) if own.suffix == ".jsonl" else csv_lines(own))
+    if source == "nano":
+        return _nano(task, split)
+    if source == "hub":
+        return _hub(task, split, revision)
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise fault(
+            f"Source {str(source)!r}",
+            "neither a known name nor a folder",
+            "'nano', 'hub' or an existing folder in the official release layout",
+            f"check the path, or put the release there as {folder.name}/{task.folder}/val.jsonl",
+        )
+    file = folder / task.folder / f"{_OFFICIAL[split]}.jsonl"
+    if file.is_file():
+        return list(_jsonl(file))
+    tables = sorted((folder / task.name).glob(f"{split}*.parquet"))
+    return [line for table in tables for line in _parquet(table)] if tables else None
+
+
+def read_few_shot(task: Task, source: str | Path) -> list[Line]:
+    """Return the lines of the official 32-shot file, `fewglue/TASK/train.jsonl` in a folder."""
+    file = Path(source).expanduser() / "fewglue" / task.folder / "train.jsonl"
+    if not file.is_file():
+        raise fault(
+            f"few_shot='official' for {task.name}",
+            f"source {str(source)!r} without it",
+            f"a folder with fewglue/{task.folder}/train.jsonl",
+            "add the 32-shot files, or pass a number to sample by seed",
+        )
+    return list(_jsonl(file))
+
+
+def _jsonl(file: Path) -> Iterator[Line]:
+    where = "/".join(file.parts[-3:])
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise fault(
+            where,
+            f"bytes that are no UTF-8 ({error.reason} at byte {error.start})",
+            "UTF-8 text",
+            "save the file as UTF-8, or fetch the release again",
+        ) from error
+    for number, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise fault(
+                f"{where}, line {number}, column {error.colno}",
+                f"malformed JSON ({error.msg})",
+                "one JSON object a line",
+                "repair that line, or fetch the release again",
+            ) from error
+        if not isinstance(data, dict):
+            raise fault(
+                f"{where}, line {number}",
+                f"{text.strip()!r:.60}",
+                "one JSON object a line",
+                "repair that line, or fetch the release again",
+            )
+        yield Line(data, f"{where}, line {number}", number - 1)
+
+
+def _parquet(file: Path) -> Iterator[Line]:
+    import pyarrow
+    import pyarrow.parquet
+
+    where = "/".join(file.parts[-2:])
+    try:
+        rows = pyarrow.parquet.read_table(file).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise fault(
+            where,
+            f"a table that cannot be read ({error!s:.80})",
+            "a parquet file as on the hub",
+            "fetch the file again",
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield Line(row, f"{where}, row {number}", number - 1, flat=True)
+
+
+def _hub(task: Task, split: Split, revision: str | None) -> list[Line]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(HUB_DATASET, task.name, split=split, revision=revision)
+    except Exception as error:  # the network stack below raises many kinds, with no base in common
+        raise _hub_fault(task, split, revision, error) from error
+    # Offline, `datasets` takes whichever copy it has cached; a cached copy lies in a folder of its commit's name.
+    held = {Path(file["filename"]).parent.name for file in getattr(rows, "cache_files", ())}
+    if revision and _COMMIT.fullmatch(revision) and held and revision not in held:
+        raise fault(
+            f"{HUB_DATASET} {task.name} ({split})",
+            f"revision {revision}, while the local cache has {', '.join(sorted(held))}",
+            "that revision in the cache, or a connection to the hub",
+            "connect once, or ask for the cached revision",
+        )
+    where = f"{HUB_DATASET} {task.name}/{split}"
+    return [Line(row, f"{where}, row {i + 1}", i, flat=True) for i, row in enumerate(rows)]
+
+
+def _hub_fault(task: Task, split: Split, revision: str | None, error: Exception) -> DataError:
+    text = str(error).lower()
+    needed, fix = "a network connection, or a copy in the local cache, is needed", "connect and try again"
+    if "gated" in text or "401" in text or "403" in text:
+        needed, fix = "access to it is needed", "accept its terms on the hub and log in with `hf auth login`"
+    elif "revision" in text and "doesn't exist" in text:
+        needed, fix = f"a revision that it has is needed, not {revision!r}", "give a commit, tag or branch of it"
+    elif type(error).__name__ == "DatasetNotFoundError":
+        needed, fix = "a dataset of that name is needed", "check that the hub still has it"
+    return DataError(
+        f"Could not get {task.name} ({split}) from the hub's {HUB_DATASET} ({type(error).__name__}); {needed}. "
+        f"Fix: {fix}, or pass a folder in the official release layout as the source.",
+    )
+
+
+def _nano(task: Task, split: Split) -> list[Line]:
+    from xprompt import nano
+
+    lines = nano.raw_examples(task.name, split)
+    return [Line(data, f"nano {task.name}/{split}, example {i + 1}", i) for i, data in enumerate(lines)]

@@ -1,0 +1,188 @@
+"""Which examples a run sees: splits, few-shot samples, limits, and the held-out part.
+
+Owns every choice among records, each by seed. Never reads a source, never tokenises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import overload
+
+from xprompt.tasks.example import Record, fault
+from xprompt.tasks.superglue import Task
+
+
+@dataclass(frozen=True)
+class TaskData(Sequence[Record]):
+    """The records of one split, in the source's order."""
+
+    task: Task
+    split: str
+    records: tuple[Record, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> TaskData: ...
+    def __getitem__(self, index: int | slice) -> Record | TaskData:
+        """Return a record, or for a slice the split cut down to it."""
+        return replace(self, records=self.records[index]) if isinstance(index, slice) else self.records[index]
+
+    @property
+    def labels(self) -> list[int]:
+        """(N,) labels, as positions in the task's label set."""
+        return [record.label for record in self.records]
+
+    @property
+    def groups(self) -> list[str]:
+        """(N,) groups: what is right or wrong together."""
+        return [record.group for record in self.records]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the task's declaration and every record."""
+        task = self.task
+        parts: list[list[object]] = [
+            [task.name, task.template, task.label_words, task.metrics, task.cut_field, task.cut_side]
+        ]
+        parts += [[r.uid, r.group, dict(r.fields), r.label] for r in self.records]
+        return _sha256(json.dumps(part, sort_keys=True) for part in parts)
+
+    def take(self, indices: Iterable[int], split: str | None = None) -> TaskData:
+        """Return the records at these positions, in the source's order, whatever the order given."""
+        return TaskData(self.task, split or self.split, tuple(self.records[i] for i in sorted(indices)))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A task's data: to train on, to report on, and (once held out) to select on."""
+
+    task: Task
+    train: TaskData
+    validation: TaskData
+    source: str
+    selection: TaskData | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the fingerprints of the splits."""
+        parts = (self.train, self.selection, self.validation)
+        return _sha256("none" if part is None else part.fingerprint for part in parts)
+
+    def hold_out(self, fraction: float = 0.1, seed: int = 0, at_most: int | None = None) -> Splits:
+        """Move a stratified part of the training split into `selection`.
+
+        Labels keep their shares as near as whole blocks allow. A block is never parted: all examples with one
+        input text; where the task names a `together` field (MultiRC: the paragraph), all with one such text.
+
+        Args:
+            fraction: of the training records, 0 < fraction < 1.
+            seed: chooses which; 0 is a seed.
+            at_most: upper limit in records.
+
+        Raises:
+            DataError: already held out, a value outside its range, or too few blocks to fill both sides.
+        """
+        where = f"Holding out from {self.task.name}'s training split"
+        if self.selection is not None:
+            raise fault(
+                where,
+                "splits that have a selection part",
+                "splits without one",
+                "hold out once, from what load_task returned",
+            )
+        if not 0 < fraction < 1 or (at_most is not None and at_most < 1):
+            raise fault(
+                where,
+                f"fraction={fraction}, at_most={at_most}",
+                "0 < fraction < 1 and at_most >= 1",
+                "choose values in these ranges",
+            )
+        wanted = max(1, round(fraction * len(self.train)))
+        wanted = wanted if at_most is None else min(wanted, at_most)
+        blocks: dict[str, list[int]] = defaultdict(list)
+        for i, record in enumerate(self.train):
+            together = self.task.together
+            blocks[record.fields[together] if together else self.task.render(record)].append(i)
+        quota = _shares(Counter(self.train.labels), wanted)
+        held: list[int] = []
+        for block in _shuffled(blocks.values(), seed):
+            need = Counter(self.train[i].label for i in block)
+            if all(quota[label] >= count for label, count in need.items()):
+                quota.subtract(need)
+                held += block
+        if not 0 < len(held) < len(self.train):
+            raise fault(
+                where,
+                f"{len(self.train)} examples in {len(blocks)} blocks, {wanted} wanted",
+                "some examples on both sides, with no block parted",
+                "raise fraction or at_most, or load more training examples",
+            )
+        rest = set(range(len(self.train))) - set(held)
+        return replace(self, train=self.train.take(rest), selection=self.train.take(held, "selection"))
+
+
+def sample(data: TaskData, shots: object, seed: int) -> TaskData:
+    """Return `shots` groups drawn uniformly, without replacement."""
+    groups = sorted(set(data.groups))
+    if not isinstance(shots, int) or not 0 < shots <= len(groups):
+        raise fault(
+            f"few_shot for {data.task.name}",
+            repr(shots),
+            f"'official' or 1 to {len(groups)}",
+            "ask for as many as the training split has, or fewer",
+        )
+    chosen = set(random.Random(seed).sample(groups, shots))
+    return data.take(i for i, record in enumerate(data) if record.group in chosen)
+
+
+def limit(data: TaskData, most: int | None) -> TaskData:
+    """Return a fixed random part of at most `most` records, groups whole."""
+    if most is None or len(data) <= most:
+        return data
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, record in enumerate(data):
+        members[record.group].append(i)
+    kept: list[int] = []
+    for group in _shuffled(members.values(), 0):
+        if len(kept) + len(group) <= most:
+            kept += group
+    if not kept:
+        raise fault(
+            f"Limit on {data.task.name}'s {data.split} split",
+            str(most),
+            f"at least {min(map(len, members.values()))}, the smallest group",
+            "raise the limit",
+        )
+    return data.take(kept)
+
+
+def _shares(counts: Counter[int], total: int) -> Counter[int]:
+    """Divide `total` in proportion to `counts`: whole numbers that sum to it, largest remainders first."""
+    exact = {label: total * count / counts.total() for label, count in sorted(counts.items())}
+    shares = Counter({label: int(share) for label, share in exact.items()})
+    by_remainder = sorted(exact, key=lambda label: int(exact[label]) - exact[label])
+    shares.update(by_remainder[: total - shares.total()])
+    return shares
+
+
+def _shuffled(blocks: Iterable[list[int]], seed: int) -> list[list[int]]:
+    order = list(blocks)
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def _sha256(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()

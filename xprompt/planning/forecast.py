@@ -1,0 +1,223 @@
+"""What a report will take on the machine at hand, before anything is downloaded: runs, weights, memory, hours.
+
+Owns the reckoning and its assumptions. Never trains, never downloads: counts come from footprints, speed from a probe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from xprompt.backbones.pretrained import load_config
+from xprompt.backbones.seq2seq import load_backbone
+from xprompt.config.profiles import PROFILES, get_profile
+from xprompt.config.run_config import RunConfig
+from xprompt.config.settings import TuneSettings
+from xprompt.data.loading import load_task
+from xprompt.errors import ConfigError
+from xprompt.planning.footprint import Footprint, count_parameters, known_config, measure, readable
+from xprompt.planning.machine import Machine, backbone_rate, probe_machine
+from xprompt.planning.workload import MARGIN, PlannedRun, Sizes, plan_run
+from xprompt.runs import grid
+from xprompt.runs.grid import choose_source, choose_tasks
+from xprompt.tasks.superglue import get_task
+
+#: Characters of a rendered source, where the data are not here to be counted: the mean of the release's training
+#: split, and the longest of either split (BoolQ: both of the validation split; COPA: an estimate, not counted).
+CHARACTERS = {
+    "boolq": (647, 4867),
+    "cb": (350, 1217),
+    "copa": (130, 250),
+    "multirc": (1692, 3673),
+    "rte": (342, 1440),
+    "wic": (111, 296),
+    "wsc": (162, 523),
+}
+#: Assumed for English and 32,000 pieces; SmolLM2's 49,000 give 4.2 to 4.7 on these tasks.
+CHARACTERS_PER_TOKEN = 4.2
+#: Share of the matrix rate that a whole step reaches. CPU: 0.7 to 1.3 measured on T5 small's and base's shapes in
+#: float32, on a machine with other work to do. GPU: an assumption, never measured; layer norms and activations are
+#: bound by memory there.
+EFFICIENCY = {"cpu": 0.8, "cuda": 0.4}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Every run of a report, and the machine it was reckoned for."""
+
+    profile: str
+    footprint: Footprint
+    machine: Machine
+    rate: float  # operations a second that a step sustains
+    timed: bool  # whether the rate was timed on the backbone itself
+    local: bool  # whether the backbone is on this machine
+    sizes: dict[str, Sizes]
+    runs: list[PlannedRun]
+
+    @cached_property
+    def seconds(self) -> float:
+        """Of all runs, one after another."""
+        return sum(run.operations for run in self.runs) / self.rate
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the weights in the dtype they are used in."""
+        return self.footprint.parameters * self.machine.dtype.itemsize
+
+    @property
+    def too_large(self) -> list[PlannedRun]:
+        """Runs that the device, or the computer's memory on the way to it, cannot hold."""
+        return [run for run in self.runs if not self.holds(run)]
+
+    def holds(self, run: PlannedRun) -> bool:
+        """Whether memory is enough for a run. One that needs no backbone's gradient still loads the backbone."""
+        return run.memory <= self.machine.free and self.weights <= self.machine.memory
+
+
+def forecast(
+    profile: str,
+    tasks: str = "",
+    seeds: int | None = None,
+    data_dir: str = "",
+    methods: Sequence[str] | None = None,
+    *,
+    machine: Machine | None = None,
+    timed: bool = True,
+) -> Forecast:
+    """Reckon the report of `nox -s reproduce` with the same choices (its main table's runs).
+
+    Args:
+        profile, tasks, seeds, data_dir: as the command line has them.
+        methods: default: the profile's own.
+        machine: default: the one at hand, probed for a second.
+        timed: time a step of the backbone where it is on this machine; False: always by the matrix rate.
+
+    Raises:
+        ConfigError, DataError, BackboneError: wrong choices; an architecture that is neither known nor here.
+    """
+    own = get_profile(profile)
+    names = choose_tasks(tasks, profile)
+    configs = _with_needed(grid(profile, names, methods, seeds, data_dir=choose_source(data_dir, names)))
+    if not configs:
+        raise ConfigError(f"profile {profile!r} with methods {methods!r}: no run to plan; name one method or more.")
+    known = known_config(own.backbone)
+    footprint = measure(known if known is not None else load_config(own.backbone, local=True))
+    machine = machine or probe_machine(own.backbone, configs[0].dtype)
+    sizes = {config.task: _sizes(config) for config in configs if config.seed == configs[0].seed}
+    rate = machine.rate * EFFICIENCY[machine.device.type]
+    here = timed and is_here(own.backbone)
+    if here:
+        backbone = load_backbone(own.backbone, max_source=own.max_source)
+        task, most = configs[0].task, 2 * machine.rate  # two seconds of products, at most
+        length = sizes[task].mean_tokens
+        rate = backbone_rate(backbone, footprint, get_task(task), own.tune.batch_size, length, own.length, most)
+    runs = [plan_run(config, footprint, sizes[config.task], machine.dtype) for config in configs]
+    return Forecast(profile, footprint, machine, rate, here, is_here(own.backbone), sizes, runs)
+
+
+def _with_needed(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """The runs, each after those it builds on, none twice."""
+    needed = {
+        "prompt_tuning_length": ("prompt_tuning", "xprompt"),
+        **dict.fromkeys(("prompt_tuning_matched", "xprompt", "xprompt_reversed", "xprompt_random"), ("prompt_tuning",)),
+    }
+    found: list[RunConfig] = []
+    for config in configs:
+        for method in (*needed.get(config.method, ()), config.method):
+            one = config.but(method=method)
+            if one not in found:
+                found.append(one)
+    return found
+
+
+def _sizes(config: RunConfig) -> Sizes:
+    """Counted where the data are here; else the published counts and the declared lengths."""
+    task = get_task(config.task).put(config.pattern)
+    published = config.source == "hub" and task.files is None  # an own task's files are here, whatever the source
+    if published:
+        train, validation = task.statistics
+        average, longest = (characters / CHARACTERS_PER_TOKEN for characters in CHARACTERS[task.name])
+    else:
+        splits = load_task(task, config.source, require_train=config.few_shot != "official")
+        lengths = [len(task.render(r)) / CHARACTERS_PER_TOKEN for r in (*splits.train, *splits.validation)]
+        train, validation, average, longest = len(splits.train), len(splits.validation), mean(lengths), max(lengths)
+    validation = min(validation, config.limit_validation or validation)
+    cap = config.max_source
+    return Sizes(
+        train, validation, min(cap, math.ceil(average)), min(cap, math.ceil(longest)), not published
+    )  # fmt: skip
+
+
+def is_here(backbone: str) -> bool:
+    """Whether a backbone is on this machine by its nature: embedded, from a package, or a folder."""
+    return backbone in ("nano", "smollm2") or Path(backbone).is_dir()
+
+
+def advise(plan: Forecast) -> list[str]:
+    """The least harmful changes that make too large a plan fit; [] where it fits."""
+    if not plan.too_large:
+        return []
+    change = Callable[[list[RunConfig]], list[RunConfig]]
+    offered: list[tuple[int, str, change]] = [
+        (1, "prune.side_by_side=1 (the same numbers, slower)",
+         lambda runs: [c.but(prune=c.prune.but(side_by_side=1)) for c in runs]),
+        (1, "gradient_checkpointing=True in tune, fine_tune and prune.retune (the same numbers, slower)",
+         lambda runs: [_each(c, gradient_checkpointing=True) for c in runs]),
+        (1, "accumulation=batch_size and eval_batch_size=4 in tune, fine_tune and prune.retune (the same numbers, "
+         "slower)", lambda runs: [_narrow(c) for c in runs]),
+        (2, "dtype='bfloat16' (half the memory; slower on many CPUs)", lambda runs: [_halve(c) for c in runs]),
+        (4, "without fine_tuning", lambda runs: [c for c in runs if c.method != "fine_tuning"]),
+    ]  # fmt: skip
+    harmless_first = sorted(
+        (chosen for count in range(1, len(offered) + 1) for chosen in combinations(offered, count)),
+        key=lambda chosen: sum({harm for harm, _, _ in chosen}),
+    )
+    for chosen in harmless_first:
+        configs = [run.config for run in plan.runs]
+        for _, _, apply in chosen:
+            configs = apply(configs)
+        if configs and _fits(plan, configs):
+            return [words for _, words, _ in chosen]
+    return [_elsewhere(plan)]
+
+
+def _fits(plan: Forecast, configs: Sequence[RunConfig]) -> bool:
+    dtype = torch.bfloat16 if configs[0].dtype == "bfloat16" else plan.machine.dtype
+    runs = [plan_run(config, plan.footprint, plan.sizes[config.task], dtype) for config in configs]
+    return not replace(plan, runs=runs, machine=replace(plan.machine, dtype=dtype)).too_large
+
+
+def _halve(config: RunConfig) -> RunConfig:
+    return config.but(dtype="bfloat16")
+
+
+def _narrow(config: RunConfig) -> RunConfig:
+    """One example at a time, the same batches and the same numbers."""
+    return _trained(config, lambda s: s.but(accumulation=s.batch_size, eval_batch_size=min(4, s.eval_batch_size)))
+
+
+def _each(config: RunConfig, **changes: Any) -> RunConfig:
+    return _trained(config, lambda settings: settings.but(**changes))
+
+
+def _trained(config: RunConfig, change: Callable[[TuneSettings], TuneSettings]) -> RunConfig:
+    prune = config.prune.but(retune=change(config.prune.retune))
+    return config.but(tune=change(config.tune), fine_tune=change(config.fine_tune), prune=prune)
+
+
+def _elsewhere(plan: Forecast) -> str:
+    least = min(plan.machine.free, plan.machine.memory)
+    configs = {name: known_config(PROFILES[name].backbone) for name in PROFILES}
+    sizes = {name: 2 * MARGIN * count_parameters(config) for name, config in configs.items() if config is not None}
+    smaller = [name for name, size in sizes.items() if size < least]
+    other = f"take --profile {smaller[-1]}, whose weights fit in bfloat16, or " if smaller else ""
+    needed = max(run.memory for run in plan.runs)
+    return f"{other}find a machine with {readable(needed)} of memory on one device"

@@ -1,0 +1,96 @@
+"""How fast this machine is: a short probe of its matrix products, or of a backbone that is already there.
+
+Owns what is measured to plan by. Never trains, and never measures for a report: see the records for that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from xprompt.backbones.base import Backbone
+from xprompt.backbones.pretrained import choose_device, choose_dtype
+from xprompt.data.tokenization import Batch
+from xprompt.planning.footprint import Footprint, free_bytes
+from xprompt.tasks.superglue import Task
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to run on.
+
+    Attributes:
+        device, dtype: that a run would use.
+        name: of the GPU, or of the CPU's threads.
+        free: bytes of the device's memory that can be had now.
+        memory: bytes of the computer's own memory that can be had now; weights pass through it on their way to a GPU.
+        rate: operations a second of large matrix products, measured.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    name: str
+    free: int
+    memory: int
+    rate: float
+
+
+def probe_machine(backbone: str, dtype: str | None = None, seconds: float = 1.0) -> Machine:
+    """Measure this machine in the dtype that `load_backbone` would use for this backbone: about `seconds` long."""
+    device = choose_device(None)
+    chosen = choose_dtype(dtype, backbone, device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    memory = psutil.virtual_memory().available
+    return Machine(device, chosen, name, free_bytes(device), memory, matrix_rate(device, chosen, seconds))
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Operations a second of square matrix products, the median of as many as fit into `seconds` (at least three)."""
+    width = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(width, width, device=device).to(dtype) for _ in range(2))
+    taken: list[float] = []
+    began = time.perf_counter()
+    while len(taken) < 4 or time.perf_counter() - began < seconds:
+        taken.append(_timed(lambda: left @ right, device))
+    timed = sorted(taken[1:])  # the first one pays for what is set up once
+    return 2 * width**3 / timed[len(timed) // 2]
+
+
+def backbone_rate(
+    backbone: Backbone, footprint: Footprint, task: Task, rows: int, length: int, prompt: int, most: float
+) -> float:
+    """Operations a second that a prompt-tuning step of this backbone sustains, on random tokens.
+
+    Args:
+        rows, length, prompt: of the batch timed: examples, source tokens, prompt tokens.
+        most: operations to spend at most on one step; fewer rows are timed where a whole batch needs more.
+
+    The operations are `Footprint.operations`, so that the rate turns the same model's counts into seconds.
+    """
+    rows = max(1, min(rows, int(most / footprint.operations(1, length + prompt, "tune"))))
+    ids = torch.randint(3, len(backbone.embedding_rows()), (rows, length), generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(rows, dtype=torch.long)
+    batch = Batch(ids, torch.ones_like(ids), labels, labels)
+    verbalizer = backbone.verbalizer(task)
+    vectors = torch.zeros(
+        rows, prompt, backbone.hidden_size, device=backbone.device, dtype=backbone.dtype, requires_grad=True
+    )
+
+    def step() -> None:
+        torch.autograd.grad(backbone.loss(vectors, batch, verbalizer).sum(), vectors)
+
+    step()
+    seconds = min(_timed(step, backbone.device) for _ in range(2))
+    return footprint.operations(rows, length + prompt, "tune") / seconds
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began

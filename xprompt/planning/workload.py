@@ -1,0 +1,140 @@
+"""What one run takes: its steps, its operations and its memory, reckoned from its settings.
+
+Owns the workload of each method. Never looks at the machine: `planning` divides by its speed and compares with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from xprompt.config.run_config import RunConfig
+from xprompt.config.settings import TuneSettings
+from xprompt.methods.ratio_search import rungs
+from xprompt.planning.footprint import Footprint
+
+#: Over what is counted, for workspaces and what the allocator cannot use.
+MARGIN = 1.1
+#: Copies of the weights while fine-tuning: frozen, trained, gradients, the best checkpoint, and the next best one
+#: while it is taken.
+COPIES = 5
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A task's examples and source tokens, and how they are known."""
+
+    train: int
+    validation: int
+    mean_tokens: int
+    longest_tokens: int
+    counted: bool
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: what it trains, and what that takes.
+
+    Attributes:
+        candidates: prompts (or, fine-tuning, models) that it trains; 0 where nothing is trained.
+        steps: optimiser steps each, at most: early stopping may end sooner.
+        operations: floating-point operations of the whole run, at most.
+        memory: bytes on the device at its widest point, with one candidate in a pass (or `prune.side_by_side`).
+        recomputed: the same with gradient checkpointing.
+    """
+
+    config: RunConfig
+    candidates: int
+    steps: int
+    operations: float
+    memory: int
+    recomputed: int
+
+
+def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch.dtype) -> PlannedRun:
+    """Reckon one run: a frozen backbone's prompt-tuning steps, fine-tuning, or evaluation alone."""
+    train, selection = _split(config, sizes)
+    prompt = config.length
+    weights = footprint.parameters * dtype.itemsize
+    candidates, steps, operations, settings = 0, 0, 0.0, config.tune
+    learns = config.method == "fine_tuning"
+    if learns:
+        candidates, settings, prompt = 1, config.fine_tune, 0
+        steps, operations = _training(footprint, settings, 1, "grid", train, selection, sizes.mean_tokens, True)
+    elif config.method in ("prompt_tuning", "prompt_tuning_length"):
+        candidates = 1
+        steps, operations = _training(footprint, settings, 1, "grid", train, selection, sizes.mean_tokens + prompt)
+    elif config.method not in ("majority", "zero_shot"):
+        settings, candidates = config.prune.retune, len(config.prune.grid())
+        length = sizes.mean_tokens + prompt
+        steps, operations = _training(
+            footprint, settings, candidates, config.prune.search, train, selection, length
+        )  # fmt: skip
+        if config.method != "prompt_tuning_matched":
+            scored = min(train, config.prune.importance_limit or train)
+            operations += footprint.operations(scored, length, "tune")
+    else:
+        prompt = 0
+    length = sizes.longest_tokens + prompt
+    if config.method != "majority":
+        operations += footprint.operations(sizes.validation, sizes.mean_tokens + prompt, "evaluate")
+    rows = settings.batch_size // settings.accumulation * (1 if learns else config.prune.side_by_side or 1)
+    # Evaluation keeps nothing for a backward pass: one layer's values at a time.
+    passing = footprint.one_layer(settings.eval_batch_size, length, dtype)
+    held = [passing, passing]
+    if candidates:
+        for i, recompute in enumerate((False, True)):
+            kept = footprint.activations(rows, length, dtype, learns=learns, recompute=recompute)
+            held[i] = max(held[i], kept)
+    copies = (COPIES + (2 if settings.optimizer == "adamw" else 0)) if learns else 1
+    if settings.gradient_checkpointing:
+        held[0] = held[1]
+    memory, recomputed = (math.ceil(MARGIN * (copies * weights + kept)) for kept in held)
+    return PlannedRun(config, candidates, steps, operations, memory, recomputed)
+
+
+def _training(
+    footprint: Footprint,
+    settings: TuneSettings,
+    candidates: int,
+    search: str,
+    train: int,
+    selection: int,
+    length: int,
+    learns: bool = False,
+) -> tuple[int, float]:
+    """Steps of each candidate, and the operations of all of them, evaluations on the selection split included."""
+    steps = settings.num_steps(train)
+    every = settings.eval_every or math.ceil(train / settings.batch_size)
+    done = _candidate_steps(candidates, steps, search)
+    evaluated = (candidates + math.ceil(done / every)) * selection
+    trained = done * min(settings.batch_size, train)
+    return steps, (
+        footprint.operations(
+            trained, length, "fine_tune" if learns else "tune", recompute=settings.gradient_checkpointing
+        )
+        + footprint.operations(evaluated, length, "evaluate")
+    )
+
+
+def _candidate_steps(candidates: int, steps: int, search: str) -> int:
+    """Steps over all candidates; successive halving ends most of them early."""
+    total, left, done = 0, candidates, 0
+    for step, kept in (rungs(candidates, steps) if search == "halving" else {}).items():
+        total, left, done = total + left * (step - done), kept, step
+    return total + left * (steps - done)
+
+
+def _split(config: RunConfig, sizes: Sizes) -> tuple[int, int]:
+    """Examples trained on, and examples that checkpoints are selected on."""
+    train = min(n for n in (sizes.train, config.limit_train, _shots(config)) if n is not None)
+    if config.protocol == "paper":
+        return train, sizes.validation
+    held = min(max(1, round(config.selection * train)), config.selection_limit)
+    return train - held, held
+
+
+def _shots(config: RunConfig) -> int | None:
+    return 32 if config.few_shot == "official" else config.few_shot

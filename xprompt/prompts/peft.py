@@ -1,0 +1,130 @@
+"""Prompts to and from PEFT's folder format, and what a model that PEFT loaded says beside ours.
+
+Owns the translation. Never imports PEFT: the format is one JSON file and one safetensors tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from xprompt.backbones.base import Backbone
+from xprompt.data.splits import TaskData
+from xprompt.data.tokenization import batches
+from xprompt.errors import BackboneError, StoreError
+from xprompt.prompts.soft_prompt import SoftPrompt
+
+CONFIG, WEIGHTS, TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
+
+
+def to_peft(prompt: SoftPrompt, backbone: Backbone, folder: str | Path) -> Path:
+    """Write a folder that `peft.PeftModel.from_pretrained` loads.
+
+    Tokens pruned in mode "drop" are left out, so that there are fewer virtual tokens; pruned pieces, and tokens
+    pruned in mode "zero", are stored as zeros. PEFT attends to every prompt position, as both modes do.
+
+    Args:
+        prompt: (P, H), tuned or pruned.
+        backbone: the one it was tuned on; PEFT checks its name only where it loads the model itself.
+        folder: made where it is not there.
+
+    Differs: PEFT's default for encoder-decoders stores the prompt twice, for encoder and decoder, and never uses
+    the second; an export says 1 and stores it once.
+    """
+    vectors = prompt().detach().cpu().contiguous()
+    config = {
+        "peft_type": "PROMPT_TUNING",
+        "task_type": "SEQ_2_SEQ_LM" if backbone.kind == "seq2seq" else "CAUSAL_LM",
+        "base_model_name_or_path": backbone.name,
+        "inference_mode": True,
+        "num_virtual_tokens": len(vectors),
+        "token_dim": vectors.shape[1],
+        "num_transformer_submodules": 1,
+        "prompt_tuning_init": "RANDOM",
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({TENSOR: vectors}, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    return folder
+
+
+def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> SoftPrompt:
+    """Read a prompt that PEFT's prompt tuning saved, ready to be scored and pruned.
+
+    Where it holds rows for encoder and decoder, the encoder's (the first) are taken, as PEFT does.
+
+    Raises:
+        StoreError: files are missing or damaged, another PEFT method wrote them, or the width is another backbone's.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        rows = load_file(folder / WEIGHTS)[TENSOR]
+        count = int(config["num_virtual_tokens"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise StoreError(
+            f"{folder} holds no readable PEFT prompt ({error}); it needs {CONFIG} and {WEIGHTS} with the tensor "
+            f"{TENSOR}, as PEFT's prompt tuning saves them."
+        ) from error
+    if config.get("peft_type") != "PROMPT_TUNING":
+        raise StoreError(
+            f"{folder} holds {config.get('peft_type')}, not PROMPT_TUNING: only a soft prompt can be read."
+        )
+    if rows.shape[1] != backbone.hidden_size or len(rows) < count:
+        raise StoreError(
+            f"{folder} holds {len(rows)} rows of width {rows.shape[1]} for {count} virtual tokens; {backbone.name} "
+            f"needs {count} or more of width {backbone.hidden_size}: load the backbone it was tuned on."
+        )
+    return SoftPrompt(rows[:count].float().to(backbone.device), pieces=pieces)
+
+
+@torch.no_grad()
+def compare_with_peft(model: Any, prompt: SoftPrompt, backbone: Backbone, data: TaskData) -> dict[str, float]:
+    """Say how far a model that PEFT loaded is from ours, over every example of a split.
+
+    Both see the same token ids, one example at a time and without padding, as PEFT is used: the shape of a batch alone
+    moves float32 logits in the fifth decimal.
+
+    Args:
+        model: what `peft.PeftModel.from_pretrained` returned, with the weights that `backbone` has.
+        prompt: (P, H), the one that was exported.
+
+    Returns:
+        "max logit difference" (over examples and labels), "same predictions" (share, in [0, 1]) and "virtual tokens".
+
+    Raises:
+        BackboneError: two label words begin with the same token, so that no single logit tells them apart.
+    """
+    verbalizer = backbone.verbalizer(data.task)
+    if verbalizer.first is None:
+        raise BackboneError(
+            f"{backbone.name} begins two label words of {data.task.name} with the same token: their first logits "
+            "cannot be compared. Choose label words with different first tokens."
+        )
+    ours, theirs = [], []
+    for batch in batches(backbone.encode(data), 1, seed=None):
+        ours.append(backbone.label_scores(prompt(), batch, verbalizer).double())
+        logits = next_logits(model, batch.input_ids.to(backbone.device), backbone)
+        theirs.append(logits[verbalizer.first.to(logits.device)].double().to(backbone.device))
+    mine, other = torch.cat(ours), torch.stack(theirs)
+    return {
+        "max logit difference": float((mine - other).abs().max()),
+        "same predictions": float((mine.argmax(1) == other.argmax(1)).float().mean()),
+        "virtual tokens": len(prompt()),
+    }
+
+
+def next_logits(model: Any, ids: Tensor, backbone: Backbone) -> Float[Tensor, " V"]:
+    """Return the logits of a plain transformers or PEFT model where the label begins, for one example's ids (1, T)."""
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if backbone.kind == "seq2seq":
+        inputs["decoder_input_ids"] = torch.full_like(ids[:, :1], model.config.decoder_start_token_id)
+    return model(**inputs).logits[0, -1]

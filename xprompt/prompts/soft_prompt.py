@@ -1,0 +1,208 @@
+"""The soft prompt: its embeddings, its two masks, its starting values, its file.
+
+Owns the tensors P (P, H), γ (P,), ζ (P, K) and what the masks mean. Never joins a prompt to an input (`backbone`
+does) and never decides what to prune (`pruning` does).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xprompt.errors import ConfigError, StoreError
+from xprompt.tasks.superglue import Task
+
+_COMMONEST = 5000  # Lester et al. (2021), §3.1
+
+
+class HasVocabulary(Protocol):
+    """What initialisers need of a backbone."""
+
+    name: str
+    tokenizer: Any
+
+    def embedding_rows(self) -> Float[Tensor, "V H"]:
+        """Input embeddings as the model sees them, one row a vocabulary entry."""
+
+
+class SoftPrompt(nn.Module):
+    """A prompt of P tokens × H dimensions, each token K equal contiguous pieces, with a mask at both levels.
+
+    The masks are applied in every forward pass, so a pruned entry is exactly zero however long training goes on,
+    and gets no gradient.
+
+    Args:
+        embeddings: (P, H), float; H must be a multiple of `pieces`.
+        pieces: K ≥ 1.
+        mode: what becomes of a pruned token's position: "zero" keeps it, as a zero vector that is still attended
+            to; "drop" removes it from the sequence. The paper does not say which; they are different models.
+
+    Source: paper §3.2 (γ, ζ). Differs: both readings of a pruned position are supported.
+    """
+
+    token_mask: Tensor
+    piece_mask: Tensor
+
+    def __init__(self, embeddings: Float[Tensor, "P H"], *, pieces: int = 16, mode: str = "zero") -> None:
+        super().__init__()
+        length, hidden = embeddings.shape
+        if hidden % pieces:
+            raise ConfigError(
+                f"{pieces} pieces do not divide the embedding width {hidden}: choose a divisor of {hidden}."
+            )
+        if mode not in ("zero", "drop"):
+            raise ConfigError(f"unknown mode {mode!r}: choose 'zero' or 'drop'.")
+        self.mode = mode
+        self.embeddings = nn.Parameter(embeddings.detach().clone())
+        self.register_buffer("token_mask", torch.ones(length, dtype=torch.bool, device=embeddings.device))
+        self.register_buffer("piece_mask", torch.ones(length, pieces, dtype=torch.bool, device=embeddings.device))
+
+    @property
+    def length(self) -> int:
+        """P, pruned tokens included."""
+        return self.embeddings.shape[0]
+
+    @property
+    def pieces(self) -> int:
+        """K."""
+        return self.piece_mask.shape[1]
+
+    @property
+    def surviving_pieces(self) -> Bool[Tensor, "P K"]:
+        """Where both masks keep the piece."""
+        return self.piece_mask & self.token_mask[:, None]
+
+    @property
+    def surviving_tokens(self) -> Bool[Tensor, " P"]:
+        """Tokens with at least one surviving piece; a token that lost all its pieces is a pruned token."""
+        return self.surviving_pieces.any(dim=1)
+
+    @property
+    def num_params(self) -> int:
+        """Tunable values: the entries of the surviving pieces. Source: paper Tab 3."""
+        return int(self.surviving_pieces.sum()) * (self.embeddings.shape[1] // self.pieces)
+
+    def masked(self) -> Float[Tensor, "P H"]:
+        """The embeddings with every pruned entry exactly zero, all positions kept."""
+        keep = self.surviving_pieces.repeat_interleave(self.embeddings.shape[1] // self.pieces, dim=1)
+        return torch.where(keep, self.embeddings, torch.zeros_like(self.embeddings))
+
+    def forward(self) -> Float[Tensor, "Q H"]:
+        """The vectors to put before the input: Q = P in mode "zero", the surviving tokens in mode "drop"."""
+        vectors = self.masked()
+        return vectors[self.surviving_tokens] if self.mode == "drop" else vectors
+
+    def clone(self) -> SoftPrompt:
+        """An independent copy: values, masks and mode."""
+        copy = SoftPrompt(self.embeddings, pieces=self.pieces, mode=self.mode)
+        copy.token_mask.copy_(self.token_mask)
+        copy.piece_mask.copy_(self.piece_mask)
+        return copy
+
+    @classmethod
+    def init(
+        cls,
+        backbone: HasVocabulary,
+        length: int = 20,
+        init: str | SoftPrompt = "vocab",
+        seed: int = 0,
+        *,
+        pieces: int = 16,
+        task: Task | None = None,
+    ) -> SoftPrompt:
+        """Make a new prompt for this backbone.
+
+        Args:
+            length: P ≥ 1.
+            init: "vocab", rows sampled without replacement from the used vocabulary (special tokens and the unused
+                rows after the tokenizer's last entry are kept out); "common", the same from its first 5,000
+                entries, which tokenizers order by frequency; "uniform", [−0.5, 0.5]; "labels", each label word's
+                mean vector in turn, the rest sampled as "vocab"; or another prompt, whose values are copied.
+            seed: of the sampling; 0 is a seed like any other.
+            task: needed by "labels".
+
+        Source: paper §4.1 and Tab 6; Lester et al. (2021) §3.1.
+        Differs: OpenPrompt's "vocab" takes the first rows of the table; here they are sampled.
+        """
+        if length < 1:
+            raise ConfigError(f"a prompt of {length} tokens was asked for; it needs at least 1.")
+        if isinstance(init, SoftPrompt):
+            if init.length != length:
+                raise ConfigError(f"the source prompt has {init.length} tokens, {length} were asked for.")
+            return init.clone()
+        table = backbone.embedding_rows().detach().float()
+        generator = torch.Generator().manual_seed(seed)
+        if init == "uniform":
+            values = torch.rand(length, table.shape[1], generator=generator) - 0.5
+            return cls(values.to(table.device), pieces=pieces)
+        usable = usable_rows(backbone.tokenizer, len(table))
+        if init == "common":
+            usable = usable[:_COMMONEST]
+        elif init not in ("vocab", "labels"):
+            raise ConfigError(f"unknown initialiser {init!r}: choose vocab, common, uniform, labels or a SoftPrompt.")
+        if len(usable) < length:
+            raise ConfigError(f"{length} prompt tokens cannot be sampled from {len(usable)} usable vocabulary rows.")
+        values = table[usable[torch.randperm(len(usable), generator=generator)[:length]].to(table.device)].clone()
+        if init == "labels":
+            if task is None:
+                raise ConfigError("init='labels' starts from the label words: pass task=.")
+            words = [backbone.tokenizer(w, add_special_tokens=False).input_ids for w in task.label_words]
+            for row, ids in enumerate(words[:length]):
+                values[row] = table[ids].mean(dim=0)
+        return cls(values, pieces=pieces)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `prompt.safetensors` and `prompt.json`; a reloaded prompt is equal to the last bit."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"embeddings": self.embeddings.detach(), "token_mask": self.token_mask, "piece_mask": self.piece_mask}
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, folder / "prompt.safetensors")
+        facts = {"format": 1, "mode": self.mode, "length": self.length, "pieces": self.pieces}
+        (folder / "prompt.json").write_text(json.dumps(facts | {"hidden_size": self.embeddings.shape[1]}, indent=1))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SoftPrompt:
+        """Read what `save` wrote. Raises `StoreError` where a file is missing, damaged or does not fit the other."""
+        folder = Path(folder)
+        try:
+            facts = json.loads((folder / "prompt.json").read_text())
+            tensors = load_file(folder / "prompt.safetensors")
+            prompt = cls(tensors["embeddings"], pieces=facts["pieces"], mode=facts["mode"])
+            if tensors["token_mask"].shape != prompt.token_mask.shape or facts["length"] != prompt.length:
+                raise ValueError("its masks and embeddings disagree in length")
+            prompt.token_mask.copy_(tensors["token_mask"])
+            prompt.piece_mask.copy_(tensors["piece_mask"])
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise StoreError(
+                f"{folder} holds no readable prompt ({error}); it needs prompt.json and prompt.safetensors "
+                "as SoftPrompt.save writes them. Save it again."
+            ) from error
+        return prompt
+
+
+def usable_rows(tokenizer: Any, num_rows: int) -> Tensor:
+    """Vocabulary ids a prompt may start from: known to the tokenizer, not special, in vocabulary order."""
+    special = set(tokenizer.all_special_ids) | {
+        i for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special
+    }
+    return torch.tensor([i for i in range(min(len(tokenizer), num_rows)) if i not in special])
+
+
+def stack(prompts: list[SoftPrompt]) -> tuple[Float[Tensor, "C Q H"], Bool[Tensor, "C Q"]]:
+    """Vectors of C prompts as one tensor, the shorter ones filled up *in front*, and where each has a vector.
+
+    Gradients flow back to each prompt on its own.
+    """
+    vectors = [prompt() for prompt in prompts]
+    longest = max(map(len, vectors))
+    filled = [nn.functional.pad(v, (0, 0, longest - len(v), 0)) for v in vectors]
+    there = [torch.arange(longest, device=v.device) >= longest - len(v) for v in vectors]
+    return torch.stack(filled), torch.stack(there)

@@ -1,0 +1,200 @@
+"""Which runs a report is made of, and having them done with a line each on the terminal.
+
+Owns the grid and its check before anything is run. Never runs anything itself: it is handed what does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xprompt.config.profiles import PROFILES, get_profile
+from xprompt.config.run_config import RunConfig
+from xprompt.config.settings import METHODS, PROTOCOLS, TuneSettings
+from xprompt.errors import ConfigError, DataError
+from xprompt.runs.executors import Executor, LocalExecutor
+from xprompt.tasks.superglue import TASKS, get_task
+
+
+def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
+    """Return tasks: "all", a comma-separated text, a list, or (None or "") the profile's own choice.
+
+    Each is a name, or the path of an own task's declaration. Raises `ConfigError` naming the known tasks where one is
+    unknown, or where two have the same name; `DataError` where a declaration's examples are not there.
+    """
+    if not tasks:
+        chosen = list(get_profile(profile).default_tasks)
+    elif tasks == "all":
+        chosen = list(TASKS)
+    else:
+        given = tasks.split(",") if isinstance(tasks, str) else list(tasks)
+        chosen = [name.strip() for name in given]
+    names = [get_task(name).name for name in chosen]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"tasks {', '.join(names)}: one is given twice; name each task once.")
+    return chosen
+
+
+def choose_seeds(seeds: int | Sequence[int] | None, profile: str) -> list[int]:
+    """Return seeds: 0 … n − 1 of a number n, the given ones of a list, or (None or []) the profile's own number.
+
+    Raises `ConfigError` where a number is below 1, or a list holds a seed twice or below 0.
+    """
+    if seeds is None or (not isinstance(seeds, int) and not seeds):
+        seeds = get_profile(profile).default_seeds
+    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        raise ConfigError(f"seeds {seeds!r}: give how many (1 or more), or a list of different seeds of 0 or more.")
+    return chosen
+
+
+def choose_source(data_dir: str, tasks: Sequence[str]) -> str:
+    """Return the source of `data_dir`, or "" for the profile's own; `DataError` where a task's folder is missing."""
+    if not data_dir:
+        return ""
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise DataError(f"data folder {data_dir}: there is no such folder; give the one that holds CB/, RTE/, …")
+    known = {name: get_task(name).folder for name in tasks}
+    missing = [folder for name, folder in known.items() if not ((root / folder).is_dir() or (root / name).is_dir())]
+    if missing:
+        raise DataError(
+            f"data folder {data_dir} lacks {', '.join(missing)}/: add each with its train.jsonl and val.jsonl, "
+            "or leave those tasks out."
+        )
+    return str(data_dir)
+
+
+def quick_settings(profile: str) -> dict[str, Any]:
+    """Return settings that make a run of `profile` short: few examples and steps. Its numbers mean nothing."""
+    own, tiny = get_profile(profile), PROFILES["tiny"]
+
+    def short(settings: TuneSettings, like: TuneSettings) -> TuneSettings:
+        return settings.but(
+            steps=like.steps, epochs=None, eval_every=like.eval_every, batch_size=min(settings.batch_size, 8),
+            accumulation=1, patience=None,
+        )  # fmt: skip
+
+    return {
+        "limit_train": tiny.limit_train,
+        "limit_validation": tiny.limit_validation,
+        "tune": short(own.tune, tiny.tune),
+        "fine_tune": short(own.fine_tune, tiny.fine_tune),
+        "prune": own.prune.but(
+            token_ratios=tiny.prune.token_ratios,
+            piece_ratios=tiny.prune.piece_ratios,
+            importance_limit=tiny.prune.importance_limit,
+            retune=short(own.prune.retune, tiny.prune.retune),
+        ),
+    }
+
+
+def grid(
+    profile: str,
+    tasks: str | Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    protocols: Sequence[str] = ("held_out",),
+    data_dir: str = "",
+    quick: bool = False,
+    **changes: Any,
+) -> list[RunConfig]:
+    """Return every run of a report, seed by seed, all of them checked.
+
+    Args:
+        profile: a name in `PROFILES`.
+        tasks, seeds: as `choose_tasks` and `choose_seeds` take them; None for the profile's own.
+        methods: names in `METHODS`; None or [] for the profile's own.
+        protocols: names in `PROTOCOLS`.
+        data_dir: a folder in the official release layout, or "" for the profile's own source.
+        quick: few examples and steps, the first task and the first seed only.
+        changes: other fields of `RunConfig`, the same in every run.
+
+    Raises `ConfigError` or `DataError` before anything is run.
+    """
+    methods = methods or get_profile(profile).default_methods
+    for given, known, what in ((methods, METHODS, "method"), (protocols, PROTOCOLS, "protocol")):
+        unknown = [name for name in given if name not in known]
+        if unknown or not given:
+            raise ConfigError(f"unknown {what} {', '.join(unknown) or '(none given)'}; known: {', '.join(known)}.")
+    names, numbers = choose_tasks(tasks, profile), choose_seeds(seeds, profile)
+    if quick:
+        names, numbers = names[:1], numbers[:1]
+        changes = quick_settings(profile) | changes
+    source = choose_source(data_dir, names)
+    common = {"profile": profile, "source": source, **changes}
+    return [
+        RunConfig(**{**common, "task": task, "method": method, "seed": seed, "protocol": protocol})
+        for seed in numbers
+        for protocol in protocols
+        for task in names
+        for method in methods
+    ]
+
+
+def collect(configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], Any]) -> list[dict[str, Any]]:
+    """Do the runs and return their records, in the order asked for, with a line on standard output for each.
+
+    Args:
+        configs: what to run.
+        run: an executor, as `xprompt.get_executor` makes it, or what does one run, one after another; its result has
+            `.record`, as that of `xprompt.run`.
+
+    Where runs go side by side the line comes when one ends; one with a + for its number was not asked for, but others
+    build on it. The time left is reckoned from the runs of the same method already done.
+    """
+    _show_progress()
+    executor = LocalExecutor(run) if callable(run) else run
+    records: dict[int, dict[str, Any]] = {}
+    begun: set[int | None] = set()
+    spent: dict[str, list[float]] = {}
+    for step in executor.each(configs):
+        name = _run_name(step.config) if step.config else ""
+        if step.note:
+            print(f"    {name}{': ' if name else ''}{step.note}", flush=True)
+        elif step.record is None:
+            begun.add(step.position)
+            print(f"{_number(len(records) + 1, configs)} {name} …", flush=True)
+        elif step.config is not None:
+            spent.setdefault(step.config.method, []).append(step.seconds)
+            if step.position is not None:
+                records[step.position] = step.record
+            number = _number(len(records) if step.position is not None else "+", configs)
+            to_do = [config for position, config in enumerate(configs) if position not in records]
+            points = f"{100 * step.record['score']:.1f} points in {_duration(step.seconds)}"
+            start = "   " if step.position in begun else f"{number} {name}:"
+            print(f"{start} {points}{_left(to_do, spent, executor.workers)}", flush=True)
+    return [records[position] for position in range(len(configs))]
+
+
+def _run_name(config: RunConfig) -> str:
+    return f"{get_task(config.task).name} {config.method} seed {config.seed} {config.protocol}"
+
+
+def _number(number: int | str, configs: Sequence[RunConfig]) -> str:
+    return f"[{number:>{len(str(len(configs)))}}/{len(configs)}]"
+
+
+def _left(to_do: Sequence[RunConfig], spent: Mapping[str, Sequence[float]], workers: int) -> str:
+    """The time that the runs still to do will take, side by side; "" where a method has not been seen yet."""
+    if not to_do or any(config.method not in spent for config in to_do):
+        return ""
+    means = {method: sum(seconds) / len(seconds) for method, seconds in spent.items()}
+    return f", {_duration(sum(means[config.method] for config in to_do) / min(workers, len(to_do)))} left"
+
+
+def _show_progress() -> None:
+    """Print what the library logs of a long run, once, where a notebook's output goes."""
+    log = logging.getLogger("xprompt")
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("    %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

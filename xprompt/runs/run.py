@@ -1,0 +1,228 @@
+"""A run from its settings to its record: tune, score, prune, rewind, re-train, and the baselines beside it.
+
+Owns the order of the stages and what a record holds. Never trains or prunes by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xprompt
+from xprompt.backbones.base import Backbone
+from xprompt.backbones.seq2seq import load_backbone
+from xprompt.config.run_config import RunConfig
+from xprompt.data.loading import load_task
+from xprompt.data.splits import Splits
+from xprompt.distributed import workers
+from xprompt.methods.xprompt import METHOD_OF, Setting
+from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.runs.provenance import provenance
+from xprompt.runs.store import Store, run_name
+from xprompt.tasks import metrics
+from xprompt.tasks.superglue import TASKS, get_task
+from xprompt.training.callbacks import Along
+from xprompt.training.tensorboard import EventFiles, can_watch
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run's record and, where its method has one, the prompt it ends with."""
+
+    record: dict[str, Any]
+    folder: Path
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """On the report split, each in [0, 1]."""
+        return self.record["metrics"]
+
+    @property
+    def score(self) -> float:
+        """The mean of the metrics, in [0, 1]."""
+        return self.record["score"]
+
+    def load_prompt(self, stage: str = "") -> SoftPrompt:
+        """The prompt after a stage: init_prompt, tuned_prompt, pruned_prompt, rewound_prompt; "": the last."""
+        return SoftPrompt.load(self.folder / (stage or self.record["details"]["final_stage"]))
+
+
+def run(
+    config: RunConfig,
+    store: Store | str | Path | None = None,
+    *,
+    progress: bool = False,
+    force: bool = False,
+    watch: bool = True,
+    save_every: float = 30.0,
+    device_map: str | None = None,
+) -> RunResult:
+    """Do a run, or read it where the store has it already.
+
+    A run's name is the hash of its settings, its examples, its backbone's weights and the library's version.
+
+    A run that is interrupted is taken up where it was by the next call, to the same numbers: the state of its loops
+    lies in <store>/runs/.unfinished/<name> until its record is written.
+
+    Args:
+        config: the settings; see `RunConfig`.
+        store: where records live; default `reports/<profile>`.
+        progress: show bars.
+        force: run again even where a record exists, and replace it.
+        watch: write TensorBoard event files to <store>/watch while it goes, where tensorboard is installed.
+        save_every: seconds of training after which an interruption may cost work; a run that is done sooner writes
+            no state.
+        device_map: spread the backbone over several devices; see `load_backbone`.
+
+    None of `progress`, `watch`, `save_every` and `device_map` is part of a run's name.
+
+    Raises:
+        ConfigError, DataError, BackboneError: before any training starts.
+    """
+    store = _store(config, store)
+    splits, backbone, name = _prepare(config, device_map)
+    record = None if force or not workers().main else store.get(name)
+    if workers().main_says(record is None):
+        # Of processes that share the run the main one alone locks and looks: what it finds counts for all.
+        with store.lock(name) if workers().main else contextlib.nullcontext():
+            # Another job may have done it while this one waited.
+            record = None if force or not workers().main else store.get(name)
+            if workers().main_says(record is None):
+                waited: list[float] = []
+
+                def again(other: RunConfig) -> RunResult:
+                    began = time.perf_counter()
+                    result = run(
+                        other, store, progress=progress, watch=watch, save_every=save_every, device_map=device_map
+                    )  # fmt: skip
+                    waited.append(time.perf_counter() - began)
+                    return result
+
+                unfinished = store.runs / ".unfinished" / name
+                events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
+                along = Along(EventFiles(events) if watch and can_watch() else None, unfinished, save_every)
+                _run(Setting(config, backbone, splits, again, progress, along), name, store, waited)
+        workers().wait()
+        record = store.get(name)
+    else:
+        record = store.get(name) if record is None else record  # written since this process looked
+    assert record is not None
+    return RunResult(record, store.path(name))
+
+
+def find(config: RunConfig, store: Store | str | Path | None = None) -> RunResult | None:
+    """Return a run that the store has, or None; nothing is run. Arguments and errors as `run`'s."""
+    store = _store(config, store)
+    name = _prepare(config)[2]
+    record = store.get(name)
+    return None if record is None else RunResult(record, store.path(name))
+
+
+def _store(config: RunConfig, store: Store | str | Path | None) -> Store:
+    return store if isinstance(store, Store) else Store(Path("reports") / config.profile if store is None else store)
+
+
+def _prepare(config: RunConfig, device_map: str | None = None) -> tuple[Splits, Backbone, str]:
+    """A run's examples, its backbone and its name."""
+    get_task(config.task)
+    splits = load_splits(config)
+    backbone = _backbone(config.backbone, config.dtype, config.revision, config.max_source, device_map)
+    name = run_name(_identity(config, splits), splits.fingerprint, backbone.fingerprint, xprompt.__version__)
+    return splits, backbone, name
+
+
+def load_splits(config: RunConfig) -> Splits:
+    """The examples of a run: few-shot, limited, and with a selection split where the protocol holds one out."""
+    load = _task if config.task in TASKS else _task.__wrapped__  # own files may change between two calls
+    splits = load(
+        config.task, config.pattern, config.source, config.few_shot, config.limit_train, config.limit_validation,
+        config.seed if isinstance(config.few_shot, int) else 0,
+    )  # fmt: skip
+    if config.protocol == "held_out":
+        return splits.hold_out(config.selection, seed=config.seed, at_most=config.selection_limit)
+    return splits
+
+
+def _identity(config: RunConfig, splits: Splits) -> dict[str, Any]:
+    """What a run's name is made of; an own task counts by its declared name, not by where its declaration lies."""
+    return config.identity() | {"task": splits.task.name}
+
+
+@functools.lru_cache(maxsize=8)
+def _task(
+    name: str, pattern: Any, source: str, few_shot: Any, limit_train: Any, limit_validation: Any, seed: int
+) -> Splits:
+    return load_task(
+        get_task(name).put(pattern),
+        source,
+        seed=seed,
+        few_shot=few_shot,
+        limit_train=limit_train,
+        limit_validation=limit_validation,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _backbone(
+    name: str, dtype: str | None, revision: str | None, max_source: int, device_map: str | None = None
+) -> Backbone:
+    spread = {} if device_map is None else {"device_map": device_map}
+    return load_backbone(name, dtype=dtype, revision=revision, max_source=max_source, **spread)
+
+
+def _run(setting: Setting, name: str, store: Store, waited: list[float]) -> None:
+    config, splits, backbone = setting.config, setting.splits, setting.backbone
+    made = provenance(backbone.device, backbone.dtype, backbone.model)
+    started = time.perf_counter()
+    outcome = METHOD_OF[config.method](setting)
+    # Runs it builds on have records, and seconds, of their own; what an interruption cut off was this run's.
+    seconds = time.perf_counter() - started - sum(waited) + setting.along.resumed_seconds
+    held = splits.selection
+    record = {
+        "run": name,
+        "profile": config.profile,
+        "backbone": Path(config.backbone).name if Path(config.backbone).is_dir() else config.backbone,
+        "source": splits.source if splits.source.startswith(("nano", "hub")) else Path(splits.source).name,
+        "task": splits.task.name,
+        "method": config.method,
+        "seed": config.seed,
+        "protocol": config.protocol,
+        "config": _identity(config, splits),
+        "metrics": outcome.report.metrics,
+        "score": outcome.report.score,
+        "majority": metrics.majority(
+            splits.task, splits.train.labels, splits.validation.labels, splits.validation.groups
+        ),
+        "selection_split": held.split if held is not None else splits.validation.split,
+        "report_split": splits.validation.split,
+        "num_params": outcome.num_params,
+        "counts": {
+            "train": len(splits.train),
+            "selection": len(held) if held is not None else len(splits.validation),
+            "validation": len(splits.validation),
+            "cut": outcome.num_cut,
+        },
+        "seconds": {"total": round(seconds, 2), "with_prompt_tuning": round(seconds + outcome.seconds_before, 2)},
+        "history": outcome.history,
+        "details": outcome.details | {"final_stage": next(reversed(outcome.prompts), None)},
+        "provenance": made
+        | {
+            "backbone_fingerprint": backbone.fingerprint,
+            "data_fingerprint": splits.fingerprint,
+            "backbone_params": backbone.num_params,
+            "dropout": config.tune.dropout,
+        },
+    }
+
+    def write_files(folder: Path) -> None:
+        for stage, prompt in outcome.prompts.items():
+            prompt.save(folder / stage)
+
+    if workers().main:
+        store.put(record, write_files)
+        shutil.rmtree(store.runs / ".unfinished" / name, ignore_errors=True)
