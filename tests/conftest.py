@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from xprompt.backbones.base import Backbone
-from xprompt.backbones.seq2seq import wrap
-from xprompt.data.splits import Splits, TaskData
-from xprompt.tasks.example import Record
-from xprompt.tasks.superglue import get_task
+from xprompt.backbones.loading import wrap
+from xprompt.data.splits import Splits, TaskDataset
+from xprompt.tasks.example import Example
+from xprompt.tasks.registry import get_task
 
 WORDS = ("the", "cat", "dog", "sat", "ran", "on", "under", "mat", "hill", "and", "then", "it", "was", "red", "blue")
 
@@ -65,7 +65,7 @@ def exact_norms(module: torch.nn.Module) -> None:
             exact_norms(child)
 
 
-def tiny_data(size: int, split: str, seed: int = 0, task: str = "rte") -> TaskData:
+def tiny_data(size: int, split: str, seed: int = 0, task: str = "rte") -> TaskDataset:
     """Sentence pairs of random words; the label says whether the two share their first word."""
     rng = random.Random(f"{seed}/{split}")
     records = []
@@ -74,8 +74,8 @@ def tiny_data(size: int, split: str, seed: int = 0, task: str = "rte") -> TaskDa
         if i % 2:
             b[0] = a[0]
         fields = {"premise": " ".join(a), "hypothesis": " ".join(b)}
-        records.append(Record(f"{split}-{seed}-{i}", f"{split}-{seed}-{i}", fields, int(a[0] != b[0])))
-    return TaskData(get_task(task), split, tuple(records))
+        records.append(Example(f"{split}-{seed}-{i}", f"{split}-{seed}-{i}", fields, int(a[0] != b[0])))
+    return TaskDataset(get_task(task), split, tuple(records))
 
 
 @pytest.fixture(params=["seq2seq", "decoder"])

@@ -9,8 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES
-from xprompt.config.settings import METHODS
 from xprompt.errors import XPromptError
 from xprompt.tasks.superglue import TASKS
 

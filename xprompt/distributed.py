@@ -23,20 +23,20 @@ _PATIENCE = datetime.timedelta(days=2)
 
 
 @dataclass(frozen=True)
-class Workers:
-    """A process among those that share a run: `rank` of `count`, 0 of 1 where it is alone."""
+class ProcessGroup:
+    """A process among those that share a run: `rank` of `world_size`, 0 of 1 where it is alone."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes, to the last bit the same one in each."""
-        if self.count == 1:
+        if self.world_size == 1:
             return
         buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         for tensor in tensors:
@@ -49,53 +49,53 @@ class Workers:
         for bucket in buckets.values():
             _sum_at_once(bucket)
 
-    def main_says(self, answer: bool) -> bool:
+    def broadcast_from_main(self, answer: bool) -> bool:
         """The main process's answer, in every process."""
-        if self.count == 1:
+        if self.world_size == 1:
             return answer
         said = torch.tensor(int(answer))
         group.broadcast(said, src=0)
         return bool(said)
 
-    def agree(self, number: int) -> bool:
+    def all_equal(self, number: int) -> bool:
         """Whether every process has the same number."""
         ends = torch.tensor([number, -number])
-        if self.count > 1:
+        if self.world_size > 1:
             group.all_reduce(ends, op=group.ReduceOp.MAX)
         return int(ends[0]) == -int(ends[1])
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Go on when every process has come here."""
-        self.agree(0)
+        self.all_equal(0)
 
 
-_workers = Workers()
+_current = ProcessGroup()
 
 
-def workers() -> Workers:
-    """Who shares this process's work; alone outside `together`."""
-    return _workers
+def process_group() -> ProcessGroup:
+    """Who shares this process's work; alone outside `join_processes`."""
+    return _current
 
 
 @contextlib.contextmanager
-def together() -> Iterator[Workers]:
+def join_processes() -> Iterator[ProcessGroup]:
     """Join the processes that `accelerate launch` or `torchrun` started, for a block; alone where neither did.
 
     Each process takes the GPU of its local rank, where there are any. Sums go by NCCL between GPUs and by gloo
     between CPUs.
     """
-    global _workers
+    global _current
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
-        yield _workers
+        yield _current
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     group.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
-    _workers = Workers(group.get_rank(), group.get_world_size())
+    _current = ProcessGroup(group.get_rank(), group.get_world_size())
     try:
-        yield _workers
+        yield _current
     finally:
-        _workers = Workers()
+        _current = ProcessGroup()
         group.destroy_process_group()
 
 

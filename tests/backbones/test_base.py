@@ -13,11 +13,11 @@ from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
 from xprompt.backbones import t5_fast_path as t5_scoring
 from xprompt.backbones.base import exact_labels
 from xprompt.backbones.gradient_checkpointing import recomputing
+from xprompt.backbones.loading import wrap
 from xprompt.backbones.prefix_cache import FrozenCausal
-from xprompt.backbones.seq2seq import wrap
 from xprompt.backbones.t5_fast_path import FrozenT5
-from xprompt.data.tokenization import Batch, batches
-from xprompt.tasks.superglue import get_task
+from xprompt.data.batching import Batch, batches
+from xprompt.tasks.registry import get_task
 
 
 def one_batch(backbone, data) -> Batch:
@@ -75,8 +75,8 @@ def test_dropping_equals_the_physically_shorter_prompt(backbone64):
     assert torch.equal(backbone64.label_scores(prompt(), batch, verbalizer), expected)
     # And where a longer candidate shares the batch, so that the short one is filled up and masked:
     rows = torch.cat([torch.full((2, 32), 9.0, dtype=torch.float64), short()]).expand(len(data), -1, -1)
-    there = torch.tensor([0, 0, 1, 1, 1]).expand(len(data), -1)
-    assert torch.allclose(backbone64.label_scores(rows, batch, verbalizer, there), expected, atol=1e-10)
+    prompt_mask = torch.tensor([0, 0, 1, 1, 1]).expand(len(data), -1)
+    assert torch.allclose(backbone64.label_scores(rows, batch, verbalizer, prompt_mask), expected, atol=1e-10)
 
 
 def test_zero_and_drop_are_different_models(backbone64):
@@ -101,16 +101,16 @@ def test_labels_that_share_a_first_piece_are_scored_as_strings(backbone64):
         target = [*ids, shared.eos_token_id]
         embeddings, mask = backbone64.join(a_prompt(backbone64)(), batch)
         for row in range(len(batch.labels)):
-            there = mask[row].bool()
+            kept = mask[row].bool()
             for step, token in enumerate(target):
                 if backbone64.kind == "seq2seq":
                     logits = backbone64.model(
-                        inputs_embeds=embeddings[row][there][None],
+                        inputs_embeds=embeddings[row][kept][None],
                         decoder_input_ids=torch.tensor([[0, *target[:step]]]),
                     ).logits
                 else:
                     said = backbone64.model.get_input_embeddings()(torch.tensor(target[:step], dtype=torch.long))
-                    logits = backbone64.model(inputs_embeds=torch.cat([embeddings[row][there], said])[None]).logits
+                    logits = backbone64.model(inputs_embeds=torch.cat([embeddings[row][kept], said])[None]).logits
                 total[row] += logits[0, -1].log_softmax(-1)[token].detach()
         assert torch.allclose(scores[:, label], total, atol=1e-9)
 
@@ -231,9 +231,9 @@ def test_the_short_way_through_t5_equals_transformers_own(shape, longest, monkey
         monkeypatch.setattr(FrozenT5, "fits", property(lambda self, short=short: short))
         prompt = a_prompt(backbone)
         rows = prompt().expand(6, -1, -1)
-        there = torch.ones(6, 5, dtype=torch.bool)
-        there[::2, :2] = False
-        scores = backbone.label_scores(rows, batch, verbalizer, there)
+        prompt_mask = torch.ones(6, 5, dtype=torch.bool)
+        prompt_mask[::2, :2] = False
+        scores = backbone.label_scores(rows, batch, verbalizer, prompt_mask)
         (gradient,) = torch.autograd.grad(scores[:, 0].sum(), [prompt.embeddings])
         found[short] = (scores, gradient)
     assert found[True][0].std() > 1e-3 and found[True][1].abs().max() > 1e-6
@@ -272,13 +272,13 @@ def test_a_prompt_run_once_for_all_rows_equals_one_run_in_every_row(label_words)
     batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(replace(data.task, label_words=label_words))
     assert batch.attention_mask.min() == 0 and (verbalizer.first is None) == (label_words[0] == "mat red")
     prompts = torch.randn(3, 5, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    there = torch.ones(3, 5, dtype=torch.bool)
-    there[1, :2] = False  # the second one is shorter: it is filled up in front
-    owner = torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    prompt_mask = torch.ones(3, 5, dtype=torch.bool)
+    prompt_mask[1, :2] = False  # the second one is shorter: it is filled up in front
+    prompt_index = torch.tensor([0, 0, 1, 1, 1, 2, 2])
     found = []
     for shared in (True, False):
         backbone._by_pieces.usable = shared
-        scores = backbone.label_scores(prompts, batch, verbalizer, there, owner)
+        scores = backbone.label_scores(prompts, batch, verbalizer, prompt_mask, prompt_index)
         (gradient,) = torch.autograd.grad((scores * torch.tensor([1.0, -2.0])).sum(), prompts)
         found.append((scores, gradient))
     assert found[0][0].std() > 1e-2 and found[0][1][:, 2:].abs().amin(dim=(1, 2)).min() > 0

@@ -24,10 +24,10 @@ import xprompt as xp
 from tests.conftest import tiny_model
 from xprompt import nano
 from xprompt.backbones import pretrained as loading
+from xprompt.backbones.shapes import count_parameters
 from xprompt.data import readers as sources
-from xprompt.planning.footprint import count_parameters
-from xprompt.tasks.example import Line
-from xprompt.tasks.superglue import get_task
+from xprompt.tasks.example import RawExample
+from xprompt.tasks.registry import get_task
 
 MODEL = "google/t5-tiny-lm-adapt"
 OLD, NEW, DATA = "a" * 40, "b" * 40, "d" * 40
@@ -88,7 +88,7 @@ def lines(task: str, split: str) -> list[dict]:
 
 def records(task: str, split: str) -> list[list]:
     own = get_task(task)
-    found = [r for i, line in enumerate(lines(task, split)) for r in own.records(Line(line, "here", i))]
+    found = [r for i, line in enumerate(lines(task, split)) for r in own.records(RawExample(line, "here", i))]
     return [[r.uid, r.group, dict(r.fields), r.label] for r in found]
 
 

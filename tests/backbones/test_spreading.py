@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xprompt.backbones.spreading import spread
+from xprompt.backbones.spreading import expand_prompts
 
 OWNER = torch.tensor([0, 0, 2, 1, 2, 2])
 
@@ -12,7 +12,7 @@ OWNER = torch.tensor([0, 0, 2, 1, 2, 2])
 def test_values_and_gradients_are_those_of_indexing(shape):
     tensor = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(6, *shape[1:], dtype=torch.float64)
-    ours, theirs = spread(tensor, OWNER), tensor[OWNER]
+    ours, theirs = expand_prompts(tensor, OWNER), tensor[OWNER]
     assert torch.equal(ours, theirs)
     (a,), (b,) = (torch.autograd.grad(rows, tensor, weights) for rows in (ours, theirs))
     assert torch.allclose(a, b, atol=1e-14)
@@ -24,8 +24,10 @@ def test_with_several_threads_the_gradient_is_the_same_every_time():
     torch.set_num_threads(2)
     try:
         prompt = torch.randn(1, 20, 128, requires_grad=True)
-        weights, owner = torch.randn(64, 20, 128), torch.zeros(64, dtype=torch.long)
-        first, *others = (torch.autograd.grad(spread(prompt, owner), prompt, weights)[0] for _ in range(30))
+        weights, prompt_index = torch.randn(64, 20, 128), torch.zeros(64, dtype=torch.long)
+        first, *others = (
+            torch.autograd.grad(expand_prompts(prompt, prompt_index), prompt, weights)[0] for _ in range(30)
+        )
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(first, other) for other in others)

@@ -36,11 +36,11 @@ from xprompt.bench.side_by_side import same_checkpoint
 from xprompt.bench.sizes import size_of
 from xprompt.bench.writer import read_rows, write
 from xprompt.cli.bench import main
+from xprompt.data.batching import batches
 from xprompt.data.splits import Splits
-from xprompt.data.tokenization import batches
 from xprompt.errors import ConfigError, StoreError
 from xprompt.reporting import bench_figures
-from xprompt.tasks.superglue import get_task
+from xprompt.tasks.registry import get_task
 
 CPU = torch.device("cpu")
 
@@ -98,7 +98,7 @@ def filled(backbone, megabytes):
 def test_the_peak_of_memory_is_what_a_job_touches(monkeypatch, tmp_path, watched):
     if watched:  # a system without a peak that can be set back
         monkeypatch.setattr(memory, "_CLEAR", tmp_path)
-    peak = memory.peak_of("tests.test_bench:filled", tiny_model("decoder"), {"megabytes": 128}, fresh=False)
+    peak = memory.peak_of("tests.bench.test_bench:filled", tiny_model("decoder"), {"megabytes": 128}, fresh=False)
     assert 100 * 2**20 < peak < 200 * 2**20
 
 

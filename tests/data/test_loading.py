@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_tasks import EXAMPLES
+from tests.tasks.test_superglue import EXAMPLES
 from xprompt.data.loading import load_task
-from xprompt.data.splits import Splits, TaskData
+from xprompt.data.splits import Splits, TaskDataset
 from xprompt.errors import ConfigError, DataError
-from xprompt.tasks.example import Record
-from xprompt.tasks.superglue import TASKS, get_task
+from xprompt.tasks.example import Example
+from xprompt.tasks.registry import get_task
+from xprompt.tasks.superglue import TASKS
 
 NLI = ("entailment", "not_entailment")
 
@@ -57,8 +58,8 @@ def of(labels: list[int], texts: list[str] | None = None) -> Splits:
     task = get_task("rte")
     texts = texts or [f"premise {i}" for i in range(len(labels))]
     fields = [{"premise": text, "hypothesis": "h"} for text in texts]
-    records = (Record(str(i), str(i), f, y) for i, (f, y) in enumerate(zip(fields, labels, strict=True)))
-    return Splits(task, TaskData(task, "train", tuple(records)), TaskData(task, "validation", ()), "test")
+    records = (Example(str(i), str(i), f, y) for i, (f, y) in enumerate(zip(fields, labels, strict=True)))
+    return Splits(task, TaskDataset(task, "train", tuple(records)), TaskDataset(task, "validation", ()), "test")
 
 
 # Sources
@@ -70,7 +71,7 @@ def test_a_folder_as_released(root: Path):
     assert (splits.train.split, splits.validation.split, splits.source) == ("train", "validation", str(root))
     assert splits.train.labels == [0, 1] * 5 and splits.train.groups == [str(i) for i in range(10)]
     assert splits.train[1].fields == {"premise": "Premise 1.", "hypothesis": "claim 1"}
-    assert isinstance(splits.train[:3], TaskData) and len(splits.train[:3]) == 3
+    assert isinstance(splits.train[:3], TaskDataset) and len(splits.train[:3]) == 3
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

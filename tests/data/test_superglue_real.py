@@ -10,9 +10,10 @@ import pytest
 
 from xprompt.data.loading import load_task
 from xprompt.tasks.metrics import majority
-from xprompt.tasks.superglue import TASKS, Task
+from xprompt.tasks.superglue import TASKS
+from xprompt.tasks.task import Task
 
-ROOT = Path(os.environ.get("XPROMPT_SUPERGLUE") or Path(__file__).parents[2] / "shared" / "superglue")
+ROOT = Path(os.environ.get("XPROMPT_SUPERGLUE") or Path(__file__).parents[3] / "shared" / "superglue")
 pytestmark = pytest.mark.skipif(
     not ROOT.is_dir(), reason="no SuperGLUE release here: set XPROMPT_SUPERGLUE to a folder that has it"
 )

@@ -12,11 +12,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests.conftest import WORDS, tiny_tokenizer
-from xprompt.data.splits import TaskData
-from xprompt.data.tokenization import Batch, Encoded, batches, encode
+from xprompt.data.batching import Batch, batches
+from xprompt.data.splits import TaskDataset
+from xprompt.data.tokenization import TokenizedDataset, encode
 from xprompt.errors import DataError
-from xprompt.tasks.example import Record
-from xprompt.tasks.superglue import get_task
+from xprompt.tasks.example import Example
+from xprompt.tasks.registry import get_task
 
 
 def byte_level() -> PreTrainedTokenizerFast:
@@ -40,10 +41,10 @@ PIECES = st.sampled_from([*WORDS, "\u00e9\u4e2d", "{x}", "a.b", "zz!"])
 kinds = pytest.mark.parametrize("kind", TOKENIZERS)
 
 
-def pairs(premises: list[str], task: str = "rte", hypothesis: str = "the cat sat") -> TaskData:
+def pairs(premises: list[str], task: str = "rte", hypothesis: str = "the cat sat") -> TaskDataset:
     fields = [{"premise": premise, "hypothesis": hypothesis} for premise in premises]
-    records = (Record(str(i), str(i), f, i % 2) for i, f in enumerate(fields))
-    return TaskData(get_task(task), "train", tuple(records))
+    records = (Example(str(i), str(i), f, i % 2) for i, f in enumerate(fields))
+    return TaskDataset(get_task(task), "train", tuple(records))
 
 
 def is_subsequence(short: list[int], long: list[int]) -> bool:
@@ -83,7 +84,7 @@ def test_a_cut_field_at_the_start_or_in_the_middle():
         ("wsc", wsc, '"it" refers to "the dog" or another word?'),
         ("copa", copa, " question: cause"),
     ):
-        data = TaskData(get_task(name), "train", (Record("0", "0", fields, 0),))
+        data = TaskDataset(get_task(name), "train", (Example("0", "0", fields, 0),))
         whole = tokenizer.decode(encode(data, tokenizer, 500).ids[0])
         text = tokenizer.decode(encode(data, tokenizer, len(tokenizer(whole)["input_ids"]) - 15).ids[0])
         assert text.endswith(kept) and len(text) < len(whole)
@@ -145,13 +146,15 @@ def test_padding_falls_back_to_the_end_token():
 # Batches
 
 
-def rows(lengths: list[int]) -> Encoded:
+def rows(lengths: list[int]) -> TokenizedDataset:
     """Rows of the given lengths; every id tells which row it belongs to."""
     ids = [[i + 1] * length for i, length in enumerate(lengths)]
-    return Encoded(get_task("rte"), ids, [i % 2 for i in range(len(ids))], [str(i) for i in range(len(ids))], 0, 0)
+    return TokenizedDataset(
+        get_task("rte"), ids, [i % 2 for i in range(len(ids))], [str(i) for i in range(len(ids))], 0, 0
+    )
 
 
-def order(encoded: Encoded, size: int, seed: int | None, epoch: int = 0) -> list[list[int]]:
+def order(encoded: TokenizedDataset, size: int, seed: int | None, epoch: int = 0) -> list[list[int]]:
     return [batch.index.tolist() for batch in batches(encoded, size, seed=seed, epoch=epoch)]
 
 

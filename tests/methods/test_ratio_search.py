@@ -8,7 +8,7 @@ import torch
 import xprompt as xp
 from tests.conftest import tiny_data
 from xprompt.config.settings import PAPER_RATIOS
-from xprompt.data.tokenization import batches
+from xprompt.data.batching import batches
 from xprompt.methods import ratio_search as search
 from xprompt.training import loop, memory
 
@@ -22,7 +22,8 @@ def tuned_and_scored(backbone, splits):
 
 
 def tried(backbone, splits, **changes):
-    return search.search(backbone, *tuned_and_scored(backbone, splits), splits, SETTINGS.but(**changes))
+    tuned, _ = tuned_and_scored(backbone, splits)
+    return xp.xprompt(backbone, splits, tuned, SETTINGS.replace(**changes)).candidates
 
 
 @pytest.mark.parametrize(
@@ -35,12 +36,12 @@ def tried(backbone, splits, **changes):
     ],
 )
 def test_a_third_goes_on_at_each_rung(candidates, steps, expected):
-    assert search.rungs(candidates, steps) == expected
+    assert search.halving_schedule(candidates, steps) == expected
 
 
 def test_of_the_papers_grid_halving_trains_less_than_a_tenth():
     left, spent, before = 81, 0, 0
-    for step, kept in [*search.rungs(81, 27).items(), (27, 0)]:
+    for step, kept in [*search.halving_schedule(81, 27).items(), (27, 0)]:
         spent, before, left = spent + left * (step - before), step, kept
     assert spent / (81 * 27) == pytest.approx(7 / 81)
     assert len(PAPER_RATIOS) ** 2 == 81
@@ -66,7 +67,7 @@ def test_the_better_go_on_at_every_rung(backbone64, splits):
             so_far = max(e["selection_score"] for e in history.entries[: place + 1])
             goes_on = place + 1 < len(history.entries)
             by_step.setdefault(entry["step"], []).append((goes_on, (so_far, -entry["selection_loss"])))
-    for step, kept in search.rungs(len(halved), 9).items():
+    for step, kept in search.halving_schedule(len(halved), 9).items():
         stopped = [standing for on, standing in by_step[step] if not on]
         going = [standing for on, standing in by_step[step] if on]
         assert len(going) == kept
@@ -75,7 +76,7 @@ def test_the_better_go_on_at_every_rung(backbone64, splits):
 
 def test_the_cost_counts_every_candidate_once(backbone64, splits):
     found = tried(backbone64, splits, search="grid")
-    counted = search.cost(found, SETTINGS, len(splits.validation))
+    counted = search.search_cost(found, SETTINGS, len(splits.validation))
     assert counted["trained_examples"] == counted["candidates"] * 9 * 4
     assert counted["evaluated_examples"] == counted["candidates"] * 4 * len(splits.validation)
 

@@ -14,7 +14,7 @@ import pytest
 from xprompt import nano
 from xprompt.errors import DataError
 from xprompt.nano import causes, corpus, facts, pronouns, senses, world
-from xprompt.tasks.superglue import get_task
+from xprompt.tasks.registry import get_task
 
 SPLITS = ("train", "validation")
 

@@ -11,14 +11,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForCondition
 import xprompt as xp
 from tests.conftest import tiny_model
 from xprompt.__main__ import main
+from xprompt.backbones.shapes import count_parameters, known_config
 from xprompt.backbones.t5_fast_path import FrozenT5
 from xprompt.planning import forecast as planning
-from xprompt.planning.footprint import Footprint, count_parameters, known_config, measure
+from xprompt.planning.footprint import Footprint, measure
 from xprompt.planning.forecast import advise, forecast
 from xprompt.planning.machine import Machine, backbone_rate, matrix_rate
-from xprompt.planning.text import describe, duration
-from xprompt.tasks.superglue import get_task
+from xprompt.planning.text import describe
+from xprompt.tasks.registry import get_task
 from xprompt.training.memory import predict_bytes
+from xprompt.units import readable_duration
 
 GB = 2**30
 SIZES = {"small": 76961152, "base": 247577856, "large": 783150080, "xl": 2849757184, "xxl": 11135332352}
@@ -161,14 +163,14 @@ def test_halving_costs_a_fraction_of_the_grid(monkeypatch):
     costs = []
     for search in ("grid", "halving"):
         own = xp.PROFILES["t5-small"]
-        monkeypatch.setitem(xp.PROFILES, "t5-small", own.but(prune=own.prune.but(search=search)))
+        monkeypatch.setitem(xp.PROFILES, "t5-small", own.replace(prune=own.prune.replace(search=search)))
         plan = forecast("t5-small", "rte", 1, methods=["xprompt"], machine=machine())
         costs.append(next(run.operations for run in plan.runs if run.config.method == "xprompt"))
     assert 0.05 < costs[1] / costs[0] < 0.15
 
 
 def test_examples_are_counted_where_they_are(tmp_path):
-    from tests.test_data import rte, write
+    from tests.data.test_loading import rte, write
 
     write(tmp_path, "RTE/train.jsonl", [rte(i) for i in range(50)])
     write(tmp_path, "RTE/val.jsonl", [rte(i) for i in range(60, 80)])
@@ -185,7 +187,7 @@ def test_long_sources_are_capped_at_the_profiles_limit():
 def test_checkpointing_takes_less_memory_and_one_more_forward_pass(monkeypatch):
     own = xp.PROFILES["t5-base"]
     plain = forecast("t5-base", "rte", 1, methods=["prompt_tuning"], machine=machine()).runs[0]
-    monkeypatch.setitem(xp.PROFILES, "t5-base", own.but(tune=own.tune.but(gradient_checkpointing=True)))
+    monkeypatch.setitem(xp.PROFILES, "t5-base", own.replace(tune=own.tune.replace(gradient_checkpointing=True)))
     again = forecast("t5-base", "rte", 1, methods=["prompt_tuning"], machine=machine()).runs[0]
     assert again.memory == plain.recomputed < plain.memory
     assert 1.3 * plain.operations < again.operations < 1.5 * plain.operations
@@ -248,7 +250,7 @@ def test_rates_are_positive_and_follow_the_work():
 def test_an_architecture_that_is_neither_known_nor_here_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     own = xp.PROFILES["t5-small"]
-    monkeypatch.setitem(xp.PROFILES, "t5-small", own.but(backbone="nobody/no-such-model"))
+    monkeypatch.setitem(xp.PROFILES, "t5-small", own.replace(backbone="nobody/no-such-model"))
     with pytest.raises(xp.BackboneError, match="'nobody/no-such-model' could not be loaded: .*local folder"):
         forecast("t5-small", "rte", 1, machine=machine())
 
@@ -287,7 +289,7 @@ def test_run_is_handed_its_own_choices(monkeypatch):
 
 
 def test_durations_read_well():
-    assert [duration(s) for s in (5, 600, 9000, 3.6e6)] == ["5 s", "10 min", "2.5 h", "1,000 h"]
+    assert [readable_duration(s) for s in (5, 600, 9000, 3.6e6)] == ["5 s", "10 min", "2.5 h", "1,000 h"]
 
 
 def test_memory_of_a_run_grows_with_what_it_holds():
@@ -301,7 +303,7 @@ def test_memory_of_a_run_grows_with_what_it_holds():
 
 def test_the_plan_agrees_with_what_training_predicts_for_itself():
     """`memory` counts on a real forward what the plan reckons from the configuration."""
-    from xprompt.data.tokenization import Batch
+    from xprompt.data.batching import Batch
 
     backbone = tiny_model("seq2seq")
     ids = torch.randint(3, 300, (8, 40))

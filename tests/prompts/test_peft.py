@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import xprompt as xp
 from tests.conftest import tiny_data
-from xprompt.data.tokenization import batches
+from xprompt.data.batching import batches
 from xprompt.prompts.peft import compare_with_peft
 
 MODES = pytest.mark.parametrize("mode", ["zero", "drop"])
@@ -48,8 +48,11 @@ def test_peft_gives_the_same_logits(backbone, tmp_path, mode, pruned):
     survive = int(prompt.surviving_tokens.sum()) if mode == "drop" else 6
     assert model.get_prompt_embedding_to_save("default").shape == (survive, 32)
     for row, i in enumerate(batch.index.tolist()):  # one at a time: PEFT leaves padding to its caller
-        there = batch.attention_mask[row].bool()
-        inputs = {"input_ids": batch.input_ids[row][there][None], "attention_mask": torch.ones(1, int(there.sum()))}
+        mask = batch.attention_mask[row].bool()
+        inputs = {
+            "input_ids": batch.input_ids[row][mask][None],
+            "attention_mask": torch.ones(1, int(mask.sum())),
+        }
         if backbone.kind == "seq2seq":
             inputs["decoder_input_ids"] = torch.zeros(1, 1, dtype=torch.long)
         logits = model(**inputs).logits[0, -1, list(verbalizer.first)]

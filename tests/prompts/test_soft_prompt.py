@@ -5,7 +5,8 @@ import torch
 
 import xprompt as xp
 from tests.conftest import tiny_model
-from xprompt.prompts.soft_prompt import stack, usable_rows
+from xprompt.prompts.soft_prompt import usable_rows
+from xprompt.prompts.stacking import stack
 
 
 def a_prompt(mode: str = "zero") -> xp.SoftPrompt:
@@ -125,6 +126,6 @@ def test_errors_say_what_to_do(backbone):
 
 def test_stacked_prompts_stand_next_to_the_input():
     short, full = a_prompt("drop"), a_prompt("zero")
-    vectors, there = stack([short, full])
-    assert there.tolist() == [[False, True, True], [True, True, True]]
+    vectors, prompt_mask = stack([short, full])
+    assert prompt_mask.tolist() == [[False, True, True], [True, True, True]]
     assert torch.equal(vectors[0, 1:], short()) and torch.equal(vectors[1], full())

@@ -6,7 +6,7 @@ import torch
 
 import xprompt as xp
 from tests.conftest import tiny_data
-from xprompt.data.tokenization import batches
+from xprompt.data.batching import batches
 
 
 def a_prompt(backbone, mode="zero"):

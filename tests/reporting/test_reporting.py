@@ -22,7 +22,7 @@ from xprompt import reporting as rp
 from xprompt.errors import ConfigError, DataError, StoreError
 from xprompt.reporting import published, site, tables, wording
 from xprompt.runs.store import Store
-from xprompt.tasks.example import Record
+from xprompt.tasks.example import Example
 from xprompt.tasks.superglue import TASKS
 
 BASE = {"majority": 0.5, "fine_tuning": 0.9, "prompt_tuning": 0.75, "prompt_tuning_matched": 0.78, "xprompt": 0.8}
@@ -604,7 +604,7 @@ def test_a_store_is_where_the_report_is(tmp_path):
 
 def test_examples_of_other_peoples_data_are_not_shown():
     task = TASKS["rte"]
-    record = Record("1", "1", {"premise": "Ann sings.", "hypothesis": "Ann sings loudly."}, 1)
+    record = Example("1", "1", {"premise": "Ann sings.", "hypothesis": "Ann sings loudly."}, 1)
     assert "Ann sings loudly." in wording.example(task, record, "nano")
     for source in ("hub", "somewhere/superglue"):
         shown = wording.example(task, record, source)

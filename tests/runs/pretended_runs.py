@@ -20,8 +20,7 @@ import xprompt
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import DataError
 from xprompt.runs.executors import RayExecutor
-from xprompt.runs.jobs import builds_on
-from xprompt.runs.store import Store, run_name
+from xprompt.runs.store import Store, run_id
 
 SEARCHES = ("prompt_tuning", "prompt_tuning_matched", "xprompt", "prompt_tuning_length", "majority")
 
@@ -48,12 +47,12 @@ def label(config: RunConfig) -> str:
 
 def pretended(config: RunConfig, root: Path, seconds: float = 0.0) -> dict:
     """Like `xprompt.run` without the work: one at a time for each name, kept in the store, on top of another run."""
-    store, name = Store(root), run_name(config.identity(), "", "", "")
+    store, name = Store(root), run_id(config.identity(), "", "", "")
     with store.lock(name):
         record = store.get(name)
         if record is None:
-            before = builds_on(config)
-            below = store.get(run_name(before.identity(), "", "", "")) if before else {"score": 0.0}
+            before = config.parent
+            below = store.get(run_id(before.identity(), "", "", "")) if before else {"score": 0.0}
             log(root, label(config) if below else f"{label(config)} before what it builds on")
             time.sleep(seconds)
             facts = {"profile": "tiny", "backbone": "", "task": "rte", "protocol": "held_out", "num_params": 1}

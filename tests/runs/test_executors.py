@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 import xprompt
-from tests.pretended_runs import (
+from tests.runs.pretended_runs import (
     SEARCHES,
     by_value,
     failing,
@@ -33,10 +33,9 @@ from tests.pretended_runs import (
 from xprompt import get_executor
 from xprompt import reporting as rp
 from xprompt.config.run_config import RunConfig
-from xprompt.config.settings import METHODS
 from xprompt.errors import ConfigError, DataError
 from xprompt.runs.executors import LocalExecutor, LocalOptions, ProcessExecutor, RayExecutor, RayOptions
-from xprompt.runs.jobs import builds_on, jobs_of
+from xprompt.runs.jobs import jobs_of
 from xprompt.runs.ray_workers import Worker, slots, travelling
 from xprompt.runs.store import Store
 
@@ -67,31 +66,13 @@ def on_ray(root: Path, run, **options) -> RayExecutor:
 
 
 class TestOrder:
-    @pytest.mark.parametrize("method", METHODS)
-    def test_what_a_run_builds_on_is_what_its_method_asks_for(self, method):
-        from xprompt.methods.xprompt import METHOD_OF, Setting
-
-        class Asked(Exception):
-            pass
-
-        def ask(config: RunConfig) -> None:
-            raise Asked(config)
-
-        (config,) = grid(methods=(method,))
-        try:
-            METHOD_OF[method](Setting(config, None, SimpleNamespace(), ask, False))
-        except Asked as asked:
-            assert builds_on(config) == asked.args[0]
-        except AttributeError:  # it went on to what is not there: it builds on nothing
-            assert builds_on(config) is None
-
     def test_each_run_is_one_job_and_comes_after_what_it_builds_on(self):
         configs = grid(2, ("prompt_tuning_length", "xprompt_random", "majority", "prompt_tuning_matched"))
         jobs = jobs_of([*configs, *configs])
         names = [label(job.config) for job in jobs]
         assert len(set(names)) == len(names) == 2 * 4 + 2 * 2  # prompt_tuning and xprompt were not asked for
         for job in jobs:
-            assert job.first == (builds_on(job.config) is None)
+            assert job.first == (job.config.parent is None)
             assert all(names.index(label(after.config)) > names.index(label(job.config)) for after in job.then)
         asked = [position for job in jobs for position in job.positions]
         assert sorted(asked) == list(range(2 * len(configs)))
@@ -333,7 +314,7 @@ class TestRay:
 def start_driver(root: Path, seeds: int, **options) -> subprocess.Popen:
     """Another process that spreads a grid of slow runs."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.pretended_runs", "drive", str(root), str(seeds), json.dumps(options)],
+        [sys.executable, "-m", "tests.runs.pretended_runs", "drive", str(root), str(seeds), json.dumps(options)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

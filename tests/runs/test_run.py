@@ -35,14 +35,14 @@ def place(tmp_path_factory):
 def config(place):
     return xp.RunConfig(
         task="rte", profile="tiny", backbone=str(place / "model"), source=str(place / "data"), length=5, pieces=4,
-        tune=TUNE, fine_tune=TUNE.but(learning_rate=1e-3),
-        prune=xp.PruneSettings(token_ratios=(0.2, 0.6), piece_ratios=(0.1, 0.5), retune=TUNE.but(steps=2)),
+        tune=TUNE, fine_tune=TUNE.replace(learning_rate=1e-3),
+        prune=xp.PruneSettings(token_ratios=(0.2, 0.6), piece_ratios=(0.1, 0.5), retune=TUNE.replace(steps=2)),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("method", xp.METHODS)
 def test_every_method_makes_a_complete_record(config, tmp_path, method):
-    result = xp.run(config.but(method=method), tmp_path)
+    result = xp.run(config.replace(method=method), tmp_path)
     record = result.record
     assert set(result.metrics) == {"accuracy"} and 0 <= result.score <= 1
     assert (record["selection_split"], record["report_split"]) == ("selection", "validation")
@@ -54,36 +54,36 @@ def test_every_method_makes_a_complete_record(config, tmp_path, method):
 def test_seconds_are_counted_once(config, tmp_path):
     """A run that has to do the prompt tuning it builds on does not count that time as its own."""
     began = time.perf_counter()
-    record = xp.run(config.but(method="xprompt"), tmp_path).record
+    record = xp.run(config.replace(method="xprompt"), tmp_path).record
     wall = time.perf_counter() - began
-    before = xp.run(config.but(method="prompt_tuning"), tmp_path).record["seconds"]["total"]
+    before = xp.run(config.replace(method="prompt_tuning"), tmp_path).record["seconds"]["total"]
     assert before > 0 and record["seconds"]["with_prompt_tuning"] <= wall
     assert record["seconds"]["total"] == pytest.approx(record["seconds"]["with_prompt_tuning"] - before, abs=0.02)
     assert record["source"] == "data", "the folder's name, and no path"
 
 
 def test_a_run_asked_for_twice_is_read(config, tmp_path, monkeypatch):
-    first = xp.run(config.but(method="xprompt"), tmp_path)
-    monkeypatch.setattr(pipeline, "_run", lambda *_: pytest.fail("it must be read, not run"))
-    again = xp.run(config.but(method="xprompt"), tmp_path)
+    first = xp.run(config.replace(method="xprompt"), tmp_path)
+    monkeypatch.setattr(pipeline, "_record", lambda *_: pytest.fail("it must be read, not run"))
+    again = xp.run(config.replace(method="xprompt"), tmp_path)
     assert again.record == first.record
     assert torch.equal(again.load_prompt().embeddings, first.load_prompt().embeddings)
 
 
 def test_a_run_is_found_once_it_is_done_and_looking_runs_nothing(config, tmp_path):
-    wanted = config.but(method="prompt_tuning")
+    wanted = config.replace(method="prompt_tuning")
     assert xp.find(wanted, tmp_path) is None and not list(tmp_path.rglob("record.json"))
     done = xp.run(wanted, tmp_path)
     assert xp.find(wanted, tmp_path).record == done.record
-    assert xp.find(wanted.but(seed=1), tmp_path) is None
+    assert xp.find(wanted.replace(seed=1), tmp_path) is None
 
 
 def test_a_damaged_record_is_run_again_and_gives_the_same(config, tmp_path):
-    first = xp.run(config.but(method="prompt_tuning"), tmp_path)
+    first = xp.run(config.replace(method="prompt_tuning"), tmp_path)
     file = first.folder / "record.json"
     file.write_text(file.read_text()[:-40])
     with pytest.warns(RuntimeWarning, match="damaged"):
-        again = xp.run(config.but(method="prompt_tuning"), tmp_path)
+        again = xp.run(config.replace(method="prompt_tuning"), tmp_path)
     assert (
         again.metrics == first.metrics
         and again.record["history"][-1]["train_loss"] == first.record["history"][-1]["train_loss"]
@@ -91,7 +91,7 @@ def test_a_damaged_record_is_run_again_and_gives_the_same(config, tmp_path):
 
 
 def test_xprompt_prunes_rewinds_and_reports_its_best_candidate(config, tmp_path):
-    result = xp.run(config.but(method="xprompt"), tmp_path)
+    result = xp.run(config.replace(method="xprompt"), tmp_path)
     details = result.record["details"]
     assert [(c["token_ratio"], c["piece_ratio"]) for c in details["candidates"]] == config.prune.grid()
     top = max(c["selection_score"] for c in details["candidates"])
@@ -101,28 +101,29 @@ def test_xprompt_prunes_rewinds_and_reports_its_best_candidate(config, tmp_path)
     assert torch.equal(pruned.masked()[kept], tuned.embeddings[kept]), "rewound to the tuned values"
     assert torch.equal(final.surviving_pieces, pruned.surviving_pieces)
     assert result.record["num_params"] == final.num_params < tuned.num_params
-    before = xp.run(config.but(method="prompt_tuning"), tmp_path)
+    before = xp.run(config.replace(method="prompt_tuning"), tmp_path)
     assert torch.equal(before.load_prompt("tuned_prompt").embeddings, tuned.embeddings)
 
 
 def test_the_reported_score_is_the_saved_prompts(config, tmp_path):
-    result = xp.run(config.but(method="xprompt"), tmp_path)
+    result = xp.run(config.replace(method="xprompt"), tmp_path)
     backbone = xp.load_backbone(config.backbone, max_source=config.max_source)
     splits = pipeline.load_splits(config)
     assert xp.evaluate(backbone, result.load_prompt(), splits.validation) == result.metrics
 
 
 def test_protocols_name_and_use_different_splits(config, tmp_path):
-    paper = xp.run(config.but(method="prompt_tuning", protocol="paper"), tmp_path).record
+    paper = xp.run(config.replace(method="prompt_tuning", protocol="paper"), tmp_path).record
     assert paper["selection_split"] == paper["report_split"] == "validation"
     assert paper["counts"]["train"] == 40
     assert paper["score"] == paper["details"]["best_score"], "the paper reports what it selected on"
-    assert paper["run"] != xp.run(config.but(method="prompt_tuning"), tmp_path).record["run"]
+    assert paper["run"] != xp.run(config.replace(method="prompt_tuning"), tmp_path).record["run"]
 
 
 def test_side_by_side_never_changes_the_name_or_the_result(config, tmp_path):
     results = [
-        xp.run(config.but(method="xprompt", prune=config.prune.but(side_by_side=n)), tmp_path / str(n)) for n in (1, 4)
+        xp.run(config.replace(method="xprompt", prune=config.prune.replace(side_by_side=n)), tmp_path / str(n))
+        for n in (1, 4)
     ]
     assert results[0].record["run"] == results[1].record["run"]
     for key in ("token_ratio", "piece_ratio", "best_step", "token_mask"):
@@ -131,14 +132,14 @@ def test_side_by_side_never_changes_the_name_or_the_result(config, tmp_path):
 
 
 def test_the_matched_control_has_as_many_candidates_and_prunes_nothing(config, tmp_path):
-    record = xp.run(config.but(method="prompt_tuning_matched"), tmp_path).record
+    record = xp.run(config.replace(method="prompt_tuning_matched"), tmp_path).record
     assert len(record["details"]["candidates"]) == len(config.prune.grid())
     assert record["num_params"] == 5 * 32
 
 
 def test_a_pattern_is_another_run_on_other_inputs_and_the_papers_is_no_news(config, tmp_path):
     asked = xp.Pattern(template="{premise} {hypothesis}", label_words=("Yes", "No"))
-    plain, other = config.but(method="zero_shot"), config.but(method="zero_shot", pattern=asked)
+    plain, other = config.replace(method="zero_shot"), config.replace(method="zero_shot", pattern=asked)
     assert "pattern" not in plain.identity(), "runs keep the names that they had before there were patterns"
     assert other.identity()["pattern"] == {"template": asked.template, "label_words": ["Yes", "No"]}
     assert pipeline.load_splits(other).task.template == asked.template
@@ -149,21 +150,21 @@ def test_a_pattern_is_another_run_on_other_inputs_and_the_papers_is_no_news(conf
 
 def test_a_profiles_pattern_is_its_tasks_and_can_be_declined():
     own = xp.RunConfig(task="wsc", profile="smollm2")
-    assert own.pattern == xp.PROFILES["smollm2"].patterns["wsc"] == own.but(seed=1).pattern
-    assert own.but(pattern="paper").pattern == own.but(pattern="paper").but(seed=1).pattern == "paper"
+    assert own.pattern == xp.PROFILES["smollm2"].patterns["wsc"] == own.replace(seed=1).pattern
+    assert own.replace(pattern="paper").pattern == own.replace(pattern="paper").replace(seed=1).pattern == "paper"
     assert xp.RunConfig(task="cb", profile="smollm2").pattern == "paper"
     for profile in xp.PROFILES.values():
         for task, pattern in profile.patterns.items():
-            assert xp.get_task(task).put(pattern).template == pattern.template
+            assert xp.get_task(task).with_pattern(pattern).template == pattern.template
 
 
 def test_unknown_names_fail_before_any_training(config, tmp_path):
     with pytest.raises(xp.ConfigError, match="rte"):
-        xp.run(config.but(task="rtee"), tmp_path)
+        xp.run(config.replace(task="rtee"), tmp_path)
     with pytest.raises(xp.ConfigError, match="known profiles"):
         xp.RunConfig(task="rte", profile="huge")
     with pytest.raises(xp.ConfigError, match="method"):
         xp.RunConfig(task="rte", method="magic")
     with pytest.raises(xp.DataError, match="nowhere"):
-        xp.run(config.but(source="nowhere"), tmp_path)
+        xp.run(config.replace(source="nowhere"), tmp_path)
     assert not list(tmp_path.rglob("record.json"))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import StoreError
-from xprompt.runs.store import Store, run_name
+from xprompt.runs.store import Store, run_id
 
 NAME = "0123456789abcdef"
 
@@ -145,7 +145,7 @@ def test_a_record_under_another_runs_name_is_not_believed(tmp_path):
 
 KILLED = """
     import os, signal, sys
-    from xprompt import store as module
+    from xprompt.runs import store as module
     store = module.Store(sys.argv[1])
     die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     where = sys.argv[2]
@@ -225,22 +225,22 @@ def test_a_held_run_says_so_when_the_time_is_up(tmp_path):
 
 def test_a_name_is_sixteen_digits_and_every_part_counts():
     parts = {"config": {"task": "rte", "seed": 0}, "data": "d", "backbone": "b", "version": "1"}
-    name = run_name(parts["config"], parts["data"], parts["backbone"], parts["version"])
+    name = run_id(parts["config"], parts["data"], parts["backbone"], parts["version"])
     assert len(name) == 16
-    assert name == run_name({"seed": 0, "task": "rte"}, "d", "b", "1")
+    assert name == run_id({"seed": 0, "task": "rte"}, "d", "b", "1")
     others = [
-        run_name({"task": "rte", "seed": 1}, "d", "b", "1"),
-        run_name({"task": "rte"}, "d", "b", "1"),
-        run_name(parts["config"], "d2", "b", "1"),
-        run_name(parts["config"], "d", "b2", "1"),
-        run_name(parts["config"], "d", "b", "2"),
+        run_id({"task": "rte", "seed": 1}, "d", "b", "1"),
+        run_id({"task": "rte"}, "d", "b", "1"),
+        run_id(parts["config"], "d2", "b", "1"),
+        run_id(parts["config"], "d", "b2", "1"),
+        run_id(parts["config"], "d", "b", "2"),
     ]
     assert len({name, *others}) == 6
 
 
 def test_a_name_takes_settings_objects_too():
     config = RunConfig(task="rte")
-    assert run_name(config, "d", "b", "1") == run_name(config.settings(), "d", "b", "1")
+    assert run_id(config, "d", "b", "1") == run_id(config.settings(), "d", "b", "1")
 
 
 JSON = st.recursive(

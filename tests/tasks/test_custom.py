@@ -13,7 +13,7 @@ import xprompt as xp
 from xprompt import reporting as rp
 from xprompt import reproduce
 from xprompt.runs import run as pipeline
-from xprompt.tasks.superglue import get_task
+from xprompt.tasks.registry import get_task
 
 DECLARED = {
     "name": "topics",
@@ -101,7 +101,7 @@ def test_what_a_run_is_called_depends_on_what_is_declared_and_not_on_where(tmp_p
     assert first.record["task"] == first.record["config"]["task"] == "topics"
     assert first.record["source"] == "own:topics" and str(tmp_path) not in json.dumps(first.record)
     monkeypatch.chdir(tmp_path)
-    assert xp.run(configs[0].but(task="a/task.json"), tmp_path / "store").folder == first.folder
+    assert xp.run(configs[0].replace(task="a/task.json"), tmp_path / "store").folder == first.folder
     for change in (
         {"name": "subjects"}, {"template": "{text}"}, {"verbalizer": {"wear": "wear", "go": "travel"}},
         {"metrics": ["macro_f1"]}, {"cut_side": "start"},

@@ -9,7 +9,8 @@ from sklearn import metrics as sk
 
 from xprompt.errors import DataError
 from xprompt.tasks.metrics import NO_LABEL, compute, majority, score
-from xprompt.tasks.superglue import TASKS, get_task
+from xprompt.tasks.registry import get_task
+from xprompt.tasks.superglue import TASKS
 
 
 def apart(labels: list[int]) -> list[str]:

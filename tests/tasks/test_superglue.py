@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from xprompt.config.settings import Pattern
+from xprompt.config.pattern import Pattern
 from xprompt.errors import ConfigError, DataError
-from xprompt.tasks.example import Line
+from xprompt.tasks.example import RawExample
 from xprompt.tasks.metrics import METRICS
-from xprompt.tasks.superglue import TASKS, get_task
+from xprompt.tasks.registry import get_task
+from xprompt.tasks.superglue import TASKS
 
 # task: (a line as released, the same as a row of the hub's table, the input it becomes, its label's words)
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
@@ -68,8 +69,8 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 }  # fmt: skip
 
 
-def released(data: dict[str, Any]) -> Line:
-    return Line(data, "RTE/val.jsonl, line 7", 6)
+def released(data: dict[str, Any]) -> RawExample:
+    return RawExample(data, "RTE/val.jsonl, line 7", 6)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -77,7 +78,7 @@ def test_a_released_line_and_the_hubs_row_become_the_same_record(name):
     line, row, text, words = EXAMPLES[name]
     task = get_task(name)
     (record,) = task.records(released(line))
-    assert task.records(Line(row, "hub, row 1", flat=True)) == [record]
+    assert task.records(RawExample(row, "hub, row 1", flat=True)) == [record]
     assert task.render(record) == text
     assert task.label_text(record.label) == words
 
@@ -128,7 +129,7 @@ def test_a_field_that_is_missing_or_of_another_kind_is_named(name):
                 continue  # positions of the words: not read
             for broken in ({k: v for k, v in data.items() if k != field}, {**data, field: 5}):
                 with pytest.raises(DataError, match=rf"^a\.jsonl, line 3, field '{field}'.*needed.*Fix:"):
-                    get_task(name).records(Line(broken, "a.jsonl, line 3", flat=flat))
+                    get_task(name).records(RawExample(broken, "a.jsonl, line 3", flat=flat))
 
 
 def test_a_nested_field_is_named_with_its_path():
@@ -159,7 +160,7 @@ def test_an_unlabelled_example_is_told_apart_from_a_wrong_label():
         with pytest.raises(DataError, match="line 7, field 'label': given an example without a label.*never test"):
             get_task("rte").records(released(data))
     with pytest.raises(DataError, match=r"field 'label': given -1; needed one of \[0, 1\]"):
-        get_task("rte").records(Line({**line, "label": -1}, "hub, row 1", flat=True))
+        get_task("rte").records(RawExample({**line, "label": -1}, "hub, row 1", flat=True))
 
 
 def test_an_unknown_task_names_the_known_ones():
@@ -172,15 +173,15 @@ ASKED = "{premise} Does it follow that {hypothesis}"
 
 def test_a_task_is_put_by_another_pattern_and_keeps_everything_else():
     task = get_task("rte")
-    put = task.put(Pattern(template=ASKED, label_words=("Yes", "No")))
+    put = task.with_pattern(Pattern(template=ASKED, label_words=("Yes", "No")))
     line, _, _, _ = EXAMPLES["rte"]
-    (record,) = put.records(Line(line, "RTE/train.jsonl, line 1"))
+    (record,) = put.records(RawExample(line, "RTE/train.jsonl, line 1"))
     assert put.render(record) == f"{line['premise']} Does it follow that {line['hypothesis']}"
     assert put.label_text(record.label) == ("Yes", "No")[record.label]
     start, end = put.cut_span(record)
     assert put.render(record)[start:end] == line["premise"], "what may be cut is found in the new template"
     assert (put.label_values, put.metrics, put.cut_field) == (task.label_values, task.metrics, task.cut_field)
-    assert task.put("paper") is task
+    assert task.with_pattern("paper") is task
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_a_task_is_put_by_another_pattern_and_keeps_everything_else():
 )
 def test_a_pattern_for_another_task_is_refused(template, label_words, words):
     with pytest.raises(ConfigError, match=words):
-        get_task("rte").put(Pattern(template=template, label_words=label_words))
+        get_task("rte").with_pattern(Pattern(template=template, label_words=label_words))
 
 
 @pytest.mark.parametrize(

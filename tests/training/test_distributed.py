@@ -14,16 +14,15 @@ from torch import nn
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
-from tests.test_pipeline import config, place  # noqa: F401
+from tests.runs.test_run import config, place  # noqa: F401
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.cli import run as single
-from xprompt.data.batching import micro, share, stream
+from xprompt.data.batching import batches, infinite_batches, micro_batch, shard
 from xprompt.data.splits import Splits
-from xprompt.data.tokenization import batches
-from xprompt.distributed import Workers, together
+from xprompt.distributed import ProcessGroup, join_processes
 from xprompt.runs import run as pipeline
-from xprompt.tasks.superglue import get_task
-from xprompt.training.callbacks import Along
+from xprompt.tasks.registry import get_task
+from xprompt.training.callbacks import Callbacks
 from xprompt.training.tune import fine_tune
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,10 +37,19 @@ def work(folder: Path) -> dict[str, torch.Tensor]:
     for kind in ("seq2seq", "decoder"):
         backbone = tiny_model(kind, torch.float64)
         prompts = [xp.SoftPrompt.init(backbone, 5, pieces=4, seed=i).to(torch.float64) for i in range(3)]
-        settings = [QUICK.but(accumulation=2, weight_decay=0.1), QUICK.but(accumulation=2, optimizer="adafactor"),
-                    QUICK.but(accumulation=2, max_grad_norm=0.5)]  # fmt: skip
+        settings = [
+            QUICK.replace(accumulation=2, weight_decay=0.1),
+            QUICK.replace(accumulation=2, optimizer="adafactor"),
+            QUICK.replace(accumulation=2, max_grad_norm=0.5),
+        ]
         results = xp.tune_many(
-            backbone, prompts, splits, settings, seeds=[0, 1, 0], rungs={4: 2}, along=Along(folder=folder / kind)
+            backbone,
+            prompts,
+            splits,
+            settings,
+            seeds=[0, 1, 0],
+            halving_schedule={4: 2},
+            callbacks=Callbacks(folder=folder / kind),
         )
         for i, (prompt, history) in enumerate(results):
             found[f"{kind} prompt {i}"] = prompt.embeddings.detach()
@@ -49,7 +57,7 @@ def work(folder: Path) -> dict[str, torch.Tensor]:
             found[f"{kind} history {i}"] = torch.tensor(entries, dtype=torch.float64)
         scores = xp.importance(backbone, prompts[0], splits.train, batch_size=4)
         found[f"{kind} importance"] = torch.cat([scores.token, scores.piece.flatten()]).double()
-        tuned = fine_tune(backbone, splits, QUICK.but(steps=3, learning_rate=1e-4, optimizer="adafactor")).backbone
+        tuned = fine_tune(backbone, splits, QUICK.replace(steps=3, learning_rate=1e-4, optimizer="adafactor")).backbone
         found[f"{kind} weights"] = torch.cat([p.detach().flatten() for p in tuned.model.parameters()])
     return found
 
@@ -69,16 +77,16 @@ def in_processes(count: int, *command: str) -> str:
 def test_two_processes_make_the_prompt_that_one_makes(config, tmp_path):  # noqa: F811
     """Prompts, histories, importance and a fine-tuned model (≤ 1e-9), and a whole run in the store, read afterwards."""
     pytest.importorskip("accelerate")
-    settings = config.but(method="xprompt").model_dump_json()
+    settings = config.replace(method="xprompt").model_dump_json()
     (tmp_path / "config.json").write_text(settings)
-    in_processes(2, "tests.test_distributed", str(tmp_path))
+    in_processes(2, "tests.training.test_distributed", str(tmp_path))
     alone = work(tmp_path / "alone")
     shared = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert [found["processes"] for found in shared] == [2, 2]
     for name, value in alone.items():
         assert torch.equal(shared[0][name], shared[1][name]), "the processes must never part"
         assert torch.allclose(shared[0][name], value, rtol=0, atol=1e-9 if "importance" not in name else 1e-6), name
-    one = xp.run(config.but(method="xprompt"), tmp_path / "one", watch=False)
+    one = xp.run(config.replace(method="xprompt"), tmp_path / "one", watch=False)
     two = xp.Store(tmp_path / "two").get(one.record["run"])
     assert two is not None and two["provenance"]["processes"] == 2
     assert two["details"]["token_mask"] == one.record["details"]["token_mask"] and two["metrics"] == one.metrics
@@ -91,17 +99,22 @@ def test_shares_and_streams_leave_nothing_out(backbone, splits):
     encoded = backbone.encode(splits.train)
     for batch in batches(encoded, 7, seed=3):
         for count in (1, 2, 5):
-            parts = [share(micro(batch, m, 3), Workers(r, count)) for m in range(3) for r in range(count)]
+            parts = [shard(micro_batch(batch, m, 3), ProcessGroup(r, count)) for m in range(3) for r in range(count)]
             assert sorted(i for part in parts for i in part.index.tolist()) == sorted(batch.index.tolist())
-    whole = stream(encoded, 7, 1)
+    whole = infinite_batches(encoded, 7, 1)
     order = [next(whole).index.tolist() for _ in range(12)]
     for start in (1, 4, 8, 11):
-        assert next(stream(encoded, 7, 1, start)).index.tolist() == order[start]
+        assert next(infinite_batches(encoded, 7, 1, start)).index.tolist() == order[start]
 
 
 def test_one_process_is_alone():
-    with together() as workers:
-        assert workers == Workers(0, 1) and workers.main and workers.main_says(False) is False and workers.agree(3)
+    with join_processes() as process_group:
+        assert (
+            process_group == ProcessGroup(0, 1)
+            and process_group.is_main
+            and process_group.broadcast_from_main(False) is False
+            and process_group.all_equal(3)
+        )
 
 
 @pytest.mark.parametrize("objective", ["label_scores", "generation"])
@@ -150,16 +163,18 @@ def test_recomputed_blocks_keep_less(kind, splits):
 def test_recomputing_changes_no_tuned_number_and_no_name(kind, splits):
     backbone = tiny_model(kind, torch.float64)
     prompt = xp.SoftPrompt.init(backbone, 5, pieces=4).to(torch.float64)
-    results = [xp.tune(backbone, prompt, splits, QUICK.but(gradient_checkpointing=g)) for g in (False, True)]
+    results = [xp.tune(backbone, prompt, splits, QUICK.replace(gradient_checkpointing=g)) for g in (False, True)]
     assert torch.allclose(results[0].prompt.embeddings, results[1].prompt.embeddings, rtol=0, atol=1e-12)
-    tuned = [fine_tune(backbone, splits, QUICK.but(gradient_checkpointing=g, steps=2)).backbone for g in (False, True)]
+    tuned = [
+        fine_tune(backbone, splits, QUICK.replace(gradient_checkpointing=g, steps=2)).backbone for g in (False, True)
+    ]
     for a, b in zip(tuned[0].model.parameters(), tuned[1].model.parameters(), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-10)
     for method in xp.METHODS:
         one = xp.RunConfig(task="rte", method=method)
-        on = {name: getattr(one, name).but(gradient_checkpointing=True) for name in ("tune", "fine_tune")}
-        prune = one.prune.but(retune=one.prune.retune.but(gradient_checkpointing=True))
-        assert one.but(prune=prune, **on).identity() == one.identity()
+        on = {name: getattr(one, name).replace(gradient_checkpointing=True) for name in ("tune", "fine_tune")}
+        prune = one.prune.replace(retune=one.prune.retune.replace(gradient_checkpointing=True))
+        assert one.replace(prune=prune, **on).identity() == one.identity()
 
 
 def test_a_model_without_blocks_is_refused():
@@ -171,16 +186,16 @@ def test_a_spread_backbone_tunes_the_same(place, tmp_path, config, monkeypatch):
     """On one CPU all places are one; tested are accelerate's hooks, the other way through T5, and the record."""
     accelerate = pytest.importorskip("accelerate")
     one = xp.load_backbone(str(place / "model"))
-    spread = xp.load_backbone(str(place / "model"), device_map={"": "cpu"})
-    accelerate.dispatch_model(spread.model, {"": "cpu"}, force_hooks=True)  # as for several devices
-    assert one.fingerprint == spread.fingerprint and one._short_way.fits and not spread._short_way.fits
+    expand_prompts = xp.load_backbone(str(place / "model"), device_map={"": "cpu"})
+    accelerate.dispatch_model(expand_prompts.model, {"": "cpu"}, force_hooks=True)  # as for several devices
+    assert one.fingerprint == expand_prompts.fingerprint and one._short_way.fits and not expand_prompts._short_way.fits
     splits = Splits(get_task("rte"), tiny_data(16, "train"), tiny_data(16, "validation"), "test")
     prompt = xp.SoftPrompt.init(one, 5, pieces=4)
-    a, b = (xp.tune(backbone, prompt, splits, QUICK).prompt.embeddings for backbone in (one, spread))
+    a, b = (xp.tune(backbone, prompt, splits, QUICK).prompt.embeddings for backbone in (one, expand_prompts))
     assert torch.allclose(a, b, atol=1e-5) and not torch.equal(a, prompt.embeddings)
-    name = xp.run(config.but(method="zero_shot"), tmp_path / "a").record["run"]
-    monkeypatch.setattr(pipeline, "_backbone", lambda *_: spread)
-    record = xp.run(config.but(method="zero_shot"), tmp_path / "b", device_map="auto").record
+    name = xp.run(config.replace(method="zero_shot"), tmp_path / "a").record["run"]
+    monkeypatch.setattr(pipeline, "_backbone", lambda *_: expand_prompts)
+    record = xp.run(config.replace(method="zero_shot"), tmp_path / "b", device_map="auto").record
     assert record["provenance"]["device_map"] == {"": "cpu"} and record["run"] == name
     with pytest.raises(xp.BackboneError, match="leave out device"):
         xp.load_backbone(str(place / "model"), device="cpu", device_map="auto")
@@ -210,7 +225,7 @@ def test_the_command_does_one_run(place, tmp_path, capsys, monkeypatch):  # noqa
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    with together() as us:
-        found = work(folder / "shared") | {"processes": us.count}
+    with join_processes() as us:
+        found = work(folder / "shared") | {"processes": us.world_size}
         torch.save(found, folder / f"{us.rank}.pt")
         xp.run(xp.RunConfig(**json.loads((folder / "config.json").read_text())), folder / "two")

@@ -10,7 +10,7 @@ import xprompt as xp
 from tests.conftest import tiny_data
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.bench.memory import peak_of
-from xprompt.data.tokenization import Batch, batches
+from xprompt.data.batching import Batch, batches
 from xprompt.training.live_bytes import LiveBytes
 from xprompt.training.memory import predict_bytes
 
@@ -69,15 +69,17 @@ def one_pass(backbone, count):
     """A job: a forward and backward pass of that many candidates with 32 rows each."""
     batch, verbalizer = rows_of(32 * count), backbone.verbalizer(xp.TASKS["rte"])
     prompts = torch.zeros(count, 20, backbone.hidden_size, requires_grad=True)
-    owner = torch.arange(count).repeat_interleave(32)
-    return lambda: torch.autograd.grad(backbone.loss(prompts, batch, verbalizer, owner=owner).sum(), prompts)
+    prompt_index = torch.arange(count).repeat_interleave(32)
+    return lambda: torch.autograd.grad(
+        backbone.loss(prompts, batch, verbalizer, prompt_index=prompt_index).sum(), prompts
+    )
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to map every block on its own")
 def test_a_real_pass_takes_what_was_predicted():
     backbone = xp.load_backbone("nano")
     each = predict_bytes(backbone, 20, rows_of(32), backbone.verbalizer(xp.TASKS["rte"]))
-    assert peak_of("tests.test_memory:one_pass", backbone, {"count": 5}) == pytest.approx(5 * each, rel=0.1)
+    assert peak_of("tests.training.test_memory:one_pass", backbone, {"count": 5}) == pytest.approx(5 * each, rel=0.1)
 
 
 def test_a_prediction_leaves_no_gradient_and_knows_of_recomputing(backbone):

@@ -13,13 +13,13 @@ import torch
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
-from tests.test_pipeline import config, place  # noqa: F401
+from tests.runs.test_run import config, place  # noqa: F401
 from xprompt import reproduce
 from xprompt.data.splits import Splits
 from xprompt.reporting import notebooks as execution
 from xprompt.runs import run as pipeline
-from xprompt.tasks.superglue import get_task
-from xprompt.training.callbacks import Along
+from xprompt.tasks.registry import get_task
+from xprompt.training.callbacks import Callbacks
 from xprompt.training.checkpoint import load_state, save_state
 
 QUICK = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=9, eval_every=2, batch_size=8, eval_batch_size=8)
@@ -51,17 +51,24 @@ def odd_splits():
     return Splits(get_task("rte"), tiny_data(11, "train"), tiny_data(8, "validation"), "test")
 
 
-def many(backbone, along=None):
+def many(backbone, callbacks=None):
     """Different optimisers, schedules, seeds, masks; one drops out at a rung, one is done before the others."""
     prompts = [xp.SoftPrompt.init(backbone, 5, pieces=4, seed=i) for i in range(4)]
     prompts[1].token_mask[0] = False
     settings = [
-        QUICK.but(weight_decay=0.1, max_grad_norm=1.0), QUICK.but(optimizer="adafactor", learning_rate=0.3),
-        QUICK.but(schedule="linear", steps=5), QUICK.but(patience=2, learning_rate=1e-12),
+        QUICK.replace(weight_decay=0.1, max_grad_norm=1.0), QUICK.replace(optimizer="adafactor", learning_rate=0.3),
+        QUICK.replace(schedule="linear", steps=5), QUICK.replace(patience=2, learning_rate=1e-12),
     ]  # fmt: skip
     return xp.tune_many(
-        backbone, prompts, odd_splits(), settings, seeds=[0, 1, 0, 2], rungs={3: 3}, width=2, along=along
-    )  # fmt: skip
+        backbone,
+        prompts,
+        odd_splits(),
+        settings,
+        seeds=[0, 1, 0, 2],
+        halving_schedule={3: 3},
+        width=2,
+        callbacks=callbacks,
+    )
 
 
 @pytest.mark.parametrize("at", [1, 3, 5])
@@ -69,12 +76,12 @@ def test_interrupted_and_taken_up_is_the_same_to_the_last_bit(kind, at, tmp_path
     backbone = tiny_model(kind)
     whole = many(backbone)
     with pytest.raises(KeyboardInterrupt):
-        many(backbone, Along(Stopping(at), tmp_path))
+        many(backbone, Callbacks(Stopping(at), tmp_path))
     assert (tmp_path / "1-tuning" / "state.json").exists()
     steps = []
     seen = backbone.loss
     backbone.loss = lambda *a, **k: steps.append(1) or seen(*a, **k)
-    taken_up = Along(folder=tmp_path)
+    taken_up = Callbacks(folder=tmp_path)
     again = many(backbone, taken_up)
     assert taken_up.resumed_seconds > 0 and len(steps) < 2 * 9, "some steps were done before"
     for a, b in zip(whole, again, strict=True):
@@ -86,7 +93,7 @@ def test_twice_interrupted_amid_steps_with_dropout(tmp_path):
     """Not at an evaluation but in a forward pass: the state is that of the step before, its random numbers too."""
     backbone = tiny_model("seq2seq", dropout=0.3)
     prompt, splits = xp.SoftPrompt.init(backbone, 5, pieces=4), odd_splits()
-    settings = QUICK.but(dropout=True, accumulation=2)
+    settings = QUICK.replace(dropout=True, accumulation=2)
     torch.manual_seed(7)
     whole = xp.tune(backbone, prompt, splits, settings)
     seen, calls = backbone.loss, []
@@ -102,39 +109,39 @@ def test_twice_interrupted_amid_steps_with_dropout(tmp_path):
     for start in (7, 8):  # the second call is another process, whose random numbers start anywhere
         torch.manual_seed(start)
         with pytest.raises(KeyboardInterrupt):
-            xp.tune(backbone, prompt, splits, settings, along=Along(folder=tmp_path))
+            xp.tune(backbone, prompt, splits, settings, callbacks=Callbacks(folder=tmp_path))
     backbone.loss = seen
     torch.manual_seed(99)
-    again = xp.tune(backbone, prompt, splits, settings, along=Along(folder=tmp_path))
+    again = xp.tune(backbone, prompt, splits, settings, callbacks=Callbacks(folder=tmp_path))
     assert plain(whole.history) == plain(again.history)
     assert torch.equal(whole.prompt.embeddings, again.prompt.embeddings)
 
 
 def test_fine_tuning_too(kind, tmp_path):
     backbone = tiny_model(kind)
-    settings = QUICK.but(optimizer="adafactor", learning_rate=1e-3)
+    settings = QUICK.replace(optimizer="adafactor", learning_rate=1e-3)
     whole = xp.fine_tune(backbone, odd_splits(), settings)
     with pytest.raises(KeyboardInterrupt):
-        xp.fine_tune(backbone, odd_splits(), settings, along=Along(Stopping(3), tmp_path, every=0))
-    again = xp.fine_tune(backbone, odd_splits(), settings, along=Along(folder=tmp_path))
+        xp.fine_tune(backbone, odd_splits(), settings, callbacks=Callbacks(Stopping(3), tmp_path, every=0))
+    again = xp.fine_tune(backbone, odd_splits(), settings, callbacks=Callbacks(folder=tmp_path))
     assert plain(whole.history) == plain(again.history)
     for a, b in zip(whole.backbone.model.parameters(), again.backbone.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_a_run_is_taken_up_and_leaves_nothing_behind(config, tmp_path, monkeypatch):  # noqa: F811
-    whole = xp.run(config.but(method="xprompt"), tmp_path / "whole", watch=False)
+    whole = xp.run(config.replace(method="xprompt"), tmp_path / "whole", watch=False)
     monkeypatch.setattr(pipeline, "EventFiles", lambda folder: Stopping(2))
     monkeypatch.setattr(pipeline, "can_watch", lambda: True)
     store = tmp_path / "store"
     for _ in range(2):  # in the prompt tuning that it builds on, then in its own re-training
         with pytest.raises(KeyboardInterrupt):
-            xp.run(config.but(method="xprompt"), store)
+            xp.run(config.replace(method="xprompt"), store)
         assert not (store / "runs" / whole.record["run"] / "record.json").exists()
         monkeypatch.setattr(pipeline, "EventFiles", lambda folder: Stopping(1 if "-xprompt-" in folder.name else 99))
     assert len(list((store / "runs" / ".unfinished").glob("*/*/state.json"))) == 1
     monkeypatch.setattr(pipeline, "can_watch", lambda: False)
-    again = xp.run(config.but(method="xprompt"), store)
+    again = xp.run(config.replace(method="xprompt"), store)
     assert not list((store / "runs" / ".unfinished").iterdir())
     assert torch.equal(again.load_prompt().embeddings, whole.load_prompt().embeddings)
     strip = lambda record: [{**entry, "seconds": 0} for entry in record["history"]]  # noqa: E731
@@ -143,7 +150,7 @@ def test_a_run_is_taken_up_and_leaves_nothing_behind(config, tmp_path, monkeypat
 
 KILLED = """
 import os, signal, sys
-from tests.test_resume import many, Stopping
+from tests.training.test_resume import many, Stopping
 from tests.conftest import tiny_model
 from xprompt.along import Along
 class Killing(Stopping):
@@ -160,17 +167,17 @@ def test_killed_without_warning(tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, capture_output=True, timeout=240)
     assert done.returncode == -9, done.stderr.decode()
     backbone = tiny_model("seq2seq")
-    along = Along(folder=tmp_path)
-    for a, b in zip(many(backbone), many(backbone, along), strict=True):
+    callbacks = Callbacks(folder=tmp_path)
+    for a, b in zip(many(backbone), many(backbone, callbacks), strict=True):
         assert torch.equal(a.prompt.embeddings, b.prompt.embeddings) and plain(a.history) == plain(b.history)
-    assert along.resumed_seconds > 0
+    assert callbacks.resumed_seconds > 0
 
 
 @pytest.mark.parametrize("harm", ["tensors", "facts", "cut", "settings", "missing"])
 def test_a_state_that_cannot_be_trusted_is_left_aside(harm, backbone, splits, tmp_path):
     prompt = xp.SoftPrompt.init(backbone, 5, pieces=4)
     with pytest.raises(KeyboardInterrupt):
-        xp.tune(backbone, prompt, splits, QUICK, along=Along(Stopping(3), tmp_path))
+        xp.tune(backbone, prompt, splits, QUICK, callbacks=Callbacks(Stopping(3), tmp_path))
     folder, settings = tmp_path / "1-tuning", QUICK
     (tensors,) = folder.glob("*.safetensors")
     if harm == "tensors":
@@ -186,16 +193,16 @@ def test_a_state_that_cannot_be_trusted_is_left_aside(harm, backbone, splits, tm
     elif harm == "missing":
         tensors.unlink()
     else:
-        settings = QUICK.but(learning_rate=0.04)
-    along = Along(folder=tmp_path)
+        settings = QUICK.replace(learning_rate=0.04)
+    callbacks = Callbacks(folder=tmp_path)
     with pytest.warns(RuntimeWarning, match="starts anew"):
-        again = xp.tune(backbone, prompt, splits, settings, along=along)
-    assert along.resumed_seconds == 0
+        again = xp.tune(backbone, prompt, splits, settings, callbacks=callbacks)
+    assert callbacks.resumed_seconds == 0
     assert plain(again.history) == plain(xp.tune(backbone, prompt, splits, settings).history)
 
 
 def test_short_loops_write_nothing(backbone, splits, tmp_path):
-    xp.tune(backbone, xp.SoftPrompt.init(backbone, 5, pieces=4), splits, QUICK, along=Along(folder=tmp_path))
+    xp.tune(backbone, xp.SoftPrompt.init(backbone, 5, pieces=4), splits, QUICK, callbacks=Callbacks(folder=tmp_path))
     assert not list(tmp_path.iterdir())
 
 

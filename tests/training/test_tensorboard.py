@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import xprompt as xp
-from tests.test_pipeline import config, place  # noqa: F401
+from tests.runs.test_run import config, place  # noqa: F401
 from xprompt.runs import run as pipeline
-from xprompt.training import callbacks as along
+from xprompt.training import callbacks as callbacks
 from xprompt.training import tensorboard as watching
-from xprompt.training.callbacks import Along
+from xprompt.training.callbacks import Callbacks
 from xprompt.training.tensorboard import EventFiles
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -30,7 +30,7 @@ def expected(entries, name):
 
 
 def test_events_are_the_records_history(config, tmp_path):  # noqa: F811
-    record = xp.run(config.but(method="prompt_tuning"), tmp_path).record
+    record = xp.run(config.replace(method="prompt_tuning"), tmp_path).record
     (folder,) = (tmp_path / "watch").iterdir()
     assert folder.name == f"rte-prompt_tuning-seed0-{record['run']}"
     found = read(folder / "1-tuning")
@@ -41,7 +41,7 @@ def test_events_are_the_records_history(config, tmp_path):  # noqa: F811
 
 
 def test_each_candidate_has_its_own_tags(config, tmp_path):  # noqa: F811
-    record = xp.run(config.but(method="xprompt"), tmp_path).record
+    record = xp.run(config.replace(method="xprompt"), tmp_path).record
     (folder,) = (tmp_path / "watch").glob("*-xprompt-*")
     found = read(next(folder.iterdir()))
     scores = {max(v for _, v in found[f"selection_score/{i}"]) for i in range(4)}
@@ -61,16 +61,16 @@ def test_events_are_there_while_the_run_goes(backbone, splits, tmp_path):
             seen.append([step for step, _ in read(self.folder / stage)["selection_score"]])
 
     prompt = xp.SoftPrompt.init(backbone, 5, pieces=4)
-    xp.tune(backbone, prompt, splits, QUICK, along=Along(Looking(tmp_path)))
+    xp.tune(backbone, prompt, splits, QUICK, callbacks=Callbacks(Looking(tmp_path)))
     assert seen == [[0], [0, 2], [0, 2, 4], [0, 2, 4, 6]]
 
 
 def test_watching_is_no_part_of_a_run(config, tmp_path, monkeypatch):  # noqa: F811
-    watched = xp.run(config.but(method="prompt_tuning"), tmp_path / "a").record
-    unwatched = xp.run(config.but(method="prompt_tuning"), tmp_path / "b", watch=False).record
+    watched = xp.run(config.replace(method="prompt_tuning"), tmp_path / "a").record
+    unwatched = xp.run(config.replace(method="prompt_tuning"), tmp_path / "b", watch=False).record
     monkeypatch.setattr(watching.importlib.util, "find_spec", lambda name: None)
     assert not pipeline.can_watch()
-    without = xp.run(config.but(method="prompt_tuning"), tmp_path / "c").record
+    without = xp.run(config.replace(method="prompt_tuning"), tmp_path / "c").record
     assert [p.name for p in tmp_path.glob("*/watch")] == ["watch"] and (tmp_path / "a" / "watch").exists()
     for other in (unwatched, without):
         assert other["run"] == watched["run"]
@@ -79,5 +79,5 @@ def test_watching_is_no_part_of_a_run(config, tmp_path, monkeypatch):  # noqa: F
 
 
 def test_a_stage_is_named_by_its_order_and_kind():
-    one = along.Along()
+    one = callbacks.Callbacks()
     assert [one.stage(d) for d in ("tuning", "re-training 81")] == ["1-tuning", "2-re-training-81"]

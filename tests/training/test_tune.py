@@ -10,9 +10,9 @@ import torch
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
 from xprompt.data.splits import Splits
-from xprompt.tasks.superglue import get_task
-from xprompt.training.candidate import make_optimizer
+from xprompt.tasks.registry import get_task
 from xprompt.training.evaluation import evaluate_many
+from xprompt.training.optimizer import make_optimizer
 
 QUICK = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=6, eval_every=2, batch_size=8, eval_batch_size=8)
 
@@ -25,7 +25,7 @@ def test_learns_a_task_that_it_can(kind):
     backbone = tiny_model(kind)
     same = tiny_data(24, "train")
     splits = Splits(get_task("rte"), same, same, "memorised")
-    settings = QUICK.but(steps=150, eval_every=50, batch_size=24, learning_rate=0.1)
+    settings = QUICK.replace(steps=150, eval_every=50, batch_size=24, learning_rate=0.1)
     result = xp.tune(backbone, start(backbone, length=10), splits, settings)
     first, last = result.history.entries[0], result.history.entries[-1]
     assert last["selection_loss"] < first["selection_loss"] - 0.03
@@ -58,7 +58,7 @@ def test_pruned_entries_stay_exactly_zero(backbone, splits, mode, optimizer, mon
     run = backbone._context
     watched = lambda rows, *rest: seen.append(rows.detach().clone()) or run(rows, *rest)  # noqa: E731
     monkeypatch.setattr(backbone, "_context", watched)
-    xp.tune(backbone, pruned, splits, QUICK.but(optimizer=optimizer, steps=30, eval_every=30, weight_decay=0.1))
+    xp.tune(backbone, pruned, splits, QUICK.replace(optimizer=optimizer, steps=30, eval_every=30, weight_decay=0.1))
     assert len(seen) > 30
     assert all(rows.shape[1:] == kept.shape and bool((rows[:, ~kept] == 0).all()) for rows in seen)
     assert not torch.equal(seen[-1][:1][:, kept], seen[0][:1][:, kept]), "the survivors must have moved"
@@ -78,9 +78,13 @@ def test_side_by_side_equals_apart(kind, splits):
     prompts[1].token_mask[[0, 2]] = False
     prompts[1].mode = "drop"
     prompts[2].piece_mask[1, :2] = False
-    settings = [QUICK, QUICK.but(learning_rate=0.2, optimizer="adafactor"), QUICK.but(steps=4, schedule="linear")]
-    together = xp.tune_many(backbone, prompts, splits, settings, seeds=[0, 1, 0])
-    for prompt, one, seed, joint in zip(prompts, settings, [0, 1, 0], together, strict=True):
+    settings = [
+        QUICK,
+        QUICK.replace(learning_rate=0.2, optimizer="adafactor"),
+        QUICK.replace(steps=4, schedule="linear"),
+    ]
+    side_by_side = xp.tune_many(backbone, prompts, splits, settings, seeds=[0, 1, 0])
+    for prompt, one, seed, joint in zip(prompts, settings, [0, 1, 0], side_by_side, strict=True):
         alone = xp.tune(backbone, prompt, splits, one, seed=seed)
         assert alone.history.best_step == joint.history.best_step
         assert torch.allclose(alone.prompt(), joint.prompt(), atol=1e-9)
@@ -92,7 +96,7 @@ def test_side_by_side_equals_apart(kind, splits):
 def test_accumulation_is_one_step_of_the_whole_batch(kind, splits):
     backbone = tiny_model(kind, torch.float64)
     whole = xp.tune(backbone, start(backbone), splits, QUICK).history
-    parts = xp.tune(backbone, start(backbone), splits, QUICK.but(accumulation=4)).history
+    parts = xp.tune(backbone, start(backbone), splits, QUICK.replace(accumulation=4)).history
     for a, b in zip(whole.entries, parts.entries, strict=True):
         assert a["selection_loss"] == pytest.approx(b["selection_loss"], abs=1e-10)
         assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-10)
@@ -102,19 +106,19 @@ def test_short_last_batches_weigh_by_their_examples(kind):
     """11 examples in batches of 8: the batch of 3 splits into micro-batches of 1 and is still one mean over 3."""
     backbone = tiny_model(kind, torch.float64)
     splits = Splits(get_task("rte"), tiny_data(11, "train"), tiny_data(8, "validation"), "test")
-    runs = [xp.tune(backbone, start(backbone), splits, QUICK.but(accumulation=a)).history for a in (1, 4)]
+    runs = [xp.tune(backbone, start(backbone), splits, QUICK.replace(accumulation=a)).history for a in (1, 4)]
     assert runs[0].entries[-1]["selection_loss"] == pytest.approx(runs[1].entries[-1]["selection_loss"], abs=1e-10)
 
 
 def test_early_stopping_keeps_the_best_and_counts_patience(backbone, splits):
-    settings = QUICK.but(learning_rate=1e-12, steps=40, patience=3)
+    settings = QUICK.replace(learning_rate=1e-12, steps=40, patience=3)
     result = xp.tune(backbone, start(backbone), splits, settings)
     assert result.history.stopped_early and result.history.best_step == 0
     assert [e["step"] for e in result.history.entries] == [0, 2, 4, 6]
 
 
 def test_the_checkpoint_kept_is_the_one_that_was_best(backbone, splits):
-    result = xp.tune(backbone, start(backbone), splits, QUICK.but(steps=20, learning_rate=0.5))
+    result = xp.tune(backbone, start(backbone), splits, QUICK.replace(steps=20, learning_rate=0.5))
     again = evaluate_many(backbone, [result.prompt], splits.validation, batch_size=8)[0]
     assert again.score == result.history.best_score
     assert result.history.best_score == max(e["selection_score"] for e in result.history.entries)
@@ -135,7 +139,10 @@ def test_seeds_and_repeats(backbone, splits):
 
 def test_dropout_is_off_unless_asked_for(splits):
     backbone = tiny_model("seq2seq", dropout=0.3)
-    loss = lambda **kw: xp.tune(backbone, start(backbone), splits, QUICK.but(**kw)).history.entries[-1]["train_loss"]  # noqa: E731
+
+    def loss(**changes):
+        return xp.tune(backbone, start(backbone), splits, QUICK.replace(**changes)).history.entries[-1]["train_loss"]
+
     assert loss() == loss()
     torch.manual_seed(1)
     with_dropout = loss(dropout=True)
@@ -159,7 +166,7 @@ def test_adafactor_is_the_papers(splits):
 def test_linear_schedule_ends_at_zero_and_epochs_become_steps(backbone, splits):
     assert xp.TuneSettings(epochs=3, batch_size=16).num_steps(33) == 9
     assert xp.TuneSettings(epochs=0.5, batch_size=16).num_steps(33) == 2
-    history = xp.tune(backbone, start(backbone), splits, QUICK.but(steps=None, epochs=2, eval_every=None)).history
+    history = xp.tune(backbone, start(backbone), splits, QUICK.replace(steps=None, epochs=2, eval_every=None)).history
     assert [e["step"] for e in history.entries] == [0, 3, 6]
 
 
@@ -171,7 +178,7 @@ def test_settings_that_contradict_are_refused(backbone, splits):
     with pytest.raises(xp.ConfigError, match="learning_rat"):
         xp.TuneSettings(steps=3, learning_rat=0.1)
     with pytest.raises(xp.ConfigError, match="must agree"):
-        xp.tune_many(backbone, [start(backbone)] * 2, splits, [QUICK, QUICK.but(batch_size=4)])
+        xp.tune_many(backbone, [start(backbone)] * 2, splits, [QUICK, QUICK.replace(batch_size=4)])
     empty = Splits(splits.task, tiny_data(0, "train"), splits.validation, "somewhere")
     with pytest.raises(xp.DataError, match="no training examples"):
         xp.tune(backbone, start(backbone), empty, QUICK)
@@ -179,7 +186,7 @@ def test_settings_that_contradict_are_refused(backbone, splits):
 
 @pytest.mark.parametrize("objective", ["label_scores", "generation"])
 def test_both_objectives_train_and_score(backbone, splits, objective):
-    result = xp.tune(backbone, start(backbone), splits, QUICK.but(objective=objective))
+    result = xp.tune(backbone, start(backbone), splits, QUICK.replace(objective=objective))
     assert result.history.entries[-1]["train_loss"] > 0
     found = xp.evaluate(backbone, result.prompt, splits.validation, objective=objective)
     assert set(found) == {"accuracy"} and 0 <= found["accuracy"] <= 1

@@ -19,14 +19,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from xprompt.backbones.pretrained import fingerprint
-from xprompt.backbones.spreading import spread
-from xprompt.data.splits import TaskData
-from xprompt.data.tokenization import Batch, Encoded, encode
+from xprompt.backbones.fingerprint import fingerprint
+from xprompt.backbones.spreading import expand_prompts
+from xprompt.data.batching import Batch
+from xprompt.data.splits import TaskDataset
+from xprompt.data.tokenization import TokenizedDataset, encode
 from xprompt.errors import BackboneError
-from xprompt.tasks.superglue import Task
+from xprompt.tasks.task import Task
 
-NOT_THERE = -100
+IGNORE_INDEX = -100
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Verbalizer:
         """Each example's label string, closed by `end`, padded with −100."""
         rows = [[*self.sequences[i], *([] if end is None else [end])] for i in labels.tolist()]
         width = max(map(len, rows))
-        return torch.tensor([r + [NOT_THERE] * (width - len(r)) for r in rows], device=labels.device)
+        return torch.tensor([r + [IGNORE_INDEX] * (width - len(r)) for r in rows], device=labels.device)
 
 
 class Backbone(ABC):
@@ -93,7 +94,7 @@ class Backbone(ABC):
         table = self.model.get_input_embeddings()
         return table(torch.arange(table.weight.shape[0], device=self.device))
 
-    def encode(self, data: TaskData) -> Encoded:
+    def encode(self, data: TaskDataset) -> TokenizedDataset:
         """Render and tokenise a split for this backbone. Sources over `max_source` are cut at the task's field."""
         return encode(data, self.tokenizer, self.max_source, suffix=self.suffix)
 
@@ -107,16 +108,16 @@ class Backbone(ABC):
             self.model.eval()
 
     def join(
-        self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, owner: Tensor | None = None
+        self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, prompt_index: Tensor | None = None
     ) -> tuple[Float[Tensor, "B S H"], Int[Tensor, "B S"]]:
         """Put the prompt in front of the input: [P; X].
 
         Args:
-            prompt: (Q, H) for all rows, (B, Q, H) for each, or, with `owner`, (C, Q, H); None for no prompt.
-            prompt_mask: (B, Q), with `owner` (C, Q): 1 where a position exists. Prompts with fewer positions leave
-                their *first* ones out, so that what is there stands next to the input and relative positions are
+            prompt: (Q, H) for all rows, (B, Q, H) for each, or, with `prompt_index`, (C, Q, H); None for no prompt.
+            prompt_mask: (B, Q), with `prompt_index` (C, Q): 1 where a position exists. Prompts with fewer positions
+                leave their *first* ones out, so that what is there stands next to the input and relative positions are
                 those of the physically shorter prompt.
-            owner: (B,) which of C prompts stands in front of each row, in [0, C).
+            prompt_index: (B,) which of C prompts stands in front of each row, in [0, C).
 
         Returns:
             embeddings (B, Q + T, H) and attention mask (B, Q + T).
@@ -134,8 +135,11 @@ class Backbone(ABC):
                 "it was made for another backbone."
             )
         rows = prompt if prompt.dim() == 3 else prompt.expand(len(ids), -1, -1)
-        if owner is not None:
-            rows, prompt_mask = spread(prompt, owner), None if prompt_mask is None else prompt_mask[owner]
+        if prompt_index is not None:
+            rows, prompt_mask = (
+                expand_prompts(prompt, prompt_index),
+                None if prompt_mask is None else prompt_mask[prompt_index],
+            )
         if prompt_mask is None:
             prompt_mask = mask.new_ones(rows.shape[:2])
         return torch.cat([rows.to(inputs.dtype), inputs], dim=1), torch.cat([prompt_mask.to(mask), mask], dim=1)
@@ -146,14 +150,14 @@ class Backbone(ABC):
         batch: Batch,
         verbalizer: Verbalizer,
         prompt_mask: Tensor | None = None,
-        owner: Tensor | None = None,
+        prompt_index: Tensor | None = None,
     ) -> Float[Tensor, "B L"]:
         """Score every label of every example; the largest is the prediction.
 
         Logits of the label words' first ids where those differ, else the label strings' log-likelihoods.
-        `prompt`, `prompt_mask` and `owner` as in `join`.
+        `prompt`, `prompt_mask` and `prompt_index` as in `join`.
         """
-        context = self._context(prompt, batch, prompt_mask, owner)
+        context = self._context(prompt, batch, prompt_mask, prompt_index)
         if verbalizer.first is not None:
             return self._head(self._first_hidden(context), verbalizer.first)
         scores = []
@@ -169,15 +173,15 @@ class Backbone(ABC):
         verbalizer: Verbalizer,
         prompt_mask: Tensor | None = None,
         objective: str = "label_scores",
-        owner: Tensor | None = None,
+        prompt_index: Tensor | None = None,
     ) -> Float[Tensor, " B"]:
         """Loss of each example: −log p(label | [P; X]) among the labels, or, as "generation", of the label string."""
         labels = batch.labels.to(self.device)
         if objective == "label_scores":
             return F.cross_entropy(
-                self.label_scores(prompt, batch, verbalizer, prompt_mask, owner), labels, reduction="none"
+                self.label_scores(prompt, batch, verbalizer, prompt_mask, prompt_index), labels, reduction="none"
             )
-        context = self._context(prompt, batch, prompt_mask, owner)
+        context = self._context(prompt, batch, prompt_mask, prompt_index)
         return -self._log_likelihood(context, verbalizer.targets(labels, self._end))
 
     @torch.no_grad()
@@ -187,10 +191,10 @@ class Backbone(ABC):
         batch: Batch,
         prompt_mask: Tensor | None = None,
         max_new_tokens: int = 8,
-        owner: Tensor | None = None,
+        prompt_index: Tensor | None = None,
     ) -> list[str]:
         """Greedy text after each input. Same joined input as training and scoring."""
-        embeddings, mask = self._aligned(*self.join(prompt, batch, prompt_mask, owner))
+        embeddings, mask = self._aligned(*self.join(prompt, batch, prompt_mask, prompt_index))
         out = self.model.generate(
             inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
             pad_token_id=self.tokenizer.pad_token_id,
@@ -244,7 +248,7 @@ class Backbone(ABC):
 
     def _string_score(self, hidden: Float[Tensor, "B S H"], targets: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         logits = self._head(hidden.flatten(0, 1), None)
-        nll = F.cross_entropy(logits, targets.flatten(), ignore_index=NOT_THERE, reduction="none")
+        nll = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none")
         return -nll.view(targets.shape).sum(dim=1)
 
     @property
@@ -259,7 +263,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def _context(
-        self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, owner: Tensor | None = None
+        self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, prompt_index: Tensor | None = None
     ) -> Any:
         """Everything of the forward that does not depend on the label."""
 

@@ -23,7 +23,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from xprompt.backbones.spreading import spread
+from xprompt.backbones.spreading import expand_prompts
 
 
 @dataclass(frozen=True)
@@ -76,30 +76,30 @@ class FrozenCausal:
         return Reading(states, whole, tuple((layer.keys, layer.values) for layer in cache.layers))
 
     @staticmethod
-    def spread(reading: Reading, owner: Int[Tensor, " B"]) -> Reading:
-        """A reading of C prompts → of the B rows that they stand in front of; `owner` says which, in [0, C).
+    def expand_prompts(reading: Reading, prompt_index: Int[Tensor, " B"]) -> Reading:
+        """A reading of C prompts → of the B rows that they stand in front of; `prompt_index` says which, in [0, C).
 
         The rows' gradients are summed in float32 at least, as those of prompts that are spread before the model are.
         """
 
         def of_rows(tensor: Tensor) -> Tensor:
             wide = torch.promote_types(tensor.dtype, torch.float32)
-            return spread(tensor.to(wide), owner).to(tensor.dtype)
+            return expand_prompts(tensor.to(wide), prompt_index).to(tensor.dtype)
 
         cache = tuple((of_rows(keys), of_rows(values)) for keys, values in reading.cache)
-        return Reading(spread(reading.states, owner), reading.mask[owner], cache)
+        return Reading(expand_prompts(reading.states, prompt_index), reading.mask[prompt_index], cache)
 
     @torch.no_grad()
     def _agrees(self) -> bool:
         """Whether this model gives the same states piece by piece: measured, since no setting says it reliably."""
         table = self.model.get_input_embeddings()
         ids = torch.arange(2 * 6, device=table.weight.device).view(2, 6) % table.weight.shape[0]
-        there = torch.ones_like(ids)
+        mask = torch.ones_like(ids)
         embeddings = table(ids)
         try:
-            whole = self.run(embeddings, there).states[:, 2:]
-            first = self.run(embeddings[:, :2], there[:, :2])
-            pieces = self.run(embeddings[:, 2:], there[:, 2:], first).states
+            whole = self.run(embeddings, mask).states[:, 2:]
+            first = self.run(embeddings[:, :2], mask[:, :2])
+            pieces = self.run(embeddings[:, 2:], mask[:, 2:], first).states
         except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
             return False  # a model with a cache, or without one, of its own kind
         apart = (whole.float() - pieces.float()).norm() / whole.float().norm()

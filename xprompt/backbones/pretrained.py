@@ -8,7 +8,6 @@ else (google/t5-*-lm-adapt), from its .bin file by torch's reader for tensors al
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import pickle
@@ -33,11 +32,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from xprompt.backbones.devices import free_bytes
+from xprompt.backbones.shapes import count_parameters
 from xprompt.errors import BackboneError
-from xprompt.planning.footprint import count_parameters, free_bytes, readable
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-_SAMPLED = 2**20
+from xprompt.units import readable_size
 
 
 def load_config(name: str, *, revision: str | None = None, local: bool = False) -> Any:
@@ -86,13 +84,13 @@ def load_model(
         _check_memory(name, config, dtype, device)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision, **extra}
-    spread = {} if device_map is None else {"device_map": device_map}
+    expand_prompts = {} if device_map is None else {"device_map": device_map}
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with _quietly():
             # Weights of safetensors where there are any; else of a .bin file, by the reader that builds tensors only.
             model, found = kind.from_pretrained(
-                place, dtype=dtype, weights_only=True, output_loading_info=True, **spread, **options
+                place, dtype=dtype, weights_only=True, output_loading_info=True, **expand_prompts, **options
             )
     except (OSError, ValueError, ImportError, pickle.UnpicklingError) as error:
         raise _unreachable(name, revision, error) from error
@@ -115,11 +113,11 @@ def _check_memory(name: str, config: Any, dtype: torch.dtype, device: torch.devi
     for place in {torch.device("cpu"), device or torch.device("cpu")}:
         free, needed = free_bytes(place), parameters * dtype.itemsize
         if place.type in ("cpu", "cuda") and needed > free:
-            half = "" if dtype.itemsize <= 2 else f"dtype='bfloat16' ({readable(needed / 2)}), "
+            half = "" if dtype.itemsize <= 2 else f"dtype='bfloat16' ({readable_size(needed / 2)}), "
             raise BackboneError(
-                f"backbone {name!r} needs {readable(needed)} for its {parameters:,} weights in "
-                f"{str(dtype).removeprefix('torch.')}, and {readable(free)} of memory is free on {place}: choose {half}"
-                "a smaller backbone, or a machine with more memory."
+                f"backbone {name!r} needs {readable_size(needed)} for its {parameters:,} weights in "
+                f"{str(dtype).removeprefix('torch.')}, and {readable_size(free)} of memory is free on {place}: "
+                f"choose {half}a smaller backbone, or a machine with more memory."
             )
 
 
@@ -202,32 +200,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, else the first GPU, else the CPU."""
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def choose_dtype(dtype: str | torch.dtype | None, name: str, device: torch.device) -> torch.dtype:
-    """The dtype asked for, else bfloat16 on a GPU and float32 elsewhere (nano is always float32)."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype is None:
-        return torch.bfloat16 if device.type == "cuda" and name != "nano" else torch.float32
-    if dtype not in _DTYPES:
-        raise BackboneError(f"unknown dtype {dtype!r}: choose one of {', '.join(_DTYPES)}.")
-    return _DTYPES[dtype]
-
-
-def fingerprint(model: torch.nn.Module) -> str:
-    """16 hex digits over every tensor's name, shape, dtype and values (a tensor of over a million: every n-th)."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // _SAMPLED)].cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(sample.view(torch.uint8).numpy().tobytes() if sample.numel() else b"")
-    return digest.hexdigest()[:16]

@@ -12,6 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def spread(tensor: Float[Tensor, "C ..."], owner: Int[Tensor, " B"]) -> Float[Tensor, "B ..."]:
+def expand_prompts(tensor: Float[Tensor, "C ..."], prompt_index: Int[Tensor, " B"]) -> Float[Tensor, "B ..."]:
     """Row b is a copy of the tensor of `owner[b]`, in [0, C); C's gradients are summed in the order of the rows."""
-    return F.embedding(owner.to(tensor.device), tensor.flatten(1)).unflatten(1, tensor.shape[1:])
+    return F.embedding(prompt_index.to(tensor.device), tensor.flatten(1)).unflatten(1, tensor.shape[1:])

@@ -26,7 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, T5ForConditionalGeneration
 
-from xprompt.planning.footprint import PLAIN_ATTENTION
+#: Positions, prompt included, up to which attention is done by plain products on a CPU.
+PLAIN_ATTENTION = 96
 
 
 class FrozenT5:

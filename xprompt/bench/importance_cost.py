@@ -11,15 +11,15 @@ from xprompt.backbones.base import Backbone
 from xprompt.bench.harness import interleave
 from xprompt.bench.rows import Findings, throughput
 from xprompt.bench.sizes import Size
-from xprompt.data.splits import TaskData
-from xprompt.data.tokenization import batches
+from xprompt.data.batching import batches
+from xprompt.data.splits import TaskDataset
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance, importance
 
 BATCH = 32
 
 
-def plain_pass(backbone: Backbone, prompt: SoftPrompt, data: TaskData, batch_size: int = BATCH) -> torch.Tensor:
+def plain_pass(backbone: Backbone, prompt: SoftPrompt, data: TaskDataset, batch_size: int = BATCH) -> torch.Tensor:
     """The prompt's own gradient of the summed loss over the data, (P, H): what one training pass has to compute."""
     encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)
     values = prompt().detach().to(backbone.device).requires_grad_()
@@ -30,7 +30,7 @@ def plain_pass(backbone: Backbone, prompt: SoftPrompt, data: TaskData, batch_siz
     return total
 
 
-def one_at_a_time(backbone: Backbone, prompt: SoftPrompt, data: TaskData) -> Importance:
+def one_at_a_time(backbone: Backbone, prompt: SoftPrompt, data: TaskDataset) -> Importance:
     """The definition read literally: a forward and a backward pass for each example, with respect to the masks."""
     encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)
     values = prompt().detach().to(backbone.device)

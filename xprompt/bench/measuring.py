@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from xprompt.backbones.base import Backbone
-from xprompt.backbones.seq2seq import load_backbone
+from xprompt.backbones.loading import load_backbone
 from xprompt.bench import dropped_tokens, importance_cost, peft_step, side_by_side, t5_scale, writer
 from xprompt.bench.rows import Findings, hardware_of
 from xprompt.bench.sizes import BACKBONES, Size, size_of

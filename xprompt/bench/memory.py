@@ -20,8 +20,8 @@ import torch
 from loky import ProcessPoolExecutor
 
 from xprompt.backbones.base import Backbone
+from xprompt.backbones.loading import load_backbone
 from xprompt.backbones.malloc import give_back_freed_memory
-from xprompt.backbones.seq2seq import load_backbone
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _MAPPED = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}  # bytes; read by glibc as a process starts

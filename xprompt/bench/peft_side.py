@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xprompt.backbones.base import NOT_THERE, Backbone
+from xprompt.backbones.base import IGNORE_INDEX, Backbone
 from xprompt.config.settings import TuneSettings
+from xprompt.data.batching import batches
 from xprompt.data.splits import Splits
-from xprompt.data.tokenization import Encoded, batches
+from xprompt.data.tokenization import TokenizedDataset
 from xprompt.errors import BackboneError
 from xprompt.prompts.soft_prompt import SoftPrompt
-from xprompt.training.candidate import make_optimizer
+from xprompt.training.optimizer import make_optimizer
 
 
 class PeftPrompt:
@@ -71,7 +72,7 @@ class PeftPrompt:
             self.weight.copy_(self.start)
         self.weight.grad = None
 
-    def orders(self, encoded: Encoded, batch_size: int, seed: int, bucketed: bool) -> Iterator[Sequence[int]]:
+    def orders(self, encoded: TokenizedDataset, batch_size: int, seed: int, bucketed: bool) -> Iterator[Sequence[int]]:
         """Batches for ever, as positions: in random order as a shuffling loader draws them, or in our buckets."""
         epoch = 0
         while True:
@@ -82,7 +83,7 @@ class PeftPrompt:
                 yield from (order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size))
             epoch += 1
 
-    def loss(self, encoded: Encoded, chosen: Sequence[int], objective: str) -> Tensor:
+    def loss(self, encoded: TokenizedDataset, chosen: Sequence[int], objective: str) -> Tensor:
         """Mean loss: "label_scores" among the label words, "generation" PEFT's own over the label string's tokens.
 
         The latter is a mean over *tokens*, as the models of transformers return it: where all label strings are
@@ -93,7 +94,7 @@ class PeftPrompt:
             return self.model(**self._with_labels(encoded, chosen)).loss
         return F.cross_entropy(self.scores(encoded, chosen), labels)
 
-    def scores(self, encoded: Encoded, chosen: Sequence[int]) -> Tensor:
+    def scores(self, encoded: TokenizedDataset, chosen: Sequence[int]) -> Tensor:
         """(B, L): the label words' first ids in the logits at the first label position."""
         ids, mask = self._inputs([encoded.ids[i] for i in chosen], encoded.pad_id)
         if self.seq2seq:
@@ -106,7 +107,7 @@ class PeftPrompt:
         return logits[:, self.columns].float()
 
     @torch.no_grad()
-    def predict(self, encoded: Encoded, batch_size: int, *, bucketed: bool = False) -> list[int]:
+    def predict(self, encoded: TokenizedDataset, batch_size: int, *, bucketed: bool = False) -> list[int]:
         """Predicted labels in the data's order; batches in that order too, or by length."""
         plain = (list(range(i, min(i + batch_size, len(encoded)))) for i in range(0, len(encoded), batch_size))
         by_length = (batch.index.tolist() for batch in batches(encoded, batch_size, seed=None))
@@ -149,14 +150,17 @@ class PeftPrompt:
         mask = pad([torch.ones_like(row) for row in ids], batch_first=True)
         return pad(ids, batch_first=True, padding_value=pad_id).to(self.backbone.device), mask.to(self.backbone.device)
 
-    def _with_labels(self, encoded: Encoded, chosen: Sequence[int]) -> dict[str, Any]:
+    def _with_labels(self, encoded: TokenizedDataset, chosen: Sequence[int]) -> dict[str, Any]:
         sources, strings = [encoded.ids[i] for i in chosen], [self.strings[encoded.labels[i]] for i in chosen]
         if self.seq2seq:
             ids, mask = self._inputs(sources, encoded.pad_id)
-            return {"input_ids": ids, "attention_mask": mask, "labels": self._inputs(strings, NOT_THERE)[0]}
+            return {"input_ids": ids, "attention_mask": mask, "labels": self._inputs(strings, IGNORE_INDEX)[0]}
         both = [[*source, *string] for source, string in zip(sources, strings, strict=True)]
-        silent = [[NOT_THERE] * len(source) + string for source, string in zip(sources, strings, strict=True)]
+        silent = [[IGNORE_INDEX] * len(source) + string for source, string in zip(sources, strings, strict=True)]
         ids, mask = self._inputs(both, encoded.pad_id)
         return {
-            "input_ids": ids, "attention_mask": mask, "labels": self._inputs(silent, NOT_THERE)[0], "use_cache": False,
-        }  # fmt: skip
+            "input_ids": ids,
+            "attention_mask": mask,
+            "labels": self._inputs(silent, IGNORE_INDEX)[0],
+            "use_cache": False,
+        }

@@ -18,8 +18,8 @@ from xprompt.bench.peft_side import PeftPrompt
 from xprompt.bench.rows import Findings, Row, throughput
 from xprompt.bench.sizes import Size
 from xprompt.config.settings import TuneSettings
+from xprompt.data.batching import batches
 from xprompt.data.splits import Splits
-from xprompt.data.tokenization import batches
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.tasks.metrics import compute
 from xprompt.training.candidate import Candidate
@@ -52,7 +52,7 @@ def _training(found: Findings, backbone: Backbone, size: Size, hardware: str, pr
     splits = size.splits(train=size.steps * size.batch, selection=_HELD)
     other = PeftPrompt(backbone, prompt, splits)
     words = size.settings(backbone.name, size.steps)
-    string = words.but(objective="generation")
+    string = words.replace(objective="generation")
     sides: dict[str, Callable[[], object]] = {
         "ours words": lambda: tune(backbone, prompt, splits, words),
         "peft words random": lambda: other.tune(words),
@@ -81,8 +81,8 @@ def steps(
     train, verbalizer = backbone.encode(splits.train), backbone.verbalizer(splits.task)
     candidate.start(len(train), "train", train.num_cut)
     for batch in batches(train, settings.batch_size, seed=seed):
-        vectors, there, owner = prompt_rows([own], [len(batch)], backbone.device)
-        loss = backbone.loss(vectors, batch, verbalizer, there, settings.objective, owner).mean()
+        vectors, prompt_mask, prompt_index = prompt_rows([own], [len(batch)], backbone.device)
+        loss = backbone.loss(vectors, batch, verbalizer, prompt_mask, settings.objective, prompt_index).mean()
         loss.backward()
         candidate.step(loss.detach())
     return own

@@ -18,7 +18,7 @@ from xprompt.bench.rows import Findings, Row, throughput
 from xprompt.bench.rows import memory as memory_row
 from xprompt.bench.sizes import Size
 from xprompt.config.profiles import get_profile
-from xprompt.data.tokenization import batches
+from xprompt.data.batching import batches
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance, importance
 from xprompt.pruning.prune import prune, rewind

@@ -50,7 +50,7 @@ class Size:
     def settings(self, backbone: str, steps: int, **changes: Any) -> TuneSettings:
         """The backbone's own recipe, cut to so many steps, evaluated before the first and after the last."""
         profile = get_profile(backbone)
-        return profile.tune.but(**{"steps": steps, "eval_every": steps, "batch_size": self.batch, **changes})
+        return profile.tune.replace(**{"steps": steps, "eval_every": steps, "batch_size": self.batch, **changes})
 
     def splits(self, *, train: int, selection: int, validation: int | None = None) -> Splits:
         """That many training examples, others to select on, and some of the validation split."""

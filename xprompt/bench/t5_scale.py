@@ -15,11 +15,11 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from xprompt.backbones.base import Backbone, Verbalizer
-from xprompt.backbones.seq2seq import wrap
+from xprompt.backbones.loading import wrap
 from xprompt.bench.harness import once, paired_ratio
 from xprompt.bench.rows import Findings, Row, hardware_of
 from xprompt.config.settings import TuneSettings
-from xprompt.data.tokenization import Batch
+from xprompt.data.batching import Batch
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.training.candidate import Candidate
 from xprompt.training.evaluation import prompt_rows
@@ -103,8 +103,8 @@ class Step:
         self.backbone = backbone
 
     def __call__(self) -> None:
-        vectors, there, owner = prompt_rows([self.prompt], [len(self.batch)], self.backbone.device)
-        loss = self.backbone.loss(vectors, self.batch, self.verbalizer, there, owner=owner).mean()
+        vectors, prompt_mask, prompt_index = prompt_rows([self.prompt], [len(self.batch)], self.backbone.device)
+        loss = self.backbone.loss(vectors, self.batch, self.verbalizer, prompt_mask, prompt_index=prompt_index).mean()
         loss.backward()
         self.candidate.step(loss.detach())
 

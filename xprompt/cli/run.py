@@ -12,10 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES
 from xprompt.config.run_config import RunConfig
-from xprompt.config.settings import METHODS, PROTOCOLS, Settings
-from xprompt.distributed import together
+from xprompt.config.settings import PROTOCOLS, Settings
+from xprompt.distributed import join_processes
 from xprompt.errors import ConfigError, XPromptError
 from xprompt.runs.run import run
 from xprompt.tasks.superglue import TASKS
@@ -72,17 +73,21 @@ def do(chosen: argparse.Namespace) -> int:
         config = _changed(config, name.split("."), _value(text))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        with together() as workers:
-            if workers.count > 1 and chosen.device_map is not None:
+        with join_processes() as process_group:
+            if process_group.world_size > 1 and chosen.device_map is not None:
                 raise ConfigError(
-                    f"--device-map {chosen.device_map} with {workers.count} processes: each process has one device; "
-                    "leave one of the two out."
+                    f"--device-map {chosen.device_map} with {process_group.world_size} processes: each process has one "
+                    "device; leave one of the two out."
                 )
             result = run(
-                config, chosen.output or None, progress=workers.main and sys.stderr.isatty(),
-                watch=not chosen.no_watch, save_every=chosen.save_every, device_map=chosen.device_map,
-            )  # fmt: skip
-            if workers.main:
+                config,
+                chosen.output or None,
+                progress=process_group.is_main and sys.stderr.isatty(),
+                watch=not chosen.no_watch,
+                save_every=chosen.save_every,
+                device_map=chosen.device_map,
+            )
+            if process_group.is_main:
                 found = ", ".join(f"{name} {100 * value:.1f}" for name, value in result.metrics.items())
                 done = f"{result.record['task']} {config.method} seed {config.seed}"
                 print(f"{done}: {found}; {result.folder}", flush=True)
@@ -99,9 +104,9 @@ def _changed(settings: Any, path: list[str], value: Any) -> Any:
         inner = getattr(settings, name, None)
         if not isinstance(inner, Settings):
             raise ConfigError(f"--set {'.'.join(path)}: {type(settings).__name__} has no settings named {name!r}.")
-        return settings.but(**{name: _changed(inner, rest, value)})
+        return settings.replace(**{name: _changed(inner, rest, value)})
     other = {"steps": "epochs", "epochs": "steps"}.get(name)
-    return settings.but(**({other: None} if other else {}), **{name: value})
+    return settings.replace(**({other: None} if other else {}), **{name: value})
 
 
 def _value(text: str) -> Any:

@@ -5,7 +5,9 @@ Owns the numbers of each profile and why they differ from the paper's. Never val
 
 from __future__ import annotations
 
-from xprompt.config.settings import Pattern, Profile, PruneSettings, TuneSettings
+from xprompt.config.pattern import Pattern
+from xprompt.config.profile import Profile
+from xprompt.config.settings import PruneSettings, TuneSettings
 from xprompt.errors import ConfigError
 
 _PAPER = TuneSettings(epochs=100, patience=20)
@@ -31,7 +33,7 @@ def _t5(size: str, about: str) -> Profile:
 _NANO_TUNE = TuneSettings(
     learning_rate=0.3, schedule="linear", steps=200, batch_size=32, eval_every=50, eval_batch_size=128
 )
-_NANO_RETUNE = _NANO_TUNE.but(learning_rate=0.05, steps=27, eval_every=9)
+_NANO_RETUNE = _NANO_TUNE.replace(learning_rate=0.05, steps=27, eval_every=9)
 _NANO_FINE_TUNE = TuneSettings(
     optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, schedule="linear", steps=240, batch_size=32,
     eval_every=80, eval_batch_size=128, max_grad_norm=1.0,
@@ -72,8 +74,8 @@ _SMOLLM2_GPU = Profile(
     about="SmolLM2-135M-Instruct at full size, for one GPU",
     backbone="smollm2",
     tune=_SMOLLM2_TUNE,
-    fine_tune=_SMOLLM2_TUNE.but(learning_rate=1e-4, steps=300),
-    prune=PruneSettings(search="halving", retune=_SMOLLM2_TUNE.but(learning_rate=0.003, steps=150, eval_every=30)),
+    fine_tune=_SMOLLM2_TUNE.replace(learning_rate=1e-4, steps=300),
+    prune=PruneSettings(search="halving", retune=_SMOLLM2_TUNE.replace(learning_rate=0.003, steps=150, eval_every=30)),
     # Of the patterns tried on a part of train (notebook `beyond-choices`), the one case where another came further.
     patterns={
         "wsc": Pattern(
@@ -88,19 +90,19 @@ _SMOLLM2_GPU = Profile(
     ),
 )  # fmt: skip
 # For two CPU cores: short, so that nothing here is trained until it stops improving.
-_SMOLLM2_SMALL = _SMOLLM2_TUNE.but(steps=40, batch_size=8, eval_every=20, eval_batch_size=16)
-_SMOLLM2_CPU = _SMOLLM2_GPU.but(
+_SMOLLM2_SMALL = _SMOLLM2_TUNE.replace(steps=40, batch_size=8, eval_every=20, eval_batch_size=16)
+_SMOLLM2_CPU = _SMOLLM2_GPU.replace(
     name="smollm2",
     about="SmolLM2-135M-Instruct, a real decoder-only LM from a Python package; settings for two CPU cores",
     max_source=80,
     tune=_SMOLLM2_SMALL,
-    fine_tune=_SMOLLM2_SMALL.but(learning_rate=1e-4),
+    fine_tune=_SMOLLM2_SMALL.replace(learning_rate=1e-4),
     prune=PruneSettings(
         token_ratios=(0.1, 0.5),
         piece_ratios=(0.1, 0.4),
         importance_limit=40,
         search="halving",
-        retune=_SMOLLM2_SMALL.but(learning_rate=0.003, steps=8, eval_every=8),
+        retune=_SMOLLM2_SMALL.replace(learning_rate=0.003, steps=8, eval_every=8),
         side_by_side=1,
     ),
     selection_limit=32,
@@ -109,20 +111,20 @@ _SMOLLM2_CPU = _SMOLLM2_GPU.but(
 
 PROFILES: dict[str, Profile] = {
     "nano": _NANO,
-    "tiny": _NANO.but(
+    "tiny": _NANO.replace(
         name="tiny",
         threads=None,
         about="for tests: the nano backbone on a handful of examples and steps; its numbers mean nothing",
         limit_train=192,
         limit_validation=64,
         length=8,
-        tune=_NANO_TUNE.but(steps=6, eval_every=3),
-        fine_tune=_NANO_FINE_TUNE.but(steps=6, eval_every=3),
-        prune=_NANO.prune.but(
+        tune=_NANO_TUNE.replace(steps=6, eval_every=3),
+        fine_tune=_NANO_FINE_TUNE.replace(steps=6, eval_every=3),
+        prune=_NANO.prune.replace(
             token_ratios=(0.3,),
             piece_ratios=(0.2,),
             importance_limit=64,
-            retune=_NANO_RETUNE.but(steps=4, eval_every=2),
+            retune=_NANO_RETUNE.replace(steps=4, eval_every=2),
         ),
         default_tasks=("rte",),
         default_seeds=1,

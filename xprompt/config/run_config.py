@@ -9,34 +9,18 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from xprompt.config.methods import get_method
+from xprompt.config.pattern import Pattern
+from xprompt.config.profile import Profile
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.settings import (
-    METHODS,
-    PROTOCOLS,
     Initialiser,
-    Method,
-    Pattern,
-    Profile,
+    MethodName,
     Protocol,
     PruneSettings,
     Settings,
     TuneSettings,
 )
-
-__all__ = [
-    "METHODS", "PROFILES", "PROTOCOLS", "Pattern", "Profile", "PruneSettings", "RunConfig", "TuneSettings",
-    "get_profile",
-]  # fmt: skip
-
-
-_SEARCH = {"tune", "prune"}
-_DEPENDS: dict[str, set[str]] = {
-    "majority": set(),
-    "zero_shot": set(),
-    "fine_tuning": {"fine_tune"},
-    "prompt_tuning": {"tune"},
-    **{m: _SEARCH for m in METHODS if m.startswith(("xprompt", "prompt_tuning_"))},
-}
 
 
 class RunConfig(Settings):
@@ -47,7 +31,7 @@ class RunConfig(Settings):
 
     task: str
     profile: str = "nano"
-    method: Method = "xprompt"
+    method: MethodName = "xprompt"
     seed: int = Field(0, ge=0)
     protocol: Protocol = "held_out"
     backbone: str = ""
@@ -84,8 +68,14 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _paper_means_the_grid(self) -> RunConfig:
         if self.protocol == "paper" and self.prune.search != "grid":
-            object.__setattr__(self, "prune", self.prune.but(search="grid"))
+            object.__setattr__(self, "prune", self.prune.replace(search="grid"))
         return self
+
+    @property
+    def parent(self) -> RunConfig | None:
+        """The run that this one starts from; None where it starts from nothing."""
+        parent = get_method(self.method).parent
+        return None if parent is None else self.replace(method=parent)
 
     def settings(self) -> dict[str, Any]:
         """All settings as plain JSON values."""
@@ -103,7 +93,7 @@ class RunConfig(Settings):
         del values["source"], values["backbone"]
         if self.pattern == "paper":
             del values["pattern"]
-        for unused in {"tune", "fine_tune", "prune"} - _DEPENDS[self.method]:
+        for unused in {"tune", "fine_tune", "prune"} - get_method(self.method).settings:
             del values[unused]
         if "prune" in values:
             del values["prune"]["side_by_side"]

@@ -5,30 +5,27 @@ Owns which settings exist and what values they may take. Never loads data or mod
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from xprompt.config.templates import fields_in
+from xprompt.config.methods import METHODS
 from xprompt.errors import ConfigError
 
 Protocol = Literal["paper", "held_out"]
 Mode = Literal["zero", "drop"]
 Level = Literal["both", "token", "piece"]
 Initialiser = Literal["vocab", "common", "uniform", "labels"]
-Method = Literal[
-    "majority",
-    "zero_shot",
-    "fine_tuning",
-    "prompt_tuning",
-    "prompt_tuning_matched",
-    "prompt_tuning_length",
-    "xprompt",
-    "xprompt_reversed",
-    "xprompt_random",
-]
+
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"not a method; known: {', '.join(METHODS)}")
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_known_method)]
 PROTOCOLS: tuple[str, ...] = ("paper", "held_out")
-METHODS: tuple[str, ...] = Method.__args__  # type: ignore[attr-defined]
 PAPER_RATIOS: tuple[float, ...] = tuple(round(i / 10, 1) for i in range(1, 10))
 
 
@@ -49,7 +46,7 @@ class Settings(BaseModel):
                 f"{type(self).__name__}: {lines}. Fields: {', '.join(type(self).model_fields)}."
             ) from error
 
-    def but(self, **changes: Any) -> Any:
+    def replace(self, **changes: Any) -> Any:
         """Return a validated copy with these fields changed."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
 
@@ -132,59 +129,3 @@ class PruneSettings(Settings):
         tokens = self.token_ratios if self.level != "piece" else (0.0,)
         pieces = self.piece_ratios if self.level != "token" else (0.0,)
         return [(t, p) for t in tokens for p in pieces]
-
-
-class Pattern(Settings):
-    """A template with its label words, in place of a task's own: how the task is put to one backbone.
-
-    The pattern-verbalizer pair of Schick and Schütze (2021). Differs: the paper has T5's templates alone (Tab 10).
-
-    Args:
-        template: the input, with the same fields as the task's own template.
-        label_words: one text per label, in the order of the task's.
-    """
-
-    template: str
-    label_words: tuple[str, ...]
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Pattern:
-        fields_in(self.template)
-        words = [word.strip() for word in self.label_words]
-        if len(set(words)) < len(words) or "" in words:
-            raise ValueError("label_words needs a word of its own for each label")
-        return self
-
-
-class Profile(Settings):
-    """A backbone with the settings that suit it."""
-
-    name: str
-    about: str
-    backbone: str
-    source: str = Field("hub", description='"nano", "hub" or a folder in the official release layout')
-    max_source: int = Field(256, ge=8, description="longest source, in tokens, without the prompt")
-    length: int = Field(20, ge=1, description="prompt tokens P")
-    pieces: int = Field(16, ge=1, description="pieces K a token")
-    threads: int | None = Field(
-        None, ge=1, description="CPU threads that a run makes use of: as many runs go side by side; None: all there are"
-    )
-    init: Initialiser = "vocab"
-    tune: TuneSettings
-    fine_tune: TuneSettings
-    prune: PruneSettings
-    few_shot: int | Literal["official"] | None = None
-    limit_train: int | None = None
-    limit_validation: int | None = None
-    selection: float = Field(0.2, gt=0, lt=1, description="share of train set apart by held_out")
-    selection_limit: int = Field(1000, ge=1)
-    patterns: dict[str, Pattern] = Field({}, description="task → its pattern, where the paper's is not used")
-    default_tasks: tuple[str, ...] = ("wic", "boolq", "cb")
-    default_seeds: int = Field(3, ge=1)
-    default_methods: tuple[Method, ...] = (
-        "majority",
-        "fine_tuning",
-        "prompt_tuning",
-        "prompt_tuning_matched",
-        "xprompt",
-    )

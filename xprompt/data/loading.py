@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from xprompt.data.readers import Split, read, read_few_shot
-from xprompt.data.splits import Splits, TaskData, limit, sample
-from xprompt.tasks.example import Line, Record, fault
-from xprompt.tasks.superglue import Task, get_task
+from xprompt.data.splits import Splits, TaskDataset, limit, sample
+from xprompt.tasks.example import Example, RawExample, fault
+from xprompt.tasks.registry import get_task
+from xprompt.tasks.task import Task
 
-__all__ = ["Splits", "TaskData", "load_task"]
+__all__ = ["Splits", "TaskDataset", "load_task"]
 
 
 def load_task(
@@ -67,14 +68,14 @@ def load_task(
     return Splits(task, train, validation, place)
 
 
-def _parted(data: TaskData, share: float, seed: int) -> tuple[TaskData, TaskData]:
+def _parted(data: TaskDataset, share: float, seed: int) -> tuple[TaskDataset, TaskDataset]:
     """Set a share apart for validation: by the declaration's seed alone, so that all runs report on the same rows."""
-    parted = Splits(data.task, data, TaskData(data.task, "validation", ()), "").hold_out(share, seed)
+    parted = Splits(data.task, data, TaskDataset(data.task, "validation", ()), "").hold_out(share, seed)
     assert parted.selection is not None
     return parted.train, replace(parted.selection, split="validation")
 
 
-def _split(task: Task, source: str | Path, split: Split, revision: str | None, required: bool) -> TaskData:
+def _split(task: Task, source: str | Path, split: Split, revision: str | None, required: bool) -> TaskDataset:
     lines = read(task, source, split, revision)
     if lines is None and required:
         file, way = {
@@ -87,13 +88,13 @@ def _split(task: Task, source: str | Path, split: Split, revision: str | None, r
             f"{task.folder}/{file}.jsonl or {task.name}/{split}*.parquet",
             f"add the file, or {way}",
         )
-    return TaskData(task, split, ()) if lines is None else _data(task, split, lines)
+    return TaskDataset(task, split, ()) if lines is None else _data(task, split, lines)
 
 
-def _data(task: Task, split: str, lines: Sequence[Line]) -> TaskData:
+def _data(task: Task, split: str, lines: Sequence[RawExample]) -> TaskDataset:
     """Return lines as records; an empty split and a name used twice are errors."""
     seen: dict[str, str] = {}
-    records: list[Record] = []
+    records: list[Example] = []
     for line in lines:
         for record in task.records(line):
             if record.uid in seen:
@@ -112,4 +113,4 @@ def _data(task: Task, split: str, lines: Sequence[Line]) -> TaskData:
             "at least one",
             "fetch the file again, or choose another source",
         )
-    return TaskData(task, split, tuple(records))
+    return TaskDataset(task, split, tuple(records))

@@ -13,8 +13,8 @@ from typing import Literal
 
 from xprompt.errors import DataError
 from xprompt.tasks.custom import csv_lines
-from xprompt.tasks.example import Line, fault
-from xprompt.tasks.superglue import Task
+from xprompt.tasks.example import RawExample, fault
+from xprompt.tasks.task import Task
 
 HUB_DATASET = "aps/super_glue"
 Split = Literal["train", "validation"]
@@ -22,7 +22,7 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 _OFFICIAL = {"train": "train", "validation": "val"}
 
 
-def read(task: Task, source: str | Path, split: Split, revision: str | None = None) -> list[Line] | None:
+def read(task: Task, source: str | Path, split: Split, revision: str | None = None) -> list[RawExample] | None:
     """Return a split's lines, or None where the source does not have the split.
 
     Args:
@@ -59,7 +59,7 @@ def read(task: Task, source: str | Path, split: Split, revision: str | None = No
     return [line for table in tables for line in _parquet(table)] if tables else None
 
 
-def read_few_shot(task: Task, source: str | Path) -> list[Line]:
+def read_few_shot(task: Task, source: str | Path) -> list[RawExample]:
     """Return the lines of the official 32-shot file, `fewglue/TASK/train.jsonl` in a folder."""
     file = Path(source).expanduser() / "fewglue" / task.folder / "train.jsonl"
     if not file.is_file():
@@ -72,7 +72,7 @@ def read_few_shot(task: Task, source: str | Path) -> list[Line]:
     return list(_jsonl(file))
 
 
-def _jsonl(file: Path) -> Iterator[Line]:
+def _jsonl(file: Path) -> Iterator[RawExample]:
     where = "/".join(file.parts[-3:])
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
@@ -102,10 +102,10 @@ def _jsonl(file: Path) -> Iterator[Line]:
                 "one JSON object a line",
                 "repair that line, or fetch the release again",
             )
-        yield Line(data, f"{where}, line {number}", number - 1)
+        yield RawExample(data, f"{where}, line {number}", number - 1)
 
 
-def _parquet(file: Path) -> Iterator[Line]:
+def _parquet(file: Path) -> Iterator[RawExample]:
     import pyarrow
     import pyarrow.parquet
 
@@ -120,10 +120,10 @@ def _parquet(file: Path) -> Iterator[Line]:
             "fetch the file again",
         ) from error
     for number, row in enumerate(rows, start=1):
-        yield Line(row, f"{where}, row {number}", number - 1, flat=True)
+        yield RawExample(row, f"{where}, row {number}", number - 1, flat=True)
 
 
-def _hub(task: Task, split: Split, revision: str | None) -> list[Line]:
+def _hub(task: Task, split: Split, revision: str | None) -> list[RawExample]:
     import datasets
 
     try:
@@ -140,7 +140,7 @@ def _hub(task: Task, split: Split, revision: str | None) -> list[Line]:
             "connect once, or ask for the cached revision",
         )
     where = f"{HUB_DATASET} {task.name}/{split}"
-    return [Line(row, f"{where}, row {i + 1}", i, flat=True) for i, row in enumerate(rows)]
+    return [RawExample(row, f"{where}, row {i + 1}", i, flat=True) for i, row in enumerate(rows)]
 
 
 def _hub_fault(task: Task, split: Split, revision: str | None, error: Exception) -> DataError:
@@ -158,8 +158,8 @@ def _hub_fault(task: Task, split: Split, revision: str | None, error: Exception)
     )
 
 
-def _nano(task: Task, split: Split) -> list[Line]:
+def _nano(task: Task, split: Split) -> list[RawExample]:
     from xprompt import nano
 
     lines = nano.raw_examples(task.name, split)
-    return [Line(data, f"nano {task.name}/{split}, example {i + 1}", i) for i, data in enumerate(lines)]
+    return [RawExample(data, f"nano {task.name}/{split}, example {i + 1}", i) for i, data in enumerate(lines)]

@@ -14,26 +14,26 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
-from xprompt.tasks.example import Record, fault
-from xprompt.tasks.superglue import Task
+from xprompt.tasks.example import Example, fault
+from xprompt.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class TaskData(Sequence[Record]):
+class TaskDataset(Sequence[Example]):
     """The records of one split, in the source's order."""
 
     task: Task
     split: str
-    records: tuple[Record, ...]
+    records: tuple[Example, ...]
 
     def __len__(self) -> int:
         return len(self.records)
 
     @overload
-    def __getitem__(self, index: int) -> Record: ...
+    def __getitem__(self, index: int) -> Example: ...
     @overload
-    def __getitem__(self, index: slice) -> TaskData: ...
-    def __getitem__(self, index: int | slice) -> Record | TaskData:
+    def __getitem__(self, index: slice) -> TaskDataset: ...
+    def __getitem__(self, index: int | slice) -> Example | TaskDataset:
         """Return a record, or for a slice the split cut down to it."""
         return replace(self, records=self.records[index]) if isinstance(index, slice) else self.records[index]
 
@@ -57,9 +57,9 @@ class TaskData(Sequence[Record]):
         parts += [[r.uid, r.group, dict(r.fields), r.label] for r in self.records]
         return _sha256(json.dumps(part, sort_keys=True) for part in parts)
 
-    def take(self, indices: Iterable[int], split: str | None = None) -> TaskData:
+    def take(self, indices: Iterable[int], split: str | None = None) -> TaskDataset:
         """Return the records at these positions, in the source's order, whatever the order given."""
-        return TaskData(self.task, split or self.split, tuple(self.records[i] for i in sorted(indices)))
+        return TaskDataset(self.task, split or self.split, tuple(self.records[i] for i in sorted(indices)))
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Splits:
     """A task's data: to train on, to report on, and (once held out) to select on."""
 
     task: Task
-    train: TaskData
-    validation: TaskData
+    train: TaskDataset
+    validation: TaskDataset
     source: str
-    selection: TaskData | None = None
+    selection: TaskDataset | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -131,7 +131,7 @@ class Splits:
         return replace(self, train=self.train.take(rest), selection=self.train.take(held, "selection"))
 
 
-def sample(data: TaskData, shots: object, seed: int) -> TaskData:
+def sample(data: TaskDataset, shots: object, seed: int) -> TaskDataset:
     """Return `shots` groups drawn uniformly, without replacement."""
     groups = sorted(set(data.groups))
     if not isinstance(shots, int) or not 0 < shots <= len(groups):
@@ -145,7 +145,7 @@ def sample(data: TaskData, shots: object, seed: int) -> TaskData:
     return data.take(i for i, record in enumerate(data) if record.group in chosen)
 
 
-def limit(data: TaskData, most: int | None) -> TaskData:
+def limit(data: TaskDataset, most: int | None) -> TaskDataset:
     """Return a fixed random part of at most `most` records, groups whole."""
     if most is None or len(data) <= most:
         return data

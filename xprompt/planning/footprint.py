@@ -6,36 +6,24 @@ Never reads a weight and never measures: models are built on torch's meta device
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import psutil
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, T5Config
 
+from xprompt.backbones.shapes import build_on_meta, count_weights
+from xprompt.backbones.t5_fast_path import PLAIN_ATTENTION
 from xprompt.errors import BackboneError
 
 Work = Literal["evaluate", "tune", "fine_tune"]
 
-#: d_model, d_ff, heads, layers (each of encoder and decoder) of T5 v1.1 and its LM-adapted form. Source: the released
-#: configurations; the parameter counts that follow are the published ones (a test holds them).
-_T5_V11 = {
-    "small": (512, 1024, 6, 8),
-    "base": (768, 2048, 12, 12),
-    "large": (1024, 2816, 16, 24),
-    "xl": (2048, 5120, 32, 24),
-    "xxl": (4096, 10240, 64, 24),
-}
 #: Operations for each weight and each token that meets it: forward; + the gradient of the input; + that of the weight.
 _PER_WEIGHT: dict[Work, int] = {"evaluate": 2, "tune": 4, "fine_tune": 6}
 #: Times the forward's attention products, which have two factors to take a gradient of, in both kinds of training.
 _PER_ATTENTION: dict[Work, int] = {"evaluate": 1, "tune": 3, "fine_tune": 3}
 #: What a feed-forward layer keeps of each inner value for the activation itself (T5's "gelu_new" is eight operations).
 _KEPT_BY = {"gelu_new": 4, "relu": 1, "silu": 1, "gelu": 1}
-#: Positions, prompt included, up to which attention is done by plain products on a CPU (see `t5_scoring`).
-PLAIN_ATTENTION = 96
 
 
 @dataclass(frozen=True)
@@ -103,30 +91,12 @@ class Footprint:
         return rows * length * dtype.itemsize * (values + self.heads * length)
 
 
-def known_config(name: str) -> Any | None:
-    """The configuration of a backbone whose architecture is known here (google/t5-*-lm-adapt), else None."""
-    size = name.removeprefix("google/t5-").removesuffix("-lm-adapt")
-    if size not in _T5_V11 or name != f"google/t5-{size}-lm-adapt":
-        return None
-    width, inner, heads, layers = _T5_V11[size]
-    untied: dict[str, Any] = {"tie_word_embeddings": False}
-    return T5Config(
-        vocab_size=32128, d_model=width, d_kv=64, d_ff=inner, num_heads=heads, num_layers=layers,
-        num_decoder_layers=layers, feed_forward_proj="gated-gelu", **untied,
-    )  # fmt: skip
-
-
-def count_parameters(config: Any) -> int:
-    """Weights of the language model that a configuration describes, each shared one counted once."""
-    return _count(_shapes(config), config)
-
-
 def measure(config: Any) -> Footprint:
     """Count what a configuration describes.
 
     Raises `BackboneError` where it names its widths as neither T5 nor Llama does.
     """
-    model = _shapes(config)
+    model = build_on_meta(config)
     encoder, decoder = model.get_encoder(), model.get_decoder()
     two = config.is_encoder_decoder
     try:
@@ -143,7 +113,7 @@ def measure(config: Any) -> Footprint:
         ) from error
     across = sum(n for name, n in _products(decoder) if two and _reads_source(name))
     return Footprint(
-        parameters=_count(model, config),
+        parameters=count_weights(model, config),
         source_weights=sum(n for _, n in _products(encoder if two else decoder)),
         label_weights=sum(n for _, n in _products(decoder)) - across if two else 0,
         cross_weights=across,
@@ -154,35 +124,6 @@ def measure(config: Any) -> Footprint:
         layers=layers,
         kept_by_activation=_KEPT_BY.get(activation, 1) + (2 if gated else 0),
     )
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can be had on a device now, in bytes."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return psutil.virtual_memory().available
-
-
-def readable(size: float) -> str:
-    """Bytes, as a text in GiB, or in MiB where they are few."""
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{math.ceil(size / 2**20)} MiB"
-
-
-def _shapes(config: Any) -> Any:
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    with torch.device("meta"):
-        return kind.from_config(config)
-
-
-def _count(model: Any, config: Any) -> int:
-    total = sum(parameter.numel() for parameter in model.parameters())
-    # transformers builds every T5 with one table for input and head; v1.1, whose outputs it does not scale, has two,
-    # which it finds only in the weights.
-    if not getattr(config, "scale_decoder_outputs", True) and hasattr(model, "shared"):
-        head = model.get_output_embeddings().weight
-        total += head.numel() if head is model.get_input_embeddings().weight else 0
-    return total
 
 
 def _products(module: nn.Module) -> list[tuple[str, int]]:

@@ -16,19 +16,20 @@ from typing import Any
 
 import torch
 
+from xprompt.backbones.loading import load_backbone
 from xprompt.backbones.pretrained import load_config
-from xprompt.backbones.seq2seq import load_backbone
+from xprompt.backbones.shapes import count_parameters, known_config
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
 from xprompt.data.loading import load_task
 from xprompt.errors import ConfigError
-from xprompt.planning.footprint import Footprint, count_parameters, known_config, measure, readable
+from xprompt.planning.footprint import Footprint, measure
 from xprompt.planning.machine import Machine, backbone_rate, probe_machine
 from xprompt.planning.workload import MARGIN, PlannedRun, Sizes, plan_run
-from xprompt.runs import grid
-from xprompt.runs.grid import choose_source, choose_tasks
-from xprompt.tasks.superglue import get_task
+from xprompt.runs.grid import choose_source, choose_tasks, grid
+from xprompt.tasks.registry import get_task
+from xprompt.units import readable_size
 
 #: Characters of a rendered source, where the data are not here to be counted: the mean of the release's training
 #: split, and the longest of either split (BoolQ: both of the validation split; COPA: an estimate, not counted).
@@ -132,7 +133,7 @@ def _with_needed(configs: Sequence[RunConfig]) -> list[RunConfig]:
     found: list[RunConfig] = []
     for config in configs:
         for method in (*needed.get(config.method, ()), config.method):
-            one = config.but(method=method)
+            one = config.replace(method=method)
             if one not in found:
                 found.append(one)
     return found
@@ -140,7 +141,7 @@ def _with_needed(configs: Sequence[RunConfig]) -> list[RunConfig]:
 
 def _sizes(config: RunConfig) -> Sizes:
     """Counted where the data are here; else the published counts and the declared lengths."""
-    task = get_task(config.task).put(config.pattern)
+    task = get_task(config.task).with_pattern(config.pattern)
     published = config.source == "hub" and task.files is None  # an own task's files are here, whatever the source
     if published:
         train, validation = task.statistics
@@ -168,7 +169,7 @@ def advise(plan: Forecast) -> list[str]:
     change = Callable[[list[RunConfig]], list[RunConfig]]
     offered: list[tuple[int, str, change]] = [
         (1, "prune.side_by_side=1 (the same numbers, slower)",
-         lambda runs: [c.but(prune=c.prune.but(side_by_side=1)) for c in runs]),
+         lambda runs: [c.replace(prune=c.prune.replace(side_by_side=1)) for c in runs]),
         (1, "gradient_checkpointing=True in tune, fine_tune and prune.retune (the same numbers, slower)",
          lambda runs: [_each(c, gradient_checkpointing=True) for c in runs]),
         (1, "accumulation=batch_size and eval_batch_size=4 in tune, fine_tune and prune.retune (the same numbers, "
@@ -196,21 +197,21 @@ def _fits(plan: Forecast, configs: Sequence[RunConfig]) -> bool:
 
 
 def _halve(config: RunConfig) -> RunConfig:
-    return config.but(dtype="bfloat16")
+    return config.replace(dtype="bfloat16")
 
 
 def _narrow(config: RunConfig) -> RunConfig:
     """One example at a time, the same batches and the same numbers."""
-    return _trained(config, lambda s: s.but(accumulation=s.batch_size, eval_batch_size=min(4, s.eval_batch_size)))
+    return _trained(config, lambda s: s.replace(accumulation=s.batch_size, eval_batch_size=min(4, s.eval_batch_size)))
 
 
 def _each(config: RunConfig, **changes: Any) -> RunConfig:
-    return _trained(config, lambda settings: settings.but(**changes))
+    return _trained(config, lambda settings: settings.replace(**changes))
 
 
 def _trained(config: RunConfig, change: Callable[[TuneSettings], TuneSettings]) -> RunConfig:
-    prune = config.prune.but(retune=change(config.prune.retune))
-    return config.but(tune=change(config.tune), fine_tune=change(config.fine_tune), prune=prune)
+    prune = config.prune.replace(retune=change(config.prune.retune))
+    return config.replace(tune=change(config.tune), fine_tune=change(config.fine_tune), prune=prune)
 
 
 def _elsewhere(plan: Forecast) -> str:
@@ -220,4 +221,4 @@ def _elsewhere(plan: Forecast) -> str:
     smaller = [name for name, size in sizes.items() if size < least]
     other = f"take --profile {smaller[-1]}, whose weights fit in bfloat16, or " if smaller else ""
     needed = max(run.memory for run in plan.runs)
-    return f"{other}find a machine with {readable(needed)} of memory on one device"
+    return f"{other}find a machine with {readable_size(needed)} of memory on one device"

@@ -13,10 +13,10 @@ import psutil
 import torch
 
 from xprompt.backbones.base import Backbone
-from xprompt.backbones.pretrained import choose_device, choose_dtype
-from xprompt.data.tokenization import Batch
-from xprompt.planning.footprint import Footprint, free_bytes
-from xprompt.tasks.superglue import Task
+from xprompt.backbones.devices import choose_device, choose_dtype, free_bytes
+from xprompt.data.batching import Batch
+from xprompt.planning.footprint import Footprint
+from xprompt.tasks.task import Task
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from itertools import groupby
 
 from xprompt.config.profiles import get_profile
-from xprompt.planning.footprint import readable
 from xprompt.planning.forecast import CHARACTERS_PER_TOKEN, EFFICIENCY, Forecast, advise
 from xprompt.planning.workload import COPIES, MARGIN, PlannedRun
+from xprompt.units import readable_duration, readable_size
 
 
 def describe(plan: Forecast) -> str:
@@ -22,15 +22,15 @@ def describe(plan: Forecast) -> str:
 def _facts(plan: Forecast) -> str:
     profile, machine = get_profile(plan.profile), plan.machine
     dtype = str(machine.dtype).removeprefix("torch.")
-    download = readable(4 * plan.footprint.parameters)
+    download = readable_size(4 * plan.footprint.parameters)
     hub = "" if plan.local else f"; {download} to download (float32), unless in the cache"
     lines = [
         f"Plan of profile {plan.profile}: the main table's {len(plan.runs)} runs with {profile.backbone}, protocol "
         f"{plan.runs[0].config.protocol}. Nothing is downloaded for it.",
         "",
-        f"Machine   {machine.name}, {dtype}: {readable(machine.free)} of memory free, "
+        f"Machine   {machine.name}, {dtype}: {readable_size(machine.free)} of memory free, "
         f"{machine.rate / 1e9:,.0f} billion operations a second in matrix products (measured)",
-        f"Backbone  {plan.footprint.parameters:,} parameters: {readable(plan.weights)} in {dtype}{hub}",
+        f"Backbone  {plan.footprint.parameters:,} parameters: {readable_size(plan.weights)} in {dtype}{hub}",
     ]
     for task, sizes in plan.sizes.items():
         known = "counted" if sizes.counted else "published counts"
@@ -53,10 +53,18 @@ def _table(plan: Forecast) -> str:
             seconds = sum(run.operations for run in same) / plan.rate
             one = same[0]
             rows.append(
-                [task, method, str(len(same)), str(one.candidates), f"{one.steps:,}", readable(one.memory)
-                 + ("" if plan.holds(one) else " !"), readable(one.recomputed), duration(seconds / len(same)),
-                 duration(seconds)]
-            )  # fmt: skip
+                [
+                    task,
+                    method,
+                    str(len(same)),
+                    str(one.candidates),
+                    f"{one.steps:,}",
+                    readable_size(one.memory) + ("" if plan.holds(one) else " !"),
+                    readable_size(one.recomputed),
+                    readable_duration(seconds / len(same)),
+                    readable_duration(seconds),
+                ]
+            )
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     return "\n".join(
         "  ".join(
@@ -69,8 +77,8 @@ def _table(plan: Forecast) -> str:
 def _total(plan: Forecast) -> str:
     days = f" ({plan.seconds / 86400:,.0f} days)" if plan.seconds > 2 * 86400 else ""
     return (
-        f"All runs, one after another: {duration(plan.seconds)}{days} at most; early stopping, and runs that are in "
-        "the report's folder already, make it less."
+        f"All runs, one after another: {readable_duration(plan.seconds)}{days} at most; early stopping, and runs "
+        "that are in the report's folder already, make it less."
     )
 
 
@@ -104,13 +112,5 @@ def _verdict(plan: Forecast) -> str:
         what, needed, free = "loading the weights", plan.weights, machine.memory
     else:
         what, needed, free = f"{worst.config.method} on {worst.config.task}", worst.memory, machine.free
-    why = f"{what} needs {readable(needed)}, and {readable(free)} is free"
+    why = f"{what} needs {readable_size(needed)}, and {readable_size(free)} is free"
     return f"It does NOT fit this machine's memory: {why}. To make it fit: " + "; ".join(advise(plan)) + "."
-
-
-def duration(seconds: float) -> str:
-    """Seconds, as a text in the unit that reads best."""
-    for unit, length, most in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 100)):
-        if seconds < most * length:
-            return f"{seconds / length:.1f} {unit}" if unit == "h" else f"{seconds / length:.0f} {unit}"
-    return f"{seconds / 3600:,.0f} h"

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
+from xprompt.config.methods import get_method
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
-from xprompt.methods.ratio_search import rungs
+from xprompt.methods.ratio_search import halving_schedule
 from xprompt.planning.footprint import Footprint
 
 #: Over what is counted, for workspaces and what the allocator cannot use.
@@ -59,26 +60,27 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
     prompt = config.length
     weights = footprint.parameters * dtype.itemsize
     candidates, steps, operations, settings = 0, 0, 0.0, config.tune
-    learns = config.method == "fine_tuning"
+    work = get_method(config.method).work
+    learns = work == "fine_tuning"
     if learns:
         candidates, settings, prompt = 1, config.fine_tune, 0
         steps, operations = _training(footprint, settings, 1, "grid", train, selection, sizes.mean_tokens, True)
-    elif config.method in ("prompt_tuning", "prompt_tuning_length"):
+    elif work == "prompt_tuning":
         candidates = 1
         steps, operations = _training(footprint, settings, 1, "grid", train, selection, sizes.mean_tokens + prompt)
-    elif config.method not in ("majority", "zero_shot"):
+    elif work in ("search", "retraining"):
         settings, candidates = config.prune.retune, len(config.prune.grid())
         length = sizes.mean_tokens + prompt
         steps, operations = _training(
             footprint, settings, candidates, config.prune.search, train, selection, length
         )  # fmt: skip
-        if config.method != "prompt_tuning_matched":
+        if work == "search":
             scored = min(train, config.prune.importance_limit or train)
             operations += footprint.operations(scored, length, "tune")
     else:
         prompt = 0
     length = sizes.longest_tokens + prompt
-    if config.method != "majority":
+    if work != "none":
         operations += footprint.operations(sizes.validation, sizes.mean_tokens + prompt, "evaluate")
     rows = settings.batch_size // settings.accumulation * (1 if learns else config.prune.side_by_side or 1)
     # Evaluation keeps nothing for a backward pass: one layer's values at a time.
@@ -122,7 +124,7 @@ def _training(
 def _candidate_steps(candidates: int, steps: int, search: str) -> int:
     """Steps over all candidates; successive halving ends most of them early."""
     total, left, done = 0, candidates, 0
-    for step, kept in (rungs(candidates, steps) if search == "halving" else {}).items():
+    for step, kept in (halving_schedule(candidates, steps) if search == "halving" else {}).items():
         total, left, done = total + left * (step - done), kept, step
     return total + left * (steps - done)
 

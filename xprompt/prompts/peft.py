@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xprompt.backbones.base import Backbone
-from xprompt.data.splits import TaskData
-from xprompt.data.tokenization import batches
+from xprompt.data.batching import batches
+from xprompt.data.splits import TaskDataset
 from xprompt.errors import BackboneError, StoreError
 from xprompt.prompts.soft_prompt import SoftPrompt
 
@@ -87,7 +87,7 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
 
 
 @torch.no_grad()
-def compare_with_peft(model: Any, prompt: SoftPrompt, backbone: Backbone, data: TaskData) -> dict[str, float]:
+def compare_with_peft(model: Any, prompt: SoftPrompt, backbone: Backbone, data: TaskDataset) -> dict[str, float]:
     """Say how far a model that PEFT loaded is from ours, over every example of a split.
 
     Both see the same token ids, one example at a time and without padding, as PEFT is used: the shape of a batch alone

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xprompt.errors import ConfigError, StoreError
-from xprompt.tasks.superglue import Task
+from xprompt.tasks.task import Task
 
 _COMMONEST = 5000  # Lester et al. (2021), §3.1
 
@@ -194,15 +194,3 @@ def usable_rows(tokenizer: Any, num_rows: int) -> Tensor:
         i for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special
     }
     return torch.tensor([i for i in range(min(len(tokenizer), num_rows)) if i not in special])
-
-
-def stack(prompts: list[SoftPrompt]) -> tuple[Float[Tensor, "C Q H"], Bool[Tensor, "C Q"]]:
-    """Vectors of C prompts as one tensor, the shorter ones filled up *in front*, and where each has a vector.
-
-    Gradients flow back to each prompt on its own.
-    """
-    vectors = [prompt() for prompt in prompts]
-    longest = max(map(len, vectors))
-    filled = [nn.functional.pad(v, (0, 0, longest - len(v), 0)) for v in vectors]
-    there = [torch.arange(longest, device=v.device) >= longest - len(v) for v in vectors]
-    return torch.stack(filled), torch.stack(there)

@@ -13,10 +13,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from xprompt.backbones.base import Backbone
-from xprompt.data.batching import share
-from xprompt.data.splits import TaskData
-from xprompt.data.tokenization import batches
-from xprompt.distributed import workers
+from xprompt.data.batching import batches, shard
+from xprompt.data.splits import TaskDataset
+from xprompt.distributed import process_group
 from xprompt.prompts.soft_prompt import SoftPrompt
 
 
@@ -38,7 +37,7 @@ class Importance:
 def importance(
     backbone: Backbone,
     prompt: SoftPrompt,
-    data: TaskData,
+    data: TaskDataset,
     *,
     batch_size: int = 32,
     limit: int | None = None,
@@ -69,7 +68,7 @@ def importance(
     piece = values.new_zeros(len(values), prompt.pieces, dtype=torch.float64)
     bar = tqdm(total=len(data), desc="importance", unit="ex", disable=not progress, leave=False)
     for whole in batches(encoded, batch_size, seed=None):
-        batch = share(whole, workers())
+        batch = shard(whole, process_group())
         if not len(batch):
             continue
         rows = values.expand(len(batch.labels), -1, -1).clone().requires_grad_()
@@ -80,7 +79,7 @@ def importance(
         token += by_piece.sum(dim=-1).abs().sum(dim=0, dtype=torch.float64)
         bar.update(len(whole))
     bar.close()
-    workers().sum([token, piece])
+    process_group().all_reduce([token, piece])
     all_token = torch.zeros(prompt.length)
     all_piece = torch.zeros(prompt.length, prompt.pieces)
     all_token[kept.cpu()] = (token / len(data)).float().cpu()

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from xprompt.config.pattern import Pattern
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
-from xprompt.config.settings import Pattern, TuneSettings
+from xprompt.config.settings import TuneSettings
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
 from xprompt.reporting.figures import COLOUR, MARKER
@@ -70,7 +71,7 @@ def trial_configs(
 
 def _short(settings: TuneSettings, changed: Mapping[str, Any]) -> TuneSettings:
     itself = changed["optimizer"] == "adafactor"  # which limits its steps without a clipped gradient
-    return settings.but(
+    return settings.replace(
         **changed, epochs=None, patience=None, max_grad_norm=None if itself else settings.max_grad_norm
     )  # fmt: skip
 

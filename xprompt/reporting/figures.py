@@ -16,20 +16,19 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xprompt.config.settings import METHODS
+from xprompt.config.methods import METHODS
 from xprompt.errors import ConfigError
 from xprompt.reporting import published, wording
 from xprompt.reporting.statistics import AVERAGE, Interval, differences, interval, with_average
 from xprompt.tasks.superglue import TASKS
 
 # Seaborn's colour-blind-safe palette, the same colour for a method in every figure; markers tell them apart in grey.
-_COLOURS = sns.color_palette("colorblind")
-COLOUR = {
-    "majority": (0.45, 0.45, 0.45), "zero_shot": _COLOURS[7], "fine_tuning": _COLOURS[0], "prompt_tuning": _COLOURS[1],
-    "prompt_tuning_matched": _COLOURS[4], "prompt_tuning_length": _COLOURS[5], "xprompt": _COLOURS[2],
-    "xprompt_reversed": _COLOURS[3], "xprompt_random": _COLOURS[9],
-}  # fmt: skip
-MARKER = dict(zip(METHODS, "s*^oPXDvd", strict=True))
+# A method's place in the declarations decides, so that a new one changes no other.
+_PLACES = (7, 0, 1, 4, 5, 2, 3, 9, 8, 6)
+_PALETTE = [sns.color_palette("colorblind")[place] for place in _PLACES]
+_MARKERS = "s*^oPXDvd<>hpH8"
+COLOUR = {name: (0.45, 0.45, 0.45) if i == 0 else _PALETTE[(i - 1) % len(_PALETTE)] for i, name in enumerate(METHODS)}
+MARKER = {name: _MARKERS[i % len(_MARKERS)] for i, name in enumerate(METHODS)}
 PRUNED = (0.72, 0.72, 0.72)
 PROMPTS = ("fine_tuning", "prompt_tuning", "xprompt")
 

@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from xprompt.config.profiles import get_profile
 from xprompt.reporting import wording
 from xprompt.reporting.layout import ITEMS, MAIN, Report, write_whole
+from xprompt.units import readable_duration
 
 NOT_VERSIONS = {
     "hardware", "system", "threads", "device", "dtype", "dropout", "git_revision", "git_dirty", "started",
@@ -69,7 +70,7 @@ def build(report: Report) -> str:
         figures={item: _embedded(report, manifest["items"][item]) for item in order},
         findings=[(item, s) for item in order for s in manifest["items"][item].get("table", {}).get("statements", [])],
         caveats=caveats(manifest),
-        duration=_duration,
+        duration=readable_duration,
         method=wording.method,
         task=wording.task,
     )
@@ -187,7 +188,3 @@ def _embedded(report: Report, item: Mapping[str, Any]) -> str | None:
         if file.endswith(".png") and (report.root / file).exists():
             return "data:image/png;base64," + base64.b64encode((report.root / file).read_bytes()).decode()
     return None
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from xprompt.config.settings import METHODS, PROTOCOLS
+from xprompt.config.methods import METHODS
+from xprompt.config.settings import PROTOCOLS
 from xprompt.reporting import published, wording
 from xprompt.reporting.statistics import (
     AVERAGE,
@@ -21,7 +22,8 @@ from xprompt.reporting.statistics import (
     summarize,
     with_average,
 )
-from xprompt.tasks.superglue import TASKS, get_task
+from xprompt.tasks.registry import get_task
+from xprompt.tasks.superglue import TASKS
 
 
 def _ordered(found: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -32,7 +34,7 @@ def _summary(rows: pd.DataFrame, protocol: str) -> tuple[pd.DataFrame, list[str]
     summary = summarize(with_average(rows[rows["protocol"] == protocol]))
     own = [name for name in summary["task"].unique() if name not in (*TASKS, AVERAGE)]
     tasks = _ordered(list(summary["task"].unique()), [*TASKS, *own, AVERAGE])
-    methods = _ordered(list(summary["method"].unique()), METHODS)
+    methods = _ordered(list(summary["method"].unique()), list(METHODS))
     return summary, tasks, methods
 
 

@@ -9,20 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xprompt.config.methods import METHODS
 from xprompt.reporting.statistics import AVERAGE, Interval
-from xprompt.tasks.superglue import get_task
+from xprompt.tasks.registry import get_task
 
-METHODS = {
-    "majority": "majority class",
-    "zero_shot": "zero-shot",
-    "fine_tuning": "full fine-tuning",
-    "prompt_tuning": "prompt tuning",
-    "prompt_tuning_matched": "prompt tuning (matched budget)",
-    "prompt_tuning_length": "prompt tuning (surviving length)",
-    "xprompt": "XPrompt",
-    "xprompt_reversed": "XPrompt (reversed)",
-    "xprompt_random": "XPrompt (random mask)",
-}
 TASKS = {
     "boolq": "BoolQ", "cb": "CB", "copa": "COPA", "multirc": "MultiRC", "rte": "RTE", "wic": "WiC", "wsc": "WSC",
     AVERAGE: "average",
@@ -36,7 +26,7 @@ PROTOCOLS = {
 
 def method(name: str) -> str:
     """Return a method's display name; an unknown one is shown as it is."""
-    return METHODS.get(name, name)
+    return METHODS[name].title if name in METHODS else name
 
 
 def task(name: str) -> str:

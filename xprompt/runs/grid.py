@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
-from xprompt.config.settings import METHODS, PROTOCOLS, TuneSettings
+from xprompt.config.settings import PROTOCOLS, TuneSettings
 from xprompt.errors import ConfigError, DataError
 from xprompt.runs.executors import Executor, LocalExecutor
-from xprompt.tasks.superglue import TASKS, get_task
+from xprompt.tasks.registry import get_task
+from xprompt.tasks.superglue import TASKS
+from xprompt.units import readable_duration
 
 
 def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
@@ -73,7 +76,7 @@ def quick_settings(profile: str) -> dict[str, Any]:
     own, tiny = get_profile(profile), PROFILES["tiny"]
 
     def short(settings: TuneSettings, like: TuneSettings) -> TuneSettings:
-        return settings.but(
+        return settings.replace(
             steps=like.steps, epochs=None, eval_every=like.eval_every, batch_size=min(settings.batch_size, 8),
             accumulation=1, patience=None,
         )  # fmt: skip
@@ -83,7 +86,7 @@ def quick_settings(profile: str) -> dict[str, Any]:
         "limit_validation": tiny.limit_validation,
         "tune": short(own.tune, tiny.tune),
         "fine_tune": short(own.fine_tune, tiny.fine_tune),
-        "prune": own.prune.but(
+        "prune": own.prune.replace(
             token_ratios=tiny.prune.token_ratios,
             piece_ratios=tiny.prune.piece_ratios,
             importance_limit=tiny.prune.importance_limit,
@@ -164,7 +167,7 @@ def collect(configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], 
                 records[step.position] = step.record
             number = _number(len(records) if step.position is not None else "+", configs)
             to_do = [config for position, config in enumerate(configs) if position not in records]
-            points = f"{100 * step.record['score']:.1f} points in {_duration(step.seconds)}"
+            points = f"{100 * step.record['score']:.1f} points in {readable_duration(step.seconds)}"
             start = "   " if step.position in begun else f"{number} {name}:"
             print(f"{start} {points}{_left(to_do, spent, executor.workers)}", flush=True)
     return [records[position] for position in range(len(configs))]
@@ -183,7 +186,7 @@ def _left(to_do: Sequence[RunConfig], spent: Mapping[str, Sequence[float]], work
     if not to_do or any(config.method not in spent for config in to_do):
         return ""
     means = {method: sum(seconds) / len(seconds) for method, seconds in spent.items()}
-    return f", {_duration(sum(means[config.method] for config in to_do) / min(workers, len(to_do)))} left"
+    return f", {readable_duration(sum(means[config.method] for config in to_do) / min(workers, len(to_do)))} left"
 
 
 def _show_progress() -> None:
@@ -194,7 +197,3 @@ def _show_progress() -> None:
         handler.setFormatter(logging.Formatter("    %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -60,15 +60,6 @@ class Job:
         return [self, *(job for after in self.then for job in after.with_all_after())]
 
 
-def builds_on(config: RunConfig) -> RunConfig | None:
-    """The run that this one starts from, as its method asks for it; None where it starts from nothing."""
-    if config.method == "prompt_tuning_length":
-        return config.but(method="xprompt")
-    if config.method.startswith(("xprompt", "prompt_tuning_")):
-        return config.but(method="prompt_tuning")
-    return None
-
-
 def jobs_of(configs: Sequence[RunConfig]) -> list[Job]:
     """Return the different runs of a list and those that they build on, each once, none before what it builds on."""
     jobs: dict[str, Job] = {}
@@ -76,7 +67,7 @@ def jobs_of(configs: Sequence[RunConfig]) -> list[Job]:
     def add(config: RunConfig) -> Job:
         key = json.dumps([config.identity(), config.source, config.backbone], sort_keys=True)
         if key not in jobs:
-            before = builds_on(config)
+            before = config.parent
             base = add(before) if before is not None else None
             jobs[key] = Job(config, len(jobs), first=base is None)
             if base is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import xprompt
-from xprompt.distributed import workers
+from xprompt.distributed import process_group
 
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "scikit-learn")
 
@@ -33,7 +33,7 @@ def provenance(device: torch.device, dtype: torch.dtype, model: torch.nn.Module 
         **{name: metadata.version(name) for name in _PACKAGES},
         **_machine(device.type),
         "threads": torch.get_num_threads(),
-        "processes": workers().count,
+        "processes": process_group().world_size,
         **({} if placed is None else {"device_map": {name: str(place) for name, place in placed.items()}}),
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),

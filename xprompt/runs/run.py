@@ -15,18 +15,19 @@ from typing import Any
 
 import xprompt
 from xprompt.backbones.base import Backbone
-from xprompt.backbones.seq2seq import load_backbone
+from xprompt.backbones.loading import load_backbone
 from xprompt.config.run_config import RunConfig
 from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
-from xprompt.distributed import workers
-from xprompt.methods.xprompt import METHOD_OF, Setting
+from xprompt.distributed import process_group
+from xprompt.methods.base import MethodContext, load_method
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.provenance import provenance
-from xprompt.runs.store import Store, run_name
+from xprompt.runs.store import Store, run_id
 from xprompt.tasks import metrics
-from xprompt.tasks.superglue import TASKS, get_task
-from xprompt.training.callbacks import Along
+from xprompt.tasks.registry import get_task
+from xprompt.tasks.superglue import TASKS
+from xprompt.training.callbacks import Callbacks
 from xprompt.training.tensorboard import EventFiles, can_watch
 
 
@@ -48,8 +49,18 @@ class RunResult:
         return self.record["score"]
 
     def load_prompt(self, stage: str = "") -> SoftPrompt:
-        """The prompt after a stage: init_prompt, tuned_prompt, pruned_prompt, rewound_prompt; "": the last."""
+        """Load the prompt after a stage: init_prompt, tuned_prompt, pruned_prompt, rewound_prompt; "": the last."""
         return SoftPrompt.load(self.folder / (stage or self.record["details"]["final_stage"]))
+
+
+@dataclass(frozen=True)
+class _How:
+    """What changes no number of a run: bars, event files, the time between two saved states, devices."""
+
+    progress: bool
+    watch: bool
+    save_every: float
+    device_map: str | None
 
 
 def run(
@@ -62,12 +73,12 @@ def run(
     save_every: float = 30.0,
     device_map: str | None = None,
 ) -> RunResult:
-    """Do a run, or read it where the store has it already.
+    """Do a run, or read it where the store has it already. The run that it starts from is done, or read, first.
 
-    A run's name is the hash of its settings, its examples, its backbone's weights and the library's version.
+    A run's ID is the hash of its settings, its examples, its backbone's weights and the library's version.
 
-    A run that is interrupted is taken up where it was by the next call, to the same numbers: the state of its loops
-    lies in <store>/runs/.unfinished/<name> until its record is written.
+    A run that is interrupted is resumed by the next call, to the same numbers: the state of its loops lies in
+    <store>/runs/.unfinished/<run ID> until its record is written.
 
     Args:
         config: the settings; see `RunConfig`.
@@ -79,48 +90,61 @@ def run(
             no state.
         device_map: spread the backbone over several devices; see `load_backbone`.
 
-    None of `progress`, `watch`, `save_every` and `device_map` is part of a run's name.
+    None of `progress`, `watch`, `save_every` and `device_map` is part of a run's ID.
 
     Raises:
         ConfigError, DataError, BackboneError: before any training starts.
     """
-    store = _store(config, store)
-    splits, backbone, name = _prepare(config, device_map)
-    record = None if force or not workers().main else store.get(name)
-    if workers().main_says(record is None):
-        # Of processes that share the run the main one alone locks and looks: what it finds counts for all.
-        with store.lock(name) if workers().main else contextlib.nullcontext():
-            # Another job may have done it while this one waited.
-            record = None if force or not workers().main else store.get(name)
-            if workers().main_says(record is None):
-                waited: list[float] = []
-
-                def again(other: RunConfig) -> RunResult:
-                    began = time.perf_counter()
-                    result = run(
-                        other, store, progress=progress, watch=watch, save_every=save_every, device_map=device_map
-                    )  # fmt: skip
-                    waited.append(time.perf_counter() - began)
-                    return result
-
-                unfinished = store.runs / ".unfinished" / name
-                events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
-                along = Along(EventFiles(events) if watch and can_watch() else None, unfinished, save_every)
-                _run(Setting(config, backbone, splits, again, progress, along), name, store, waited)
-        workers().wait()
-        record = store.get(name)
-    else:
-        record = store.get(name) if record is None else record  # written since this process looked
-    assert record is not None
-    return RunResult(record, store.path(name))
+    store, how = _store(config, store), _How(progress, watch, save_every, device_map)
+    store, how = _store(config, store), _How(progress, watch, save_every, device_map)
+    to_do: list[RunConfig] = []  # what was asked for, then what it starts from, as far as that is not done
+    step: RunConfig | None = config
+    result = None
+    while step is not None and result is None:
+        result = None if force and step is config else _read(step, store, device_map)
+        if result is None:
+            to_do.append(step)
+            step = step.parent
+    for step in reversed(to_do):
+        result = _do(step, store, how, result, force=force and step is config)
+    assert result is not None
+    return result
 
 
 def find(config: RunConfig, store: Store | str | Path | None = None) -> RunResult | None:
     """Return a run that the store has, or None; nothing is run. Arguments and errors as `run`'s."""
-    store = _store(config, store)
-    name = _prepare(config)[2]
-    record = store.get(name)
+    return _read(config, _store(config, store))
+
+
+def _read(config: RunConfig, store: Store, device_map: str | None = None) -> RunResult | None:
+    """Read a run; of processes that share one, what the main process finds counts for all."""
+    return _get(_prepare(config, device_map)[2], store)
+
+
+def _get(name: str, store: Store) -> RunResult | None:
+    record = store.get(name) if process_group().is_main else None
+    if not process_group().broadcast_from_main(record is not None):
+        return None
+    record = store.get(name) if record is None else record
     return None if record is None else RunResult(record, store.path(name))
+
+
+def _do(config: RunConfig, store: Store, how: _How, parent: RunResult | None, force: bool) -> RunResult:
+    """Do one run, its parent at hand, unless another process has done it meanwhile."""
+    splits, backbone, name = _prepare(config, how.device_map)
+    with store.lock(name) if process_group().is_main else contextlib.nullcontext():
+        if force or _get(name, store) is None:
+            events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
+            callbacks = Callbacks(
+                EventFiles(events) if how.watch and can_watch() else None,
+                store.runs / ".unfinished" / name,
+                how.save_every,
+            )
+            _record(MethodContext(config, backbone, splits, parent, how.progress, callbacks), name, store)
+    process_group().barrier()
+    result = _get(name, store)
+    assert result is not None, "the run was written a moment ago"
+    return result
 
 
 def _store(config: RunConfig, store: Store | str | Path | None) -> Store:
@@ -132,7 +156,7 @@ def _prepare(config: RunConfig, device_map: str | None = None) -> tuple[Splits, 
     get_task(config.task)
     splits = load_splits(config)
     backbone = _backbone(config.backbone, config.dtype, config.revision, config.max_source, device_map)
-    name = run_name(_identity(config, splits), splits.fingerprint, backbone.fingerprint, xprompt.__version__)
+    name = run_id(_identity(config, splits), splits.fingerprint, backbone.fingerprint, xprompt.__version__)
     return splits, backbone, name
 
 
@@ -158,7 +182,7 @@ def _task(
     name: str, pattern: Any, source: str, few_shot: Any, limit_train: Any, limit_validation: Any, seed: int
 ) -> Splits:
     return load_task(
-        get_task(name).put(pattern),
+        get_task(name).with_pattern(pattern),
         source,
         seed=seed,
         few_shot=few_shot,
@@ -175,13 +199,13 @@ def _backbone(
     return load_backbone(name, dtype=dtype, revision=revision, max_source=max_source, **spread)
 
 
-def _run(setting: Setting, name: str, store: Store, waited: list[float]) -> None:
-    config, splits, backbone = setting.config, setting.splits, setting.backbone
+def _record(context: MethodContext, name: str, store: Store) -> None:
+    """Do the method's work and write its record."""
+    config, splits, backbone = context.config, context.splits, context.backbone
     made = provenance(backbone.device, backbone.dtype, backbone.model)
     started = time.perf_counter()
-    outcome = METHOD_OF[config.method](setting)
-    # Runs it builds on have records, and seconds, of their own; what an interruption cut off was this run's.
-    seconds = time.perf_counter() - started - sum(waited) + setting.along.resumed_seconds
+    outcome = load_method(config.method)(context)
+    seconds = time.perf_counter() - started + context.callbacks.resumed_seconds
     held = splits.selection
     record = {
         "run": name,
@@ -223,6 +247,6 @@ def _run(setting: Setting, name: str, store: Store, waited: list[float]) -> None
         for stage, prompt in outcome.prompts.items():
             prompt.save(folder / stage)
 
-    if workers().main:
+    if process_group().is_main:
         store.put(record, write_files)
         shutil.rmtree(store.runs / ".unfinished" / name, ignore_errors=True)

@@ -35,7 +35,7 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 Record = dict[str, Any]
 
 
-def run_name(config: Any, data_fingerprint: str, backbone_fingerprint: str, version: str) -> str:
+def run_id(config: Any, data_fingerprint: str, backbone_fingerprint: str, version: str) -> str:
     """Name a run by what it is made of, so that asking for it again finds it.
 
     Args:

@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from xprompt.config.pattern import fields_in
 from xprompt.config.settings import Settings
-from xprompt.config.templates import fields_in
 from xprompt.errors import ConfigError
-from xprompt.tasks.example import Line, Parsed, fault
+from xprompt.tasks.example import Parsed, RawExample, fault
 
 DECLARATION = "task.json"
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -166,7 +166,7 @@ class OwnTask(Settings):
             )
         return found[0] if found else None
 
-    def parse(self, line: Line) -> Iterator[Parsed]:
+    def parse(self, line: RawExample) -> Iterator[Parsed]:
         """Yield the one example of a row. Raises `DataError` naming file, line and field."""
         missing = [c for c in (*self.columns, self.label, *([self.group] if self.group else [])) if c not in line.data]
         if missing:
@@ -179,17 +179,17 @@ class OwnTask(Settings):
         fields = {name: self._text(line, name) for name in (*self.columns, *([self.group] if self.group else []))}
         uid = str(line.position)
         label = _scalar(line.data[self.label])
-        labelled = Line({self.label: None if label == "" else label}, line.where, line.position)
+        labelled = RawExample({self.label: None if label == "" else label}, line.where, line.position)
         yield Parsed(uid, fields[self.group] if self.group else uid, fields, labelled)
 
-    def _text(self, line: Line, name: str) -> str:
+    def _text(self, line: RawExample, name: str) -> str:
         text = _scalar(line.data[name])
         if not isinstance(text, str):
             raise fault(f"{line.where}, field '{name}'", f"{text!r:.60}", "a text or a number", "repair that line")
         return text
 
 
-def csv_lines(file: Path) -> Iterator[Line]:
+def csv_lines(file: Path) -> Iterator[RawExample]:
     """Yield the rows of a table with a header, comma-separated (.csv) or tab-separated (.tsv), in UTF-8.
 
     Raises `DataError` naming file and line: a repeated column, a row of another length, open quotes, no UTF-8.
@@ -212,7 +212,7 @@ def csv_lines(file: Path) -> Iterator[Line]:
                         f"{len(header)}, one a column ({', '.join(header)})",
                         'put quotes ("…") around a text that holds the separator',
                     )
-                yield Line(dict(zip(header, row, strict=True)), f"{where}, line {line}", position)
+                yield RawExample(dict(zip(header, row, strict=True)), f"{where}, line {line}", position)
     except (csv.Error, UnicodeDecodeError) as error:
         fix = "repair the quotes, and save the file as UTF-8"
         raise fault(f"{where}, after line {line}", str(error)[:80], "a table in UTF-8", fix) from error

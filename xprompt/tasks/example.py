@@ -18,7 +18,7 @@ def fault(where: str, given: str, needed: str, fix: str) -> DataError:
 
 
 @dataclass(frozen=True)
-class Line:
+class RawExample:
     """One object of a source that knows where it stands, so that a complaint names file, line and field.
 
     Args:
@@ -51,12 +51,12 @@ class Line:
         """Return a text field, outer white space removed."""
         return self.get(name, str, "a text").strip()
 
-    def child(self, name: str) -> Line:
+    def child(self, name: str) -> RawExample:
         """Return a nested object, as a line of its own."""
         inner = self.get(name, dict, "an object")
-        return Line(inner, self.where, self.position, self.flat, f"{self.path}{name}.")
+        return RawExample(inner, self.where, self.position, self.flat, f"{self.path}{name}.")
 
-    def children(self, name: str) -> Iterator[Line]:
+    def children(self, name: str) -> Iterator[RawExample]:
         """Yield the objects of a nested list, as lines of their own."""
         for i, inner in enumerate(self.get(name, list, "a list")):
             path = f"{self.path}{name}[{i}]"
@@ -67,7 +67,7 @@ class Line:
                     "an object",
                     "repair that line, or fetch the official release again",
                 )
-            yield Line(inner, self.where, i, self.flat, f"{path}.")
+            yield RawExample(inner, self.where, i, self.flat, f"{path}.")
 
     @property
     def key(self) -> str:
@@ -81,11 +81,11 @@ class Parsed(NamedTuple):
     uid: str
     group: str
     fields: dict[str, str]
-    labelled: Line
+    labelled: RawExample
 
 
 @dataclass(frozen=True)
-class Record:
+class Example:
     """One example of any task, from any source.
 
     Args:

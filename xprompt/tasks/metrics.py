@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
 from xprompt.errors import DataError
-from xprompt.tasks.superglue import Task
+from xprompt.tasks.task import Task
 
 NO_LABEL = -1
 """A prediction that is none of the labels (a generated text that matches no label word): always wrong."""

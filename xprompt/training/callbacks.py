@@ -18,14 +18,14 @@ import torch
 
 import xprompt
 from xprompt.backbones.base import Backbone
-from xprompt.data.tokenization import Encoded
-from xprompt.distributed import workers
+from xprompt.data.tokenization import TokenizedDataset
+from xprompt.distributed import process_group
 from xprompt.errors import StoreError
 from xprompt.training.candidate import Candidate
 from xprompt.training.checkpoint import load_state, save_state
 
 
-class Observer(Protocol):
+class Callback(Protocol):
     """Told what happens in a loop, in the main process only; what it raises ends the loop."""
 
     def started(self, stage: str, candidates: Mapping[int, Candidate]) -> None:
@@ -39,7 +39,7 @@ class Observer(Protocol):
 
 
 @dataclass
-class Along:
+class Callbacks:
     """For one run; its loops are numbered in the order they start in, which is always the same.
 
     Args:
@@ -48,7 +48,7 @@ class Along:
         every: seconds between two states. A loop that is done sooner writes none, unless it is interrupted.
     """
 
-    observer: Observer | None = None
+    observer: Callback | None = None
     folder: Path | None = None
     every: float = 30.0
     resumed_seconds: float = 0.0  # what the loops had taken before they were interrupted
@@ -61,7 +61,7 @@ class Along:
 
 
 @dataclass
-class Position:
+class TrainerState:
     """Where a loop stands: after which step, whether that step's evaluation is done, and between changes or amid."""
 
     step: int = 0
@@ -71,7 +71,7 @@ class Position:
     random: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-class Journey:
+class Checkpointer:
     """One loop's way: its observer is told, its state written and taken up.
 
     Args:
@@ -80,17 +80,17 @@ class Journey:
 
     def __init__(
         self,
-        along: Along,
+        callbacks: Callbacks,
         describe: str,
         candidates: Sequence[Candidate],
         backbone: Backbone,
-        data: Sequence[Encoded],
+        data: Sequence[TokenizedDataset],
         identity: dict[str, Any],
     ) -> None:
-        self.along, self.candidates, self.backbone = along, candidates, backbone
-        self.name = along.stage(describe)
-        self.folder = None if along.folder is None else along.folder / self.name
-        self.observer = along.observer if workers().main else None
+        self.callbacks, self.candidates, self.backbone = callbacks, candidates, backbone
+        self.name = callbacks.stage(describe)
+        self.folder = None if callbacks.folder is None else callbacks.folder / self.name
+        self.observer = callbacks.observer if process_group().is_main else None
         self.draws = any(c.settings.dropout for c in candidates)
         self.identity = "" if self.folder is None else self._identify(data, identity)
         self.began = self.saved = time.perf_counter()
@@ -100,11 +100,11 @@ class Journey:
         """Since the loop began, with the time before an interruption."""
         return time.perf_counter() - self.began
 
-    def start(self, width: int | None) -> Position:
+    def start(self, width: int | None) -> TrainerState:
         """Where the loop starts: at step 0, or where it was interrupted."""
-        position = Position(width=width)
+        position = TrainerState(width=width)
         found = None if self.folder is None else load_state(self.folder, self.identity)
-        if not workers().agree(-1 if found is None else found[1]["step"]):
+        if not process_group().all_equal(-1 if found is None else found[1]["step"]):
             raise StoreError(
                 f"the processes of this run do not find the same unfinished state in {self.folder}: "
                 "put the report's folder where all of them can read it."
@@ -116,7 +116,7 @@ class Journey:
         self.stepped(position)
         return position
 
-    def stepped(self, position: Position) -> None:
+    def stepped(self, position: TrainerState) -> None:
         """Remember the random state between two steps, which dropout draws from."""
         if self.folder is not None and self.draws:
             position.random = {"cpu": torch.get_rng_state()}
@@ -128,19 +128,19 @@ class Journey:
         if self.observer is not None:
             self.observer.evaluated(self.name, {place: self.candidates[place] for place in due})
 
-    def keep(self, position: Position, interrupted: bool = False) -> None:
+    def keep(self, position: TrainerState, interrupted: bool = False) -> None:
         """Write the state, where enough time has passed or the loop was interrupted between two changes."""
         now = time.perf_counter()
-        if self.folder is None or not workers().main or position.amid:
+        if self.folder is None or not process_group().is_main or position.amid:
             return
         small = all(candidate.prompt is not None for candidate in self.candidates)
-        if now - self.saved < self.along.every and not (interrupted and small):
+        if now - self.saved < self.callbacks.every and not (interrupted and small):
             return
         tensors = {f"random.{name}": value for name, value in position.random.items()}
         facts: dict[str, Any] = {"step": position.step, "evaluated": position.evaluated, "width": position.width}
         facts["seconds"], facts["candidates"] = self.seconds, []
         for place, candidate in enumerate(self.candidates):
-            own, plain = candidate.state()
+            own, plain = candidate.state_dict()
             tensors |= {f"{place}.{name}": tensor for name, tensor in own.items()}
             facts["candidates"].append(plain)
         save_state(self.folder, self.identity, tensors, facts)
@@ -151,27 +151,27 @@ class Journey:
         if self.observer is not None:
             self.observer.finished(self.name)
 
-    def _take_up(self, position: Position, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    def _take_up(self, position: TrainerState, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         for place, (candidate, plain) in enumerate(zip(self.candidates, facts["candidates"], strict=True)):
             start = f"{place}."
             own = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-            candidate.take_up(own, plain)
+            candidate.load_state_dict(own, plain)
         position.step, position.evaluated, position.width = facts["step"], facts["evaluated"], facts["width"]
         if "random.cpu" in tensors:
             torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.backbone.device)
         self.began -= facts["seconds"]
-        self.along.resumed_seconds += facts["seconds"]
+        self.callbacks.resumed_seconds += facts["seconds"]
 
-    def _identify(self, data: Sequence[Encoded], identity: dict[str, Any]) -> str:
+    def _identify(self, data: Sequence[TokenizedDataset], identity: dict[str, Any]) -> str:
         """Everything the loop's numbers depend on, the versions that computed them among it."""
         facts = identity | {
             "stage": self.name,
             "backbone": self.backbone.fingerprint,
             "dtype": str(self.backbone.dtype),
             "device": self.backbone.device.type,
-            "processes": workers().count,
+            "processes": process_group().world_size,
             "versions": [xprompt.__version__, torch.__version__],
             "settings": [candidate.settings.model_dump(mode="json") for candidate in self.candidates],
         }

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers.optimization import Adafactor
 
 from xprompt.config.settings import TuneSettings
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.training.evaluation import Evaluation
+from xprompt.training.optimizer import make_optimizer
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Candidate:
         """Go no further; what was the best so far is kept."""
         self.done = self.history.stopped_early = True
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that steps and evaluations have changed: tensors, and JSON values."""
         tensors = {f"parameter.{i}": p.detach() for i, p in enumerate(self.parameters)}
         numbers: dict[str, Any] = {}
@@ -133,8 +133,8 @@ class Candidate:
             "optimizer": numbers,
         }
 
-    def take_up(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Go on from what `state` gave, to the last bit. After `start`, before any step."""
+    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave, to the last bit. After `start`, before any step."""
         device = self.parameters[0].device
         self.optimizer.state.clear()
         # Not by the optimiser's own load_state_dict, which rounds a float32 state to its parameter's bfloat16.
@@ -159,13 +159,3 @@ class Candidate:
         self.schedule.load_state_dict(facts["schedule"] | {"lr_lambdas": [None]})
         for group, rate in zip(self.optimizer.param_groups, facts["rates"], strict=True):
             group["lr"] = rate
-
-
-def make_optimizer(parameters: list[nn.Parameter], settings: TuneSettings) -> torch.optim.Optimizer:
-    """Adafactor with scaling, relative step and warm-up off (Lester et al., 2021), or AdamW."""
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return Adafactor(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay,
-        scale_parameter=False, relative_step=False, warmup_init=False,
-    )  # fmt: skip

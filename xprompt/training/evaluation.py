@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 
 from xprompt.backbones.base import Backbone, exact_labels
-from xprompt.data.batching import CPU_ROWS, repeat, share
-from xprompt.data.splits import TaskData
-from xprompt.data.tokenization import Encoded, batches
-from xprompt.distributed import workers
-from xprompt.prompts.soft_prompt import SoftPrompt, stack
+from xprompt.data.batching import CPU_ROWS, batches, repeat, shard
+from xprompt.data.splits import TaskDataset
+from xprompt.data.tokenization import TokenizedDataset
+from xprompt.distributed import process_group
+from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.prompts.stacking import stack
 from xprompt.tasks import metrics
 
 
@@ -33,7 +34,7 @@ class Evaluation:
 def evaluate(
     backbone: Backbone,
     prompt: SoftPrompt | None,
-    data: TaskData,
+    data: TaskDataset,
     *,
     batch_size: int = 64,
     objective: str = "label_scores",
@@ -42,7 +43,7 @@ def evaluate(
     return evaluate_many(backbone, [prompt], data, batch_size=batch_size, objective=objective)[0].metrics
 
 
-def predict(backbone: Backbone, prompt: SoftPrompt | None, data: TaskData, *, batch_size: int = 64) -> list[int]:
+def predict(backbone: Backbone, prompt: SoftPrompt | None, data: TaskDataset, *, batch_size: int = 64) -> list[int]:
     """Predicted label of each example, in the data's order."""
     return list(evaluate_many(backbone, [prompt], data, batch_size=batch_size)[0].predictions)
 
@@ -51,9 +52,9 @@ def predict(backbone: Backbone, prompt: SoftPrompt | None, data: TaskData, *, ba
 def evaluate_many(
     backbone: Backbone,
     prompts: Sequence[SoftPrompt | None],
-    data: TaskData,
+    data: TaskDataset,
     *,
-    encoded: Encoded | None = None,
+    encoded: TokenizedDataset | None = None,
     batch_size: int = 64,
     objective: str = "label_scores",
 ) -> list[Evaluation]:
@@ -76,24 +77,24 @@ def evaluate_many(
     outcomes: list[tuple[torch.Tensor, torch.Tensor]] = []
     rows = min(batch_size, CPU_ROWS) if backbone.device.type == "cpu" else batch_size
     for whole in batches(encoded, max(1, rows // count), seed=None):
-        batch = share(whole, workers())
+        batch = shard(whole, process_group())
         if not len(batch):
             continue
-        vectors, there, owner = prompt_rows(prompts, [len(batch.labels)] * count, backbone.device)
+        vectors, prompt_mask, prompt_index = prompt_rows(prompts, [len(batch.labels)] * count, backbone.device)
         shared = repeat(batch, count)
         if objective == "generation":
-            texts = backbone.generate(vectors, shared, there, owner=owner)
+            texts = backbone.generate(vectors, shared, prompt_mask, prompt_index=prompt_index)
             labels = torch.tensor(exact_labels(texts, data.task))
-            loss = backbone.loss(vectors, shared, verbalizer, there, objective, owner)
+            loss = backbone.loss(vectors, shared, verbalizer, prompt_mask, objective, prompt_index)
         else:
-            scores = backbone.label_scores(vectors, shared, verbalizer, there, owner)
+            scores = backbone.label_scores(vectors, shared, verbalizer, prompt_mask, prompt_index)
             labels = scores.argmax(dim=1)
             loss = F.cross_entropy(scores, shared.labels.to(scores.device), reduction="none")
         losses += loss.double().view(count, -1).sum(dim=1)
         outcomes.append((batch.index, labels.view(count, -1)))
     for index, labels in outcomes:  # only here is the device waited for
         predicted[:, index] = labels.cpu()
-    workers().sum([predicted, losses])
+    process_group().all_reduce([predicted, losses])
     results = []
     for row, loss in zip(predicted.tolist(), (losses / len(data)).tolist(), strict=True):
         found = metrics.compute(data.task, row, data.labels, data.groups)
@@ -130,6 +131,6 @@ def prompt_rows(
     """
     if prompts[0] is None:
         return None, None, None
-    vectors, there = stack([p for p in prompts if p is not None])
-    owner = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(list(sizes))).to(device)
-    return vectors.to(device), there.to(device), owner
+    vectors, prompt_mask = stack([p for p in prompts if p is not None])
+    prompt_index = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(list(sizes))).to(device)
+    return vectors.to(device), prompt_mask.to(device), prompt_index

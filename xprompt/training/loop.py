@@ -15,12 +15,11 @@ from tqdm.auto import tqdm
 
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.gradient_checkpointing import recomputing
-from xprompt.data.batching import cut, merge, micro, share, stream
-from xprompt.data.splits import Splits, TaskData
-from xprompt.data.tokenization import Batch, batches
-from xprompt.distributed import workers
+from xprompt.data.batching import Batch, batches, concat, infinite_batches, micro_batch, shard, slice_rows
+from xprompt.data.splits import Splits, TaskDataset
+from xprompt.distributed import process_group
 from xprompt.errors import ConfigError, DataError
-from xprompt.training.callbacks import Along, Journey
+from xprompt.training.callbacks import Callbacks, Checkpointer
 from xprompt.training.candidate import Candidate
 from xprompt.training.evaluation import evaluate_many, prompt_rows
 from xprompt.training.memory import choose_width, is_out_of_memory
@@ -43,7 +42,7 @@ class Loop:
         seeds: list[int],
         progress: bool,
         describe: str,
-        rungs: Mapping[int, int] | None = None,
+        halving_schedule: Mapping[int, int] | None = None,
     ) -> None:
         if len({(s.objective, s.batch_size, s.accumulation, s.eval_batch_size, s.dropout, s.gradient_checkpointing)
                 for s in (c.settings for c in candidates)}) > 1:  # fmt: skip
@@ -54,8 +53,8 @@ class Loop:
         if not len(splits.train):
             raise DataError(f"{splits.task.name} has no training examples in {splits.source}: nothing to tune on.")
         self.backbone, self.candidates, self.seeds = backbone, candidates, seeds
-        self.settings, self.rungs = candidates[0].settings, dict(rungs or {})
-        self.selection: TaskData = splits.selection if splits.selection is not None else splits.validation
+        self.settings, self.halving_schedule = candidates[0].settings, dict(halving_schedule or {})
+        self.selection: TaskDataset = splits.selection if splits.selection is not None else splits.validation
         self.train, self.held = backbone.encode(splits.train), backbone.encode(self.selection)
         self.verbalizer = backbone.verbalizer(splits.task)
         self.describe = describe
@@ -66,15 +65,15 @@ class Loop:
         self.bar = tqdm(total=self.steps, desc=describe, unit="step", disable=not progress, leave=False)
         self.logged = time.perf_counter()
 
-    def run(self, along: Along, width: int | None = 1) -> None:
+    def run(self, callbacks: Callbacks, width: int | None = 1) -> None:
         """Train every candidate to its end, from the start or from where an interruption left them."""
-        made_of = {"seeds": self.seeds, "rungs": list(self.rungs.items()), "selection": self.selection.split}
-        self.journey = Journey(
-            along, self.describe, self.candidates, self.backbone, [self.train, self.held], made_of
+        made_of = {"seeds": self.seeds, "rungs": list(self.halving_schedule.items()), "selection": self.selection.split}
+        self.journey = Checkpointer(
+            callbacks, self.describe, self.candidates, self.backbone, [self.train, self.held], made_of
         )  # fmt: skip
         self.at = at = self.journey.start(width)
         self.bar.update(at.step)
-        streams = {s: stream(self.train, self.settings.batch_size, s, at.step) for s in set(self.seeds)}
+        streams = {s: infinite_batches(self.train, self.settings.batch_size, s, at.step) for s in set(self.seeds)}
         try:
             if not at.evaluated:
                 self._evaluate()
@@ -125,14 +124,14 @@ class Loop:
 
     def _pass(self, group: list[Candidate], drawn: list[Batch], part: int) -> list[Tensor]:
         """Add one micro-batch's gradients to each candidate of the group, all or none; return their losses' parts."""
-        own = {id(b): share(micro(b, part, self.settings.accumulation), workers()) for b in drawn}
+        own = {id(b): shard(micro_batch(b, part, self.settings.accumulation), process_group()) for b in drawn}
         pieces = [own[id(batch)] for batch in drawn]
         sizes = [len(piece) for piece in pieces]
         if not sum(sizes):
             return [torch.zeros((), device=self.backbone.device)] * len(group)
-        vectors, there, owner = prompt_rows([c.prompt for c in group], sizes, self.backbone.device)
-        merged = merge(pieces, self.train.pad_id)
-        each = self.backbone.loss(vectors, merged, self.verbalizer, there, self.settings.objective, owner)
+        vectors, prompt_mask, prompt_index = prompt_rows([c.prompt for c in group], sizes, self.backbone.device)
+        merged = concat(pieces, self.train.pad_id)
+        each = self.backbone.loss(vectors, merged, self.verbalizer, prompt_mask, self.settings.objective, prompt_index)
         # Of every candidate's mean over its whole batch: micro-batches and processes add up to exactly one step.
         means = [loss.sum() / len(batch) for loss, batch in zip(each.split(sizes), drawn, strict=True)]
         learned = [parameter for candidate in group for parameter in candidate.parameters]
@@ -146,13 +145,15 @@ class Loop:
         longest = max(len(c.prompt()) for c in self.candidates if c.prompt is not None)
         size = self.settings.batch_size // self.settings.accumulation
         batch = next(batches(self.train, len(self.train), seed=None))
-        largest = cut(batch, slice(-size, None))  # ordered by length
+        largest = slice_rows(batch, slice(-size, None))  # ordered by length
         return choose_width(self.backbone, longest, largest, self.verbalizer, self.settings.objective, at_most)
 
     def _evaluate(self) -> None:
         """Evaluate the candidates that are due after this step; record, and drop those that a rung leaves behind."""
         at, step = self.at, self.at.step
-        due = [i for i, c in enumerate(self.candidates) if not c.done and (c.due(step) or step in self.rungs)]
+        due = [
+            i for i, c in enumerate(self.candidates) if not c.done and (c.due(step) or step in self.halving_schedule)
+        ]
         if due:
             found = evaluate_many(
                 self.backbone, [self.candidates[i].prompt for i in due], self.selection, encoded=self.held,
@@ -161,9 +162,9 @@ class Loop:
             at.amid = True
             for i, one in zip(due, found, strict=True):
                 self.candidates[i].record(step, one, self.journey.seconds)
-            if step in self.rungs:
+            if step in self.halving_schedule:
                 left = sorted((c for c in self.candidates if not c.done), key=lambda c: c.standing, reverse=True)
-                for candidate in left[self.rungs[step] :]:
+                for candidate in left[self.halving_schedule[step] :]:
                     candidate.stop()
         at.evaluated, at.amid = True, False
         if due:
@@ -184,13 +185,13 @@ class Loop:
 
 def _sum_over_workers(parameters: list[Tensor], losses: list[Tensor]) -> None:
     """Each process's part of the gradients and losses → the whole. One without a gradient anywhere stays so."""
-    if workers().count == 1:
+    if process_group().world_size == 1:
         return
     has = torch.tensor([float(p.grad is not None) for p in parameters])
-    workers().sum([has])
+    process_group().all_reduce([has])
     learned = [p for p, number in zip(parameters, has.tolist(), strict=True) if number]
     for parameter in learned:
         if parameter.grad is None:  # this process had no example of the batch
             parameter.grad = torch.zeros_like(parameter)
     losses[:] = [loss.clone() for loss in losses]  # an empty share's zeros may be one tensor
-    workers().sum([*(p.grad for p in learned if p.grad is not None), *losses])
+    process_group().all_reduce([*(p.grad for p in learned if p.grad is not None), *losses])

@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 
 from xprompt.backbones.base import Backbone, Verbalizer
-from xprompt.data.batching import CPU_ROWS
-from xprompt.data.tokenization import Batch
-from xprompt.planning.footprint import free_bytes
+from xprompt.backbones.devices import free_bytes
+from xprompt.data.batching import CPU_ROWS, Batch
 from xprompt.training.live_bytes import LiveBytes
 
 #: Of the memory that is free, what a pass may count on: the rest is for workspaces and other programs and, on a CPU,
@@ -33,9 +32,9 @@ def predict_bytes(
     prompt = torch.zeros(
         1, length, backbone.hidden_size, device=backbone.device, dtype=backbone.dtype, requires_grad=True
     )
-    owner = torch.zeros(len(batch), dtype=torch.long, device=backbone.device)
+    prompt_index = torch.zeros(len(batch), dtype=torch.long, device=backbone.device)
     with LiveBytes(apart=[*backbone.model.parameters(), *backbone.model.buffers()]) as live:
-        loss = backbone.loss(prompt, batch, verbalizer, objective=objective, owner=owner)
+        loss = backbone.loss(prompt, batch, verbalizer, objective=objective, prompt_index=prompt_index)
         torch.autograd.grad(loss.sum(), prompt)
     return live.peak
 
@@ -57,8 +56,8 @@ def choose_width(
     if at_most <= 1:
         return 1
     each = predict_bytes(backbone, length, batch, verbalizer, objective)
-    share = SHARE.get(backbone.device.type, min(SHARE.values()))
-    return max(1, min(at_most, int(share * free_bytes(backbone.device) / each)))
+    shard = SHARE.get(backbone.device.type, min(SHARE.values()))
+    return max(1, min(at_most, int(shard * free_bytes(backbone.device) / each)))
 
 
 def is_out_of_memory(error: Exception) -> bool:

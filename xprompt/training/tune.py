@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from xprompt.backbones.base import Backbone
-from xprompt.backbones.seq2seq import wrap
+from xprompt.backbones.loading import wrap
 from xprompt.config.settings import TuneSettings
 from xprompt.data.splits import Splits
 from xprompt.prompts.soft_prompt import SoftPrompt
-from xprompt.training.callbacks import Along
+from xprompt.training.callbacks import Callbacks
 from xprompt.training.candidate import Candidate, History
 from xprompt.training.loop import Loop
 
@@ -41,7 +41,7 @@ def tune(
     *,
     seed: int = 0,
     progress: bool = False,
-    along: Along | None = None,
+    callbacks: Callbacks | None = None,
 ) -> TuneResult:
     """Tune a copy of the prompt in front of the frozen backbone.
 
@@ -49,14 +49,14 @@ def tune(
         splits: trained on `train`; checkpoints are chosen on `selection`, or on `validation` where nothing was held
             out (the paper's protocol).
         seed: of the data order.
-        along: an observer, and where to resume from after an interruption; it changes no number.
+        callbacks: an observer, and where to resume from after an interruption; it changes no number.
 
     Returns:
         (prompt, history): the best checkpoint, step 0 and the last step among them. The prompt given is unchanged.
 
     Source: paper §3.1, §4.1.
     """
-    return tune_many(backbone, [prompt], splits, [settings], seeds=[seed], progress=progress, along=along)[0]
+    return tune_many(backbone, [prompt], splits, [settings], seeds=[seed], progress=progress, callbacks=callbacks)[0]
 
 
 def tune_many(
@@ -67,10 +67,10 @@ def tune_many(
     *,
     seeds: Sequence[int] | None = None,
     width: int | None = None,
-    rungs: Mapping[int, int] | None = None,
+    halving_schedule: Mapping[int, int] | None = None,
     progress: bool = False,
     describe: str = "tuning",
-    along: Along | None = None,
+    callbacks: Callbacks | None = None,
 ) -> list[TuneResult]:
     """Tune copies of C prompts side by side in front of the frozen backbone.
 
@@ -85,7 +85,7 @@ def tune_many(
             same, the width is halved and the pass done again. Never changes a result.
         rungs: step → how many go on after it: the best on the selection split so far, of equals the lower loss. The
             others keep what they have (successive halving). Each is an evaluation of all that are left.
-        along: an observer, and where to resume from after an interruption; it changes no number.
+        callbacks: an observer, and where to resume from after an interruption; it changes no number.
 
     Processes that share a run (`distributed.together`) each take their share of every batch, and end with the same
     prompts, those of one process alone up to the rounding of sums.
@@ -94,8 +94,10 @@ def tune_many(
     for prompt, one in zip(prompts, settings, strict=True):
         own = prompt.clone().to(backbone.device)
         candidates.append(Candidate(own, list(own.parameters()), one, own.clone))
-    loop = Loop(backbone, candidates, splits, list(seeds or [0] * len(candidates)), progress, describe, rungs)
-    loop.run(along or Along(), width)
+    loop = Loop(
+        backbone, candidates, splits, list(seeds or [0] * len(candidates)), progress, describe, halving_schedule
+    )
+    loop.run(callbacks or Callbacks(), width)
     return [TuneResult(c.best, c.history) for c in candidates]
 
 
@@ -106,7 +108,7 @@ def fine_tune(
     *,
     seed: int = 0,
     progress: bool = False,
-    along: Along | None = None,
+    callbacks: Callbacks | None = None,
 ) -> FineTuneResult:
     """Train every weight of a copy of the backbone, without a prompt: the paper's upper baseline.
 
@@ -117,7 +119,7 @@ def fine_tune(
     model.requires_grad_(True)
     snapshot = lambda: {k: v.detach().clone() for k, v in model.state_dict().items()}  # noqa: E731
     candidate = Candidate(None, list(model.parameters()), settings, snapshot)
-    Loop(own, [candidate], splits, [seed], progress, "fine-tuning").run(along or Along())
+    Loop(own, [candidate], splits, [seed], progress, "fine-tuning").run(callbacks or Callbacks())
     model.load_state_dict(candidate.best)
     model.requires_grad_(False)
     return FineTuneResult(own, candidate.history)

@@ -1,0 +1,36 @@
+"""Where a backbone runs: device, dtype, and the memory that is free there."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+from xprompt.errors import BackboneError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, else the first GPU, else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_dtype(dtype: str | torch.dtype | None, name: str, device: torch.device) -> torch.dtype:
+    """The dtype asked for, else bfloat16 on a GPU and float32 elsewhere (nano is always float32)."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" and name != "nano" else torch.float32
+    if dtype not in _DTYPES:
+        raise BackboneError(f"unknown dtype {dtype!r}: choose one of {', '.join(_DTYPES)}.")
+    return _DTYPES[dtype]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be had on a device now, in bytes."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return psutil.virtual_memory().available

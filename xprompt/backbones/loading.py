@@ -1,0 +1,66 @@
+"""Load a backbone by name, or make one of a model in memory."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from xprompt.backbones.base import Backbone
+from xprompt.backbones.causal import DecoderBackbone
+from xprompt.backbones.devices import choose_device, choose_dtype
+from xprompt.backbones.malloc import keep_freed_memory
+from xprompt.backbones.pretrained import load_model
+from xprompt.backbones.seq2seq import Seq2SeqBackbone
+from xprompt.errors import BackboneError
+
+
+def load_backbone(
+    name: str = "nano",
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+    max_source: int | None = None,
+    device_map: str | dict[str, Any] | None = None,
+) -> Backbone:
+    """Load a frozen backbone. On a CPU, the process keeps freed memory from then on (`allocation`).
+
+    Args:
+        name: "nano" (embedded), "smollm2" (from a Python package), a local folder, or a hub id.
+        device: default: the first GPU, else the CPU.
+        dtype: default: bfloat16 on a GPU, float32 elsewhere.
+        revision: of a hub model.
+        max_source: longest source in tokens, without the prompt; default 256.
+        device_map: spread the backbone over several devices as accelerate does: "auto", "balanced", "sequential", or
+            module → device; in place of `device`. All weights must fit: none may go to disk or wait in memory.
+
+    Raises:
+        BackboneError: one sentence naming what was given, what was needed, and the fix.
+    """
+    chosen = choose_device(device)
+    if device_map is not None and (device is not None or importlib.util.find_spec("accelerate") is None):
+        raise BackboneError(
+            f"device_map {device_map!r} was given: leave out device, which says the same, and install accelerate."
+        )
+    if chosen.type == "cpu":
+        keep_freed_memory()
+    model, tokenizer = load_model(
+        name, dtype=choose_dtype(dtype, name, chosen), revision=revision, device=chosen, device_map=device_map
+    )
+    if device_map is None:
+        torch.nn.Module.to(model, chosen)
+    elif any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise BackboneError(
+            f"{name} does not fit these devices: device_map {device_map!r} leaves weights to memory or disk, from "
+            "where every step would fetch them. Use more or larger devices, or dtype='bfloat16'."
+        )
+    return wrap(model, tokenizer, name=name, max_source=max_source)
+
+
+def wrap(model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int | None = None) -> Backbone:
+    """Make a backbone of a model and tokenizer that are already in memory. The model is frozen in place."""
+    kind: type[Backbone] = Seq2SeqBackbone if model.config.is_encoder_decoder else DecoderBackbone
+    return kind(model, tokenizer, name=name, max_source=max_source or 256)

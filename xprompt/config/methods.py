@@ -1,0 +1,74 @@
+"""The methods, one declaration each: the name, where it starts from, what its result depends on, what it trains.
+
+Everything else follows from here: the names that settings accept, the run that is done first, a run's identity, plans,
+schedules, display names, colours. The functions lie in `xprompt.methods`, named and not imported, so that settings and
+reports are read without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from xprompt.errors import ConfigError
+
+Work = Literal["none", "evaluation", "prompt_tuning", "fine_tuning", "search", "retraining"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of the paper, a control, or a baseline.
+
+    Attributes:
+        name: in settings, records and tables.
+        title: as people read it.
+        function: "module:function" in `xprompt.methods`; it takes a `MethodContext` and returns a `MethodResult`.
+        work: what it spends its time on, for plans: no training at all, one evaluation, training one prompt, training
+            the backbone, importance with re-training of every candidate, or re-training of as many candidates.
+        settings: the groups of `RunConfig` that its result depends on, of "tune", "fine_tune" and "prune".
+        parent: the method whose run of the same settings is done first and handed in.
+    """
+
+    name: str
+    title: str
+    function: str
+    work: Work
+    settings: frozenset[str] = frozenset()
+    parent: str | None = None
+
+
+_TUNE, _FINE_TUNE = frozenset({"tune"}), frozenset({"fine_tune"})
+_SEARCH = frozenset({"tune", "prune"})
+
+#: In the order of tables and legends.
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("majority", "majority class", "reference:majority", "none"),
+        Method("zero_shot", "zero-shot", "reference:zero_shot", "evaluation"),
+        Method("fine_tuning", "full fine-tuning", "fine_tuning:fine_tuning", "fine_tuning", _FINE_TUNE),
+        Method("prompt_tuning", "prompt tuning", "prompt_tuning:prompt_tuning", "prompt_tuning", _TUNE),
+        Method(
+            "prompt_tuning_matched", "prompt tuning (matched budget)", "prompt_tuning:matched_budget", "retraining",
+            _SEARCH, "prompt_tuning",
+        ),
+        Method(
+            "prompt_tuning_length", "prompt tuning (surviving length)", "prompt_tuning:surviving_length",
+            "prompt_tuning", _SEARCH, "xprompt",
+        ),
+        Method("xprompt", "XPrompt", "xprompt:run_xprompt", "search", _SEARCH, "prompt_tuning"),
+        Method("xprompt_reversed", "XPrompt (reversed)", "xprompt:run_reversed", "search", _SEARCH, "prompt_tuning"),
+        Method("xprompt_random", "XPrompt (random mask)", "xprompt:run_random", "search", _SEARCH, "prompt_tuning"),
+        Method("lora", "LoRA", "peft_baselines:lora", "fine_tuning", _FINE_TUNE),
+        Method(
+            "prompt_tuning_peft", "prompt tuning (PEFT)", "peft_baselines:prompt_tuning_peft", "prompt_tuning", _TUNE
+        ),
+    )
+}  # fmt: skip
+
+
+def get_method(name: str) -> Method:
+    """Return a method's declaration. Raises `ConfigError` naming the known methods where there is none."""
+    if name not in METHODS:
+        raise ConfigError(f"unknown method {name!r}; known: {', '.join(METHODS)}.")
+    return METHODS[name]

@@ -1,0 +1,44 @@
+"""What a profile is made of: a backbone with the settings that suit it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from xprompt.config.pattern import Pattern
+from xprompt.config.settings import Initialiser, MethodName, PruneSettings, Settings, TuneSettings
+
+
+class Profile(Settings):
+    """A backbone with the settings that suit it."""
+
+    name: str
+    about: str
+    backbone: str
+    source: str = Field("hub", description='"nano", "hub" or a folder in the official release layout')
+    max_source: int = Field(256, ge=8, description="longest source, in tokens, without the prompt")
+    length: int = Field(20, ge=1, description="prompt tokens P")
+    pieces: int = Field(16, ge=1, description="pieces K a token")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads that a run makes use of: as many runs go side by side; None: all there are"
+    )
+    init: Initialiser = "vocab"
+    tune: TuneSettings
+    fine_tune: TuneSettings
+    prune: PruneSettings
+    few_shot: int | Literal["official"] | None = None
+    limit_train: int | None = None
+    limit_validation: int | None = None
+    selection: float = Field(0.2, gt=0, lt=1, description="share of train set apart by held_out")
+    selection_limit: int = Field(1000, ge=1)
+    patterns: dict[str, Pattern] = Field({}, description="task → its pattern, where the paper's is not used")
+    default_tasks: tuple[str, ...] = ("wic", "boolq", "cb")
+    default_seeds: int = Field(3, ge=1)
+    default_methods: tuple[MethodName, ...] = (
+        "majority",
+        "fine_tuning",
+        "prompt_tuning",
+        "prompt_tuning_matched",
+        "xprompt",
+    )

@@ -1,0 +1,35 @@
+"""Files written whole or not at all, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one; folders are made as needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def sha256(content: bytes | Path) -> str:
+    """Return the SHA-256 of bytes, or of a file's content, in hexadecimal."""
+    return hashlib.sha256(content.read_bytes() if isinstance(content, Path) else content).hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    """Have the system write a file to its disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

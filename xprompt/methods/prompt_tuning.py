@@ -1,0 +1,51 @@
+"""Prompt tuning (Lester et al., 2021), and its two controls: the matched budget and the surviving length."""
+
+from __future__ import annotations
+
+from xprompt.methods.base import MethodContext, MethodResult, entries, summary
+from xprompt.methods.ratio_search import retrain
+from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.training.tune import tune
+
+
+def prompt_tuning(context: MethodContext, length: int | None = None) -> MethodResult:
+    """Tune a prompt from its initialisation; `length` in place of the settings'. Source: paper §3.1."""
+    config, backbone, task = context.config, context.backbone, context.splits.task
+    length = config.length if length is None else length
+    start = SoftPrompt.init(backbone, length, config.init, config.seed, pieces=config.pieces, task=task)
+    tuned, history = tune(
+        backbone, start, context.splits, config.tune, seed=config.seed, progress=context.progress,
+        callbacks=context.callbacks,
+    )  # fmt: skip
+    return MethodResult(
+        context.report(tuned), tuned.num_params, entries("prompt_tuning", history),
+        {"init_prompt": start, "tuned_prompt": tuned}, summary(history), history.num_cut,
+    )  # fmt: skip
+
+
+def matched_budget(context: MethodContext) -> MethodResult:
+    """Go on tuning with what XPrompt gets after it: the same extra steps, the same number of candidates.
+
+    Nothing is pruned; the candidates differ in their data order, and the best on the selection split is kept.
+
+    Differs: the paper has no such control.
+    """
+    config, tuned = context.config, context.tuned()
+    seeds = [config.seed + 1000 * i for i in range(len(config.prune.grid()))]
+    results = retrain(
+        context.backbone, [tuned.prompt] * len(seeds), context.splits, config.prune, seeds=seeds,
+        progress=context.progress, describe="matched", callbacks=context.callbacks,
+    )  # fmt: skip
+    best = max(results, key=lambda result: result.history.best_score)
+    candidates = [{"selection_score": result.history.best_score} for result in results]
+    return MethodResult(
+        context.report(best.prompt), best.prompt.num_params, entries("matched", best.history),
+        {"tuned_prompt": best.prompt}, {"candidates": candidates, **summary(best.history)}, tuned.num_cut,
+        tuned.seconds,
+    )  # fmt: skip
+
+
+def surviving_length(context: MethodContext) -> MethodResult:
+    """Tune from the start at the number of tokens that survived XPrompt, the parent run. Source: paper §5.3."""
+    assert context.parent is not None, "the method's declaration names XPrompt as its parent"
+    return prompt_tuning(context, length=context.parent.record["details"]["surviving_tokens"])
