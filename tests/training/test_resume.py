@@ -152,13 +152,13 @@ KILLED = """
 import os, signal, sys
 from tests.training.test_resume import many, Stopping
 from tests.conftest import tiny_model
-from xprompt.along import Along
+from xprompt.training.callbacks import Callbacks
 class Killing(Stopping):
     def evaluated(self, stage, candidates):
         self.left -= 1
         if not self.left:
             os.kill(os.getpid(), signal.SIGKILL)
-many(tiny_model("seq2seq"), Along(Killing(4), __import__("pathlib").Path(sys.argv[1]), every=0))
+many(tiny_model("seq2seq"), Callbacks(Killing(4), __import__("pathlib").Path(sys.argv[1]), every=0))
 """
 
 
