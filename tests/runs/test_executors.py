@@ -1,4 +1,4 @@
-"""Runs side by side on Ray: the same tables, no run twice, nothing lost where a worker or the driver is killed."""
+"""Runs in parallel: the same tables, no run twice, nothing lost where a worker or the driver is killed."""
 
 from __future__ import annotations
 
@@ -34,9 +34,19 @@ from xprompt import get_executor
 from xprompt import reporting as rp
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError, DataError
-from xprompt.runs.executors import LocalExecutor, LocalOptions, ProcessExecutor, RayExecutor, RayOptions
-from xprompt.runs.jobs import jobs_of
-from xprompt.runs.ray_workers import Worker, slots, travelling
+from xprompt.runs.executors import (
+    LocalExecutor,
+    LocalOptions,
+    MachineError,
+    ProcessExecutor,
+    RayExecutor,
+    RayOptions,
+    Step,
+    absolute_paths,
+    count_slots,
+    plan_runs,
+    work_on_ray,
+)
 from xprompt.runs.store import Store
 
 try:
@@ -65,32 +75,33 @@ def on_ray(root: Path, run, **options) -> RayExecutor:
     return RayExecutor(root, run, **{"gpus_per_run": 0} | options)
 
 
-class TestOrder:
-    def test_each_run_is_one_job_and_comes_after_what_it_builds_on(self):
+class TestPlan:
+    def test_each_run_is_planned_once_after_its_parent(self):
         configs = grid(2, ("prompt_tuning_length", "xprompt_random", "majority", "prompt_tuning_matched"))
-        jobs = jobs_of([*configs, *configs])
-        names = [label(job.config) for job in jobs]
+        runs = plan_runs([*configs, *configs])
+        names = [label(run.config) for run in runs]
         assert len(set(names)) == len(names) == 2 * 4 + 2 * 2  # prompt_tuning and xprompt were not asked for
-        for job in jobs:
-            assert job.first == (job.config.parent is None)
-            assert all(names.index(label(after.config)) > names.index(label(job.config)) for after in job.then)
-        asked = [position for job in jobs for position in job.positions]
+        for i, run in enumerate(runs):
+            assert (run.parent is None) == (run.config.parent is None)
+            assert run.parent is None or run.parent in runs[:i]
+        assert [run.depth for run in runs] == [0] * 4 + [1] * 6 + [2] * 2
+        asked = [position for run in runs for position in run.positions]
         assert sorted(asked) == list(range(2 * len(configs)))
-        assert sorted(jobs)[0].config.method == "prompt_tuning"  # what others wait for is begun first
 
     def test_room_is_counted_machine_by_machine(self):
         nodes = [{"CPU": 3, "GPU": 1}, {"CPU": 8, "GPU": 2}, {"CPU": 64}]
-        assert slots(nodes, 2, 0) == 1 + 4 + 32
-        assert slots(nodes, 1, 0.25) == 3 + 8
-        assert slots(nodes, 0.1, 0.1) == 10 + 20
-        assert slots(nodes, 1, 4) == 0
+        assert count_slots(nodes, 2, 0) == 1 + 4 + 32
+        assert count_slots(nodes, 1, 0.25) == 3 + 8
+        assert count_slots(nodes, 0.1, 0.1) == 10 + 20
+        with pytest.raises(ConfigError, match="needs 1 CPU and 4 GPU on one machine.*3 CPU and 1 GPU; 8 CPU"):
+            count_slots(nodes, 1, 4)
 
     def test_paths_travel_whole_and_names_as_they_are(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         for folder in ("data", "nano", "rte"):
             (tmp_path / folder).mkdir()
-        assert travelling(RunConfig(task="rte", source="data"))["source"] == str(tmp_path / "data")
-        settings = travelling(RunConfig(task="rte", backbone="google/t5"))
+        assert absolute_paths(RunConfig(task="rte", source="data"))["source"] == str(tmp_path / "data")
+        settings = absolute_paths(RunConfig(task="rte", backbone="google/t5"))
         assert (settings["task"], settings["source"], settings["backbone"]) == ("rte", "nano", "google/t5")
 
 
@@ -129,14 +140,15 @@ class TestChoice:
 
     def test_a_worker_refuses_a_folder_that_it_does_not_see_and_another_version(self, tmp_path, monkeypatch):
         monkeypatch.setattr(os, "environ", dict(os.environ))
-        worker = Worker(3, pretended)
-        assert os.environ["OMP_NUM_THREADS"] == "3"
-        with pytest.raises(ConfigError, match="does not see the report's folder"):
-            worker.ready(str(tmp_path), str(tmp_path / "seen"), xprompt.__version__)
-        (tmp_path / "seen").touch()
-        worker.ready(str(tmp_path), str(tmp_path / "seen"), xprompt.__version__)
-        with pytest.raises(ConfigError, match="has xprompt"):
-            worker.ready(str(tmp_path), str(tmp_path / "seen"), "0.0.1")
+        marker = tmp_path / "seen"
+        task = lambda version: work_on_ray(pretended, tmp_path, marker, 3, version, grid()[0].settings(), None)  # noqa: E731
+        with pytest.raises(MachineError, match=f"does not see {tmp_path}: give an --output"):
+            task(xprompt.__version__)
+        marker.touch()
+        with pytest.raises(MachineError, match="has xprompt .*, not 0.0.1: install the same"):
+            task("0.0.1")
+        record, seconds = task(xprompt.__version__)
+        assert record["method"] == "prompt_tuning" and seconds >= 0 and os.environ["OMP_NUM_THREADS"] == "3"
 
     def test_every_option_is_explained(self):
         for options in (LocalOptions, RayOptions):
@@ -161,12 +173,10 @@ class TestLocal:
         assert lines[5] == "    14.3 points in 0 s, 0 s left" and len(lines) == 8
 
     def test_the_time_left_is_shared_among_the_workers(self, capsys):
-        from xprompt.runs.jobs import Step
-
         configs = grid(3, ("majority",))
         steps = [Step(config, i, {"score": 0.5}, 40.0) for i, config in enumerate(configs)]
-        side_by_side = SimpleNamespace(workers=2, each=lambda _: iter([Step(None, note="two"), *steps]))
-        assert len(rp.collect(configs, side_by_side)) == 3
+        parallel = SimpleNamespace(workers=2, each=lambda _: iter([Step(None, note="two"), *steps]))
+        assert len(rp.collect(configs, parallel)) == 3
         assert capsys.readouterr().out.splitlines() == [
             "    two",
             "[1/3] rte majority seed 0 held_out: 50.0 points in 40 s, 40 s left",
@@ -194,14 +204,13 @@ class TestProcesses:
         ],
     )
     def test_how_many_at_a_time(self, tmp_path, monkeypatch, configs, asked, cores, gib, workers):
-        monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: cores)
+        monkeypatch.setattr("joblib.cpu_count", lambda only_physical_cores: cores)
         monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gib * 2**30))
-        started = []
-        monkeypatch.setattr("xprompt.runs.local_workers.work", lambda *given: started.append(given) or iter(()))
         executor = get_executor("local", tmp_path, workers=asked)
-        executor._run = lambda config, root: {}
-        list(executor.each(configs))
-        assert executor.workers == workers and [given[3] for given in started] == [workers] * (workers > 1)
+        executor._run, executor._ended = lambda config, root: {}, lambda runs, threads: iter(())
+        said = [step.note for step in executor.each(configs) if step.note]
+        assert executor.workers == workers and len(said) == (workers > 1)
+        assert all(note.startswith(f"{workers} processes with ") for note in said)
 
     def test_the_records_are_those_of_one_after_another_and_no_run_is_done_twice(self, tmp_path):
         configs = grid(4)
