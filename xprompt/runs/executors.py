@@ -355,7 +355,8 @@ def _timed(run: Run, config: RunConfig, root: Path) -> tuple[dict[str, Any], flo
     began = time.perf_counter()
     record = dict(run(config, root))
     seconds = time.perf_counter() - began
-    give_back_freed_memory()  # to the other processes
+    if seconds > 1:  # a shorter run frees little, and this takes a tenth of a second
+        give_back_freed_memory()  # to the other processes
     return record, seconds
 
 
