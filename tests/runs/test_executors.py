@@ -224,8 +224,9 @@ class TestProcesses:
 
     def test_a_run_that_raises_takes_along_what_builds_on_it_and_nothing_else(self, tmp_path, capsys):
         configs = grid(3)
-        with pytest.raises(DataError, match="line 3: no label"):
+        with pytest.raises(DataError, match="line 3: no label") as raised:
             rp.collect(configs, ProcessExecutor(tmp_path, failing, workers=2))
+        assert "in failing" in raised.value.__notes__[0]  # where in the process
         done = set(logged(tmp_path))
         assert done == {label(c) for c in configs if c.seed != 2 or c.method == "majority"}
         assert "failed: DataError" in capsys.readouterr().out
@@ -315,7 +316,7 @@ class TestRay:
 
     def test_more_than_a_machine_has_is_refused(self, cluster, tmp_path):
         with pytest.raises(ConfigError, match="needs 1 CPU and 4 GPU on one machine.*2 CPU and 1 GPU"):
-            rp.collect(grid(), on_ray(tmp_path, pretended, gpus_per_run=4))
+            rp.collect(grid(), on_ray(tmp_path, pretended, gpus_per_run=4, workers=2))
 
     def test_a_killed_driver_goes_on_where_it_was(self, cluster, tmp_path):
         stopped_and_resumed(tmp_path, signal.SIGKILL, address=cluster, gpus_per_run=0)

@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import time
+import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -205,7 +206,8 @@ class RayExecutor:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             cpus, gpus = self.options.cpus_per_run, self.options.gpus_per_run
             gpus = float(any(node.get("GPU") for node in nodes)) if gpus is None else gpus
-            self.workers = max(1, min(self.options.workers or count_slots(nodes, cpus, gpus), len(runs)))
+            slots = count_slots(nodes, cpus, gpus)
+            self.workers = max(1, min(self.options.workers or slots, slots, len(runs)))
             share = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
             yield Step(None, note=f"up to {self.workers} runs at a time on Ray, each with {share}")
             # A process computes on its first run's GPU for good: it does one run where the next may get another GPU.
@@ -238,7 +240,7 @@ class RayExecutor:
                             run = under_way.pop(tasks[run.parent])
                         outcome = self._cause(error, ray.exceptions.RayError)
                         if isinstance(outcome, MachineError):  # there, every run would fail
-                            raise outcome from error
+                            raise outcome from None
                     yield run, outcome
         finally:
             for task in under_way:
@@ -248,6 +250,7 @@ class RayExecutor:
         """Return what a run raised, or a `ConfigError` where its workers died."""
         cause = getattr(error, "cause", error)
         if isinstance(cause, Exception) and not isinstance(cause, kind):
+            cause.__cause__ = error  # which says where in the worker
             return cause
         return ConfigError(
             f"a worker died {self.options.retries + 1} times at the same run ({_first_line(cause)}): where memory ran "
@@ -348,6 +351,7 @@ def _attempt(number: int, run: Run, config: RunConfig, root: Path) -> tuple[int,
     try:
         return number, _timed(run, config, root)
     except Exception as error:
+        error.__notes__ = [traceback.format_exc()]  # which a process does not send otherwise
         return number, error
 
 
