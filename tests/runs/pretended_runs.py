@@ -1,6 +1,5 @@
-"""Pretended runs for the tests of executors: as short as wanted, kept in a store, and some of them kill their worker.
+"""Pretended runs for the tests of executors: short, kept in a store, and some of them kill their worker.
 
-`python -m tests.pretended_runs` measures the cost of scheduling: 1,000 short runs on Ray, and the same ones without.
 Light to import, since every worker and driver of those tests does.
 """
 
@@ -12,14 +11,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 import xprompt
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import DataError
-from xprompt.runs.executors import RayExecutor
+from xprompt.runs.executors import ProcessExecutor, RayExecutor
 from xprompt.runs.store import Store, run_id
 
 SEARCHES = ("prompt_tuning", "prompt_tuning_matched", "xprompt", "prompt_tuning_length", "majority")
@@ -46,14 +44,14 @@ def label(config: RunConfig) -> str:
 
 
 def pretended(config: RunConfig, root: Path, seconds: float = 0.0) -> dict:
-    """Like `xprompt.run` without the work: one at a time for each name, kept in the store, on top of another run."""
+    """Like `xprompt.run` without the work: under its run's lock, kept in the store, from its parent's record."""
     store, name = Store(root), run_id(config.identity(), "", "", "")
     with store.lock(name):
         record = store.get(name)
         if record is None:
             before = config.parent
             below = store.get(run_id(before.identity(), "", "", "")) if before else {"score": 0.0}
-            log(root, label(config) if below else f"{label(config)} before what it builds on")
+            log(root, label(config) if below else f"{label(config)} before its parent")
             time.sleep(seconds)
             facts = {"profile": "tiny", "backbone": "", "task": "rte", "protocol": "held_out", "num_params": 1}
             score = below["score"] / 2 + config.seed / 7
@@ -65,7 +63,7 @@ def pretended(config: RunConfig, root: Path, seconds: float = 0.0) -> dict:
 
 
 def slow(config: RunConfig, root: Path) -> dict:
-    return pretended(config, root, 0.3)
+    return pretended(config, root, 0.15)
 
 
 def unlucky(config: RunConfig, root: Path) -> dict:
@@ -111,16 +109,11 @@ def mortal(config: RunConfig, root: Path) -> dict:
     return xprompt.run(config, store=MortalStore(root)).record
 
 
-def napping(config: RunConfig, root: Path, seconds: float) -> dict:
+def napping(config: RunConfig, root: Path) -> dict:
     began = time.monotonic()
     log(root, label(config))
-    time.sleep(seconds)
-    here = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "worker": os.getpid()}
-    return {"score": 0.0, "began": began, "ended": time.monotonic()} | here
-
-
-def naps(seconds: float):
-    return lambda config, root: napping(config, root, seconds)
+    time.sleep(0.005)
+    return {"began": began, "ended": time.monotonic(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
 def by_value() -> None:
@@ -131,58 +124,16 @@ def by_value() -> None:
 
 
 def drive(root: Path, seeds: int, options: dict[str, Any]) -> None:
-    """Spread a grid of slow runs, and print how many there were."""
-    by_value()
-    steps = RayExecutor(root, slow, gpus_per_run=0, **options).each(grid(seeds))
-    print(json.dumps([step.record["score"] for step in sorted(steps, key=place) if step.record]))
-
-
-def place(step: Any) -> int:
-    return -1 if step.position is None else step.position
-
-
-def overhead(root: Path, seeds: int, seconds: float, workers: int = 2, gpus_per_run: float = 0) -> dict[str, Any]:
-    """Time a grid of naps on Ray, and the same naps in as many threads that share them out beforehand.
-
-    `over_plain`: how much longer, from the beginning of the first run to the end of the last. The threads schedule
-    nothing and ignore what builds on what. `idle`: of the workers' time in that span, from the first run of each, what
-    they spent without a run, over what they spent at runs. `startup`: seconds before the first run began.
-    """
-    by_value()
-    configs = grid(seeds)
-    (root / "plain").mkdir(parents=True)
-    asked = time.monotonic()
-    executor = RayExecutor(root, naps(seconds), workers=workers, gpus_per_run=gpus_per_run)
-    records = [step.record for step in executor.each(configs) if step.record]
-    counted = logged(root)
-    assert set(counted) == {label(config) for config in configs} and len(records) == len(configs)
-    first, end = min(record["began"] for record in records), max(record["ended"] for record in records)
-    began: dict[int, float] = {}
-    for record in records:
-        began[record["worker"]] = min(began.get(record["worker"], end), record["began"])
-    up = sum(end - one for one in began.values())
-    busy = sum(record["ended"] - record["began"] for record in records)
-    start = time.monotonic()
-    with ThreadPool(workers) as pool:
-        pool.map(lambda i: [napping(config, root / "plain", seconds) for config in configs[i::workers]], range(workers))
-    plain = time.monotonic() - start
-    return {
-        "runs": len(configs), "most": max(counted.values()), "workers": len(began),
-        "gpus": sorted({record["gpu"] or "" for record in records}), "startup": first - asked, "ray": end - first,
-        "plain": plain, "over_plain": (end - first) / plain - 1, "idle": up / busy - 1,
-    }  # fmt: skip
+    """Do a grid of slow runs, on Ray where there is its address, and print their scores."""
+    if "address" in options:
+        by_value()
+    executor = RayExecutor if "address" in options else ProcessExecutor
+    steps = [step for step in executor(root, slow, **options).each(grid(seeds)) if step.record and not step.note]
+    print(json.dumps([step.record["score"] for step in sorted(steps, key=lambda step: step.position)]))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["drive"]:
-        drive(Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))
-    else:
-        import tempfile
+    # By their own name, so that workers find these functions.
+    from tests.runs import pretended_runs
 
-        import ray
-
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-        time.sleep(20)  # a new cluster goes on starting processes of its own
-        for nap in (0.0, 0.05, 0.1):
-            with tempfile.TemporaryDirectory() as folder:
-                print(json.dumps({"seconds": nap} | overhead(Path(folder), 200, nap)), flush=True)
+    pretended_runs.drive(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))

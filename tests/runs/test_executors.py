@@ -1,10 +1,12 @@
-"""Runs side by side on Ray: the same tables, no run twice, nothing lost where a worker or the driver is killed."""
+"""Runs in parallel: the same tables, no run twice, nothing lost where a worker or the driver is killed."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from tests.runs.pretended_runs import (
     label,
     logged,
     mortal,
-    overhead,
+    napping,
     pretended,
     threads_of,
     unlucky,
@@ -34,9 +36,19 @@ from xprompt import get_executor
 from xprompt import reporting as rp
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError, DataError
-from xprompt.runs.executors import LocalExecutor, LocalOptions, ProcessExecutor, RayExecutor, RayOptions
-from xprompt.runs.jobs import jobs_of
-from xprompt.runs.ray_workers import Worker, slots, travelling
+from xprompt.runs.executors import (
+    LocalExecutor,
+    LocalOptions,
+    MachineError,
+    ProcessExecutor,
+    RayExecutor,
+    RayOptions,
+    Step,
+    absolute_paths,
+    count_slots,
+    plan_runs,
+    work_on_ray,
+)
 from xprompt.runs.store import Store
 
 try:
@@ -65,32 +77,33 @@ def on_ray(root: Path, run, **options) -> RayExecutor:
     return RayExecutor(root, run, **{"gpus_per_run": 0} | options)
 
 
-class TestOrder:
-    def test_each_run_is_one_job_and_comes_after_what_it_builds_on(self):
+class TestPlan:
+    def test_each_run_is_planned_once_after_its_parent(self):
         configs = grid(2, ("prompt_tuning_length", "xprompt_random", "majority", "prompt_tuning_matched"))
-        jobs = jobs_of([*configs, *configs])
-        names = [label(job.config) for job in jobs]
+        runs = plan_runs([*configs, *configs])
+        names = [label(run.config) for run in runs]
         assert len(set(names)) == len(names) == 2 * 4 + 2 * 2  # prompt_tuning and xprompt were not asked for
-        for job in jobs:
-            assert job.first == (job.config.parent is None)
-            assert all(names.index(label(after.config)) > names.index(label(job.config)) for after in job.then)
-        asked = [position for job in jobs for position in job.positions]
+        for i, run in enumerate(runs):
+            assert (run.parent is None) == (run.config.parent is None)
+            assert run.parent is None or run.parent in runs[:i]
+        assert [run.depth for run in runs] == [0] * 4 + [1] * 6 + [2] * 2
+        asked = [position for run in runs for position in run.positions]
         assert sorted(asked) == list(range(2 * len(configs)))
-        assert sorted(jobs)[0].config.method == "prompt_tuning"  # what others wait for is begun first
 
     def test_room_is_counted_machine_by_machine(self):
         nodes = [{"CPU": 3, "GPU": 1}, {"CPU": 8, "GPU": 2}, {"CPU": 64}]
-        assert slots(nodes, 2, 0) == 1 + 4 + 32
-        assert slots(nodes, 1, 0.25) == 3 + 8
-        assert slots(nodes, 0.1, 0.1) == 10 + 20
-        assert slots(nodes, 1, 4) == 0
+        assert count_slots(nodes, 2, 0) == 1 + 4 + 32
+        assert count_slots(nodes, 1, 0.25) == 3 + 8
+        assert count_slots(nodes, 0.1, 0.1) == 10 + 20
+        with pytest.raises(ConfigError, match="needs 1 CPU and 4 GPU on one machine.*3 CPU and 1 GPU; 8 CPU"):
+            count_slots(nodes, 1, 4)
 
     def test_paths_travel_whole_and_names_as_they_are(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         for folder in ("data", "nano", "rte"):
             (tmp_path / folder).mkdir()
-        assert travelling(RunConfig(task="rte", source="data"))["source"] == str(tmp_path / "data")
-        settings = travelling(RunConfig(task="rte", backbone="google/t5"))
+        assert absolute_paths(RunConfig(task="rte", source="data"))["source"] == str(tmp_path / "data")
+        settings = absolute_paths(RunConfig(task="rte", backbone="google/t5"))
         assert (settings["task"], settings["source"], settings["backbone"]) == ("rte", "nano", "google/t5")
 
 
@@ -129,14 +142,15 @@ class TestChoice:
 
     def test_a_worker_refuses_a_folder_that_it_does_not_see_and_another_version(self, tmp_path, monkeypatch):
         monkeypatch.setattr(os, "environ", dict(os.environ))
-        worker = Worker(3, pretended)
-        assert os.environ["OMP_NUM_THREADS"] == "3"
-        with pytest.raises(ConfigError, match="does not see the report's folder"):
-            worker.ready(str(tmp_path), str(tmp_path / "seen"), xprompt.__version__)
-        (tmp_path / "seen").touch()
-        worker.ready(str(tmp_path), str(tmp_path / "seen"), xprompt.__version__)
-        with pytest.raises(ConfigError, match="has xprompt"):
-            worker.ready(str(tmp_path), str(tmp_path / "seen"), "0.0.1")
+        marker = tmp_path / "seen"
+        task = lambda version: work_on_ray(pretended, tmp_path, marker, 3, version, grid()[0].settings(), None)  # noqa: E731
+        with pytest.raises(MachineError, match=f"does not see {tmp_path}: give an --output"):
+            task(xprompt.__version__)
+        marker.touch()
+        with pytest.raises(MachineError, match="has xprompt .*, not 0.0.1: install the same"):
+            task("0.0.1")
+        record, seconds = task(xprompt.__version__)
+        assert record["method"] == "prompt_tuning" and seconds >= 0 and os.environ["OMP_NUM_THREADS"] == "3"
 
     def test_every_option_is_explained(self):
         for options in (LocalOptions, RayOptions):
@@ -161,12 +175,10 @@ class TestLocal:
         assert lines[5] == "    14.3 points in 0 s, 0 s left" and len(lines) == 8
 
     def test_the_time_left_is_shared_among_the_workers(self, capsys):
-        from xprompt.runs.jobs import Step
-
         configs = grid(3, ("majority",))
         steps = [Step(config, i, {"score": 0.5}, 40.0) for i, config in enumerate(configs)]
-        side_by_side = SimpleNamespace(workers=2, each=lambda _: iter([Step(None, note="two"), *steps]))
-        assert len(rp.collect(configs, side_by_side)) == 3
+        parallel = SimpleNamespace(workers=2, each=lambda _: iter([Step(None, note="two"), *steps]))
+        assert len(rp.collect(configs, parallel)) == 3
         assert capsys.readouterr().out.splitlines() == [
             "    two",
             "[1/3] rte majority seed 0 held_out: 50.0 points in 40 s, 40 s left",
@@ -194,14 +206,13 @@ class TestProcesses:
         ],
     )
     def test_how_many_at_a_time(self, tmp_path, monkeypatch, configs, asked, cores, gib, workers):
-        monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: cores)
+        monkeypatch.setattr("joblib.cpu_count", lambda only_physical_cores: cores)
         monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gib * 2**30))
-        started = []
-        monkeypatch.setattr("xprompt.runs.local_workers.work", lambda *given: started.append(given) or iter(()))
         executor = get_executor("local", tmp_path, workers=asked)
-        executor._run = lambda config, root: {}
-        list(executor.each(configs))
-        assert executor.workers == workers and [given[3] for given in started] == [workers] * (workers > 1)
+        executor._run, executor._ended = lambda config, root: {}, lambda runs, threads: iter(())
+        said = [step.note for step in executor.each(configs) if step.note]
+        assert executor.workers == workers and len(said) == (workers > 1)
+        assert all(note.startswith(f"{workers} processes with ") for note in said)
 
     def test_the_records_are_those_of_one_after_another_and_no_run_is_done_twice(self, tmp_path):
         configs = grid(4)
@@ -213,8 +224,9 @@ class TestProcesses:
 
     def test_a_run_that_raises_takes_along_what_builds_on_it_and_nothing_else(self, tmp_path, capsys):
         configs = grid(3)
-        with pytest.raises(DataError, match="line 3: no label"):
+        with pytest.raises(DataError, match="line 3: no label") as raised:
             rp.collect(configs, ProcessExecutor(tmp_path, failing, workers=2))
+        assert "in failing" in raised.value.__notes__[0]  # where in the process
         done = set(logged(tmp_path))
         assert done == {label(c) for c in configs if c.seed != 2 or c.method == "majority"}
         assert "failed: DataError" in capsys.readouterr().out
@@ -226,6 +238,9 @@ class TestProcesses:
         before = logged(tmp_path)
         assert len(rp.collect(configs, ProcessExecutor(tmp_path, unlucky, workers=2))) == 6
         assert all(logged(tmp_path)[label(c)] == 1 for c in configs) and before["prompt_tuning-1"] == 1
+
+    def test_an_interrupted_grid_goes_on_where_it_was(self, tmp_path):
+        stopped_and_resumed(tmp_path, signal.SIGINT, workers=2)
 
     def test_each_process_computes_with_its_share_of_threads(self, tmp_path):
         records = rp.collect(nano(2), ProcessExecutor(tmp_path, threads_of, workers=2))
@@ -257,7 +272,6 @@ class TestRay:
         assert not (tmp_path / "ray" / "runs" / ".damaged").exists()
         out = capsys.readouterr().out
         assert "up to 2 runs at a time on Ray, each with 1 CPU\n" in out
-        assert "rte xprompt seed 0 held_out: its worker died; begun again (1 of 3)" in out
         assert "[5/5] rte prompt_tuning_length seed 0 held_out: " in out
 
     def test_a_dead_workers_run_is_begun_again_and_an_error_stops_only_what_builds_on_it(
@@ -276,45 +290,63 @@ class TestRay:
         assert (
             "rte prompt_tuning seed 2 held_out: failed: DataError: RTE/train.jsonl, line 3: no label.; left out" in out
         )
-        assert "that, 3 built on it" in out
-        assert "rte xprompt seed 1 held_out: its worker died; begun again (1 of 1)" in out
+        assert "for that, 3 that start from it" in out
         assert "rte xprompt seed 3 held_out: failed: ConfigError: a worker died 2 times at the same run" in out
 
-    def test_a_thousand_runs_on_half_a_gpu_each_are_done_once_and_in_little_more_than_their_own_time(
-        self, cluster, tmp_path
-    ):
-        found = overhead(tmp_path, seeds=200, seconds=0.005, gpus_per_run=0.5)
-        assert found["runs"] == 1000 and found["most"] == 1
-        assert found["workers"] == 2 and found["gpus"] == ["0"]  # both on the one GPU
-        assert found["ray"] < 4 * found["plain"]  # a wide bound, for a busy machine; the figure is measured by hand
+    def test_runs_share_a_gpu_and_are_done_once_at_little_cost_each(self, cluster, tmp_path):
+        configs, began = grid(40), time.monotonic()
+        executor = on_ray(tmp_path, napping, gpus_per_run=0.5)
+        records = [step.record for step in executor.each([*configs, *configs]) if step.record]
+        assert executor.workers == 2 and len(records) == 2 * len(configs)
+        assert logged(tmp_path) == Counter(label(config) for config in configs)
+        assert {record["gpu"] for record in records} == {"0"}
+        at_a_time = max(sum(one["began"] <= r["began"] < one["ended"] for one in records[::2]) for r in records)
+        assert at_a_time <= 2
+        assert time.monotonic() - began < 20  # a wide bound, for a busy machine: here 3 s
+
+    def test_no_more_go_on_at_a_time_than_asked_for(self, cluster, tmp_path):
+        executor = on_ray(tmp_path, napping, cpus_per_run=0.5, workers=1)
+        spans = sorted((s.record["began"], s.record["ended"]) for s in executor.each(grid(2)) if s.record)
+        assert len(spans) == 10 and all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
+
+    def test_a_machine_without_the_store_ends_it_all(self, cluster, tmp_path, monkeypatch):
+        monkeypatch.setattr(Path, "touch", lambda *given, **named: None)  # the workers will find no marker
+        with pytest.raises(MachineError, match="does not see"):
+            rp.collect(grid(), on_ray(tmp_path, pretended))
 
     def test_more_than_a_machine_has_is_refused(self, cluster, tmp_path):
         with pytest.raises(ConfigError, match="needs 1 CPU and 4 GPU on one machine.*2 CPU and 1 GPU"):
-            rp.collect(grid(), on_ray(tmp_path, pretended, gpus_per_run=4))
+            rp.collect(grid(), on_ray(tmp_path, pretended, gpus_per_run=4, workers=2))
 
     def test_a_killed_driver_goes_on_where_it_was(self, cluster, tmp_path):
-        seeds, asked = 6, grid(6)
-        first = start_driver(tmp_path, seeds, address=cluster)
-        wait_until(lambda: len(list(Store(tmp_path).records())) >= 4, first)
-        first.kill()
-        first.wait()
-        done = {f"{record['method']}-{record['seed']}" for record in Store(tmp_path).records()}
-        begun = logged(tmp_path)
-        assert 4 <= len(done) < len(asked)
-        second = start_driver(tmp_path, seeds, address=cluster)
-        out, _ = second.communicate(timeout=200)
-        assert second.returncode == 0, out
-        after = logged(tmp_path)
-        assert set(after) == {label(config) for config in asked}
-        again = {name for name, times in after.items() if times > 1}
-        assert not again & done and again <= set(begun)  # what was under way, and nothing that was finished
-        assert json.loads(out.splitlines()[-1]) == [pretended(c, tmp_path / "local")["score"] for c in asked]
+        stopped_and_resumed(tmp_path, signal.SIGKILL, address=cluster, gpus_per_run=0)
+
+
+def stopped_and_resumed(root: Path, how: signal.Signals, **options) -> None:
+    """Stop a driver in mid-grid and start another: it does what was under way again, and nothing that was finished."""
+    asked = grid(4)
+    first = start_driver(root, 4, **options)
+    wait_until(lambda: len(list(Store(root).records())) >= 4, first)
+    first.send_signal(how)
+    out, _ = first.communicate(timeout=60)
+    assert first.returncode != 0 and (how == signal.SIGKILL or "KeyboardInterrupt" in out)
+    done = {f"{record['method']}-{record['seed']}" for record in Store(root).records()}
+    begun = logged(root)
+    assert 4 <= len(done) < len(asked)
+    second = start_driver(root, 4, **options)
+    out, _ = second.communicate(timeout=200)
+    assert second.returncode == 0, out
+    after = logged(root)
+    assert set(after) == {label(config) for config in asked}
+    again = {name for name, times in after.items() if times > 1}
+    assert not again & done and again <= set(begun)
+    assert json.loads(out.splitlines()[-1]) == [pretended(c, root / "local")["score"] for c in asked]
 
 
 def start_driver(root: Path, seeds: int, **options) -> subprocess.Popen:
-    """Another process that spreads a grid of slow runs."""
+    """Another process that does a grid of slow runs."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.runs.pretended_runs", "drive", str(root), str(seeds), json.dumps(options)],
+        [sys.executable, "-m", "tests.runs.pretended_runs", str(root), str(seeds), json.dumps(options)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -1,48 +1,108 @@
-"""Where the runs of a grid are done: in this process, in some of this machine, or on the workers of Ray.
-
-Owns the choice, its check, and the connection to Ray, which is imported only where it is asked for. Never trains and
-never imports torch: what is chosen calls `xprompt.run`, which keeps the record.
-"""
+"""Where the runs of a grid are done: in this process, in parallel on this machine (joblib), or on a cluster (Ray)."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import os
 import socket
 import time
+import traceback
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-import loky
+import joblib
 import psutil
 from pydantic import Field, model_validator
 
 import xprompt
+from xprompt.backbones.malloc import give_back_freed_memory
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import Settings
 from xprompt.errors import ConfigError
-from xprompt.runs import local_workers
-from xprompt.runs.jobs import Executor, Step, jobs_of, one_line
-from xprompt.runs.local_workers import Run
-from xprompt.runs.ray_workers import Pool, slots
 from xprompt.runs.store import Store
+from xprompt.tasks.superglue import TASKS
 
-__all__ = [
-    "EXECUTORS", "Executor", "LocalExecutor", "LocalOptions", "ProcessExecutor", "RayExecutor", "RayOptions", "Step",
-    "get_executor",
-]  # fmt: skip
 EXECUTORS: tuple[str, ...] = ("local", "ray")
-_ENOUGH = 4  # runs for each process, whose start takes as long as one of the smallest
-_BYTES = 3 * 2**29  # that a process with a small backbone may need
-_MOST = 8  # processes, where nobody says how many: they share a GPU if there is one
+Run = Callable[[RunConfig, Path], Mapping[str, Any]]
+_RUNS_PER_PROCESS = 4  # a process takes as long to start as one of the smallest runs
+_BYTES_PER_PROCESS = 3 * 2**29  # with a small backbone
+_MAX_PROCESSES = 8  # unless asked for: they share a GPU if there is one
+_IDLE_SECONDS = 60  # until a process without a run ends, and its memory is free
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read as the numeric libraries are loaded
+_NAMES = ("nano", "hub", "smollm2", *TASKS)  # of sources, backbones and tasks; anything else may be a path
+
+
+class Step(NamedTuple):
+    """What an executor reports: a run began (no record) or ended, or a note on one run or on all.
+
+    `position` is the run's place in the list asked for; None for a run that only others start from.
+    """
+
+    config: RunConfig | None
+    position: int | None = None
+    record: dict[str, Any] | None = None
+    seconds: float = 0.0
+    note: str = ""
+
+
+class Executor(Protocol):
+    """Does runs, `workers` at a time."""
+
+    workers: int
+
+    def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
+        """Yield steps as they happen, one with a record for each place in `configs`; raise a run's error at the end."""
+        ...
+
+
+@dataclass(eq=False)
+class PlannedRun:
+    """A run to do once, for all its positions in the list asked for, after its parent."""
+
+    config: RunConfig
+    parent: PlannedRun | None
+    depth: int  # number of ancestors
+    positions: list[int] = field(default_factory=list)
+    dropped: bool = False  # it, or an ancestor, has failed
+
+
+#: A run and its record with its seconds, or what it raised.
+_Ended = Iterator[tuple[PlannedRun, tuple[Mapping[str, Any], float] | Exception]]
+
+
+def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
+    """List the different runs of `configs` and their ancestors, each once: roots, then their children, and so on."""
+    runs: dict[str, PlannedRun] = {}
+
+    def plan(config: RunConfig) -> PlannedRun:
+        key = json.dumps([config.identity(), config.source, config.backbone], sort_keys=True)
+        if key not in runs:
+            parent = None if config.parent is None else plan(config.parent)
+            runs[key] = PlannedRun(config, parent, 0 if parent is None else parent.depth + 1)
+        return runs[key]
+
+    for position, config in enumerate(configs):
+        plan(config).positions.append(position)
+    return sorted(runs.values(), key=lambda run: run.depth)
+
+
+def run_here(config: RunConfig, root: Path) -> Mapping[str, Any]:
+    """Do a run, or read it from the store under `root`, and return its record."""
+    return xprompt.run(config, store=root).record
 
 
 class LocalExecutor:
-    """One run after another, in this process, in the order given. `run(config)` does one; its result has `.record`."""
+    """Does one run after another in this process, in the order given. `run(config)` returns what has a `.record`."""
 
     workers = 1
 
@@ -50,7 +110,7 @@ class LocalExecutor:
         self._run = run
 
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
-        """Yield a step as each run begins, and one as it ends; an error ends it all."""
+        """Yield a step as each run begins and one as it ends; an error ends all."""
         for position, config in enumerate(configs):
             yield Step(config, position)
             began = time.perf_counter()
@@ -58,13 +118,8 @@ class LocalExecutor:
             yield Step(config, position, record, time.perf_counter() - began)
 
 
-def run_here(config: RunConfig, root: Path) -> Mapping[str, Any]:
-    """Do a run, or read it where the store under `root` has it, and return its record."""
-    return xprompt.run(config, store=root).record
-
-
 class LocalOptions(Settings):
-    """What may be said about processes of this machine; a wrong value is a `ConfigError`."""
+    """Options of `ProcessExecutor`; a wrong value is a `ConfigError`."""
 
     workers: int | None = Field(
         None, ge=1, description="runs at a time; None: one, or where a profile's runs keep one core busy, one a core"
@@ -72,42 +127,49 @@ class LocalOptions(Settings):
 
 
 class ProcessExecutor:
-    """Runs side by side in processes of this machine; in this one where one at a time is all there is to do.
+    """Does runs in parallel in joblib's processes on this machine, level by level of ancestry.
 
-    How many is said by `workers`, or else by the profiles of the runs: where theirs names the threads that a run makes
-    use of, as many as there are cores and memory for, each with that many threads and with some runs to pay for its
-    start. A run's numbers do not depend on how many go on beside it.
-
-    Args:
-        store: a folder.
-        run: what a worker does for a run.
-        options: fields of `LocalOptions`.
+    Without `workers` the profiles say how many: where each names the threads that its runs can use, as many as cores
+    and memory allow, with enough runs each to pay for a process's start; else one, which needs no process. A run's
+    numbers do not depend on it. Arguments as `get_executor`'s; `run` is what a process does for a run.
     """
 
     def __init__(self, store: Store | str | Path, run: Run = run_here, **options: Any) -> None:
         self.options = LocalOptions(**options)
-        self.root = Path(os.path.abspath(store.root if isinstance(store, Store) else store))
-        self.workers = self.options.workers or 1
-        self._run = run
+        self.root, self.workers, self._run = _root(store), self.options.workers or 1, run
 
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
-        """Yield a step as each run ends, in the order in which they do; one at a time, as it begins too."""
-        jobs, cores = jobs_of(configs), loky.cpu_count(only_physical_cores=True)
+        """Yield a step as each run ends; one at a time, as it begins too. Raises `ConfigError` where a process dies."""
+        runs, cores = plan_runs(configs), joblib.cpu_count(only_physical_cores=True)
         used = [get_profile(config.profile).threads for config in configs]
         threads = max((t for t in used if t is not None), default=0)
-        room = min(cores // threads, psutil.virtual_memory().available // _BYTES, _MOST) if all(used) else 1
-        self.workers = max(1, min(self.options.workers or min(room, len(jobs) // _ENOUGH), len(jobs)))
+        memory = psutil.virtual_memory().available
+        room = min(cores // threads, memory // _BYTES_PER_PROCESS, _MAX_PROCESSES) if threads and all(used) else 1
+        self.workers = max(1, min(self.options.workers or min(room, len(runs) // _RUNS_PER_PROCESS), len(runs)))
         if self.workers == 1:
             yield from LocalExecutor(lambda config: SimpleNamespace(record=self._run(config, self.root))).each(configs)
             return
         threads = threads or max(1, cores // self.workers)
-        each = f"{threads} thread{'s' * (threads > 1)}"
-        yield Step(None, note=f"{self.workers} runs at a time, in processes of their own with {each} each")
-        yield from local_workers.work(jobs, self._run, self.root, self.workers, threads)
+        yield Step(None, note=f"{self.workers} processes with {threads} thread{'s' * (threads > 1)} each")
+        yield from _steps(runs, self._ended(runs, threads))
+
+    def _ended(self, runs: Sequence[PlannedRun], threads: int) -> _Ended:
+        with joblib.parallel_config("loky", inner_max_num_threads=threads, idle_worker_timeout=_IDLE_SECONDS):
+            parallel = joblib.Parallel(self.workers, return_as="generator_unordered", batch_size=1)
+        for _, level in itertools.groupby(runs, key=lambda run: run.depth):
+            left = [run for run in level if not run.dropped]
+            tasks = (joblib.delayed(_attempt)(i, self._run, run.config, self.root) for i, run in enumerate(left))
+            try:
+                yield from ((left[i], outcome) for i, outcome in parallel(tasks))
+            except BrokenProcessPool as error:
+                raise ConfigError(
+                    "a worker's process was ended from outside, most likely because memory ran out. Finished runs are "
+                    "kept: give the same command again, with fewer --workers."
+                ) from error
 
 
 class RayOptions(Settings):
-    """What may be said about Ray; a wrong value is a `ConfigError`."""
+    """Options of `RayExecutor`; a wrong value is a `ConfigError`."""
 
     address: str = Field("", description='of a running cluster, host:port or "auto"; "": one on this machine, for now')
     cpus_per_run: float = Field(1, gt=0, description="CPUs set aside for a run; the whole ones are its threads")
@@ -124,86 +186,104 @@ class RayOptions(Settings):
 
 
 class RayExecutor:
-    """Runs side by side on Ray, no run twice, and none begun before the one that it builds on is in the store.
+    """Does runs in parallel as Ray tasks; a run's task takes its parent's as an argument, so that Ray orders them.
 
-    A worker is one process with its share of CPUs and of a GPU, kept for all its runs, so that the backbone is loaded
-    once. Where a worker dies its run is begun again on a new one. A run that raises is not, nor is anything that
-    builds on it; the others go on, and the first such error is raised at the end.
-
-    Args:
-        store: a folder that every worker sees under the same path.
-        run: what a worker does for a run.
-        options: fields of `RayOptions`.
-
-    Raises `ConfigError` for a wrong option, where Ray is not installed, or nobody answers at the address.
+    Ray shares out CPUs and GPUs and retries a run whose worker died. A run that raises is not retried. Arguments and
+    errors as `get_executor`'s; `run` is what a worker does for a run.
     """
 
     def __init__(self, store: Store | str | Path, run: Run = run_here, **options: Any) -> None:
         self.options = RayOptions(**options)
-        self.root = Path(os.path.abspath(store.root if isinstance(store, Store) else store))
-        self.workers = self.options.workers or 1
-        self._run = run
+        self.root, self.workers, self._run = _root(store), self.options.workers or 1, run
         _import_ray()
         _check_address(self.options.address)
 
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
-        """Yield a step as each run ends, in the order in which they do. Raises `ConfigError` where there is no room."""
-        ray, jobs, cpus = _import_ray(), jobs_of(configs), self.options.cpus_per_run
+        """Yield a step as each run ends. Raises `ConfigError` where no machine has what a run needs."""
+        ray, runs = _import_ray(), plan_runs(configs)
+        marker = self.root / "runs" / ".staging" / f"seen-by-workers-{uuid.uuid4().hex}"
         with self._connected(ray):
-            room, gpus = self._room(ray)
-            self.workers = max(1, min(self.options.workers or room, len(jobs)))
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            cpus, gpus = self.options.cpus_per_run, self.options.gpus_per_run
+            gpus = float(any(node.get("GPU") for node in nodes)) if gpus is None else gpus
+            slots = count_slots(nodes, cpus, gpus)
+            self.workers = max(1, min(self.options.workers or slots, slots, len(runs)))
             share = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
             yield Step(None, note=f"up to {self.workers} runs at a time on Ray, each with {share}")
-            pool = Pool(ray, self.root, self._run, self.workers, cpus, gpus, self.options.retries)
-            with closing(pool):
-                yield from pool.work(jobs)
+            # A process computes on its first run's GPU for good: it does one run where the next may get another GPU.
+            calls = int(gpus > 0 and any(node.get("GPU", 0) > 1 for node in nodes))
+            shares = {"num_cpus": cpus, "num_gpus": gpus, "max_calls": calls, "max_retries": self.options.retries}
+            task = ray.remote(**shares)(work_on_ray)
+            given = (self._run, self.root, marker, max(1, int(cpus)), xprompt.__version__)
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+            try:
+                yield from _steps(runs, self._ended(ray, runs, lambda *rest: task.remote(*given, *rest)))
+            finally:
+                marker.unlink(missing_ok=True)
+
+    def _ended(self, ray: Any, runs: Sequence[PlannedRun], submit: Callable[..., Any]) -> _Ended:
+        to_do, tasks, under_way = deque(runs), dict[PlannedRun | None, Any]({None: None}), dict[Any, PlannedRun]()
+        try:
+            while to_do or under_way:
+                while to_do and len(under_way) < (self.options.workers or len(runs)):
+                    if not (run := to_do.popleft()).dropped:
+                        tasks[run] = submit(absolute_paths(run.config), tasks[run.parent])
+                        under_way[tasks[run]] = run
+                for run in map(under_way.pop, ray.wait(list(under_way))[0] if under_way else ()):
+                    if run.dropped:  # its task failed as its parent's did
+                        continue
+                    try:
+                        outcome = ray.get(tasks[run])
+                    except ray.exceptions.RayError as error:
+                        while tasks[run.parent] in under_way:  # the error came down from there
+                            run = under_way.pop(tasks[run.parent])
+                        outcome = self._cause(error, ray.exceptions.RayError)
+                        if isinstance(outcome, MachineError):  # there, every run would fail
+                            raise outcome from None
+                    yield run, outcome
+        finally:
+            for task in under_way:
+                ray.cancel(task, force=True)
+
+    def _cause(self, error: Exception, kind: type[Exception]) -> Exception:
+        """Return what a run raised, or a `ConfigError` where its workers died."""
+        cause = getattr(error, "cause", error)
+        if isinstance(cause, Exception) and not isinstance(cause, kind):
+            cause.__cause__ = error  # which says where in the worker
+            return cause
+        return ConfigError(
+            f"a worker died {self.options.retries + 1} times at the same run ({_first_line(cause)}): where memory ran "
+            "out, give each run more of the machine (--cpus-per-run, --gpus-per-run), or have fewer --workers."
+        )
 
     @contextmanager
     def _connected(self, ray: Any) -> Iterator[None]:
-        """Connect, or start Ray on this machine, and end what was started; a connection that is there is used."""
+        """Connect, or start Ray on this machine, and disconnect at the end; use a connection that is there."""
         if ray.is_initialized():
             yield
             return
+        address, workers = self.options.address, self.options.workers
+        how: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "error"}
+        where, fix = f"at {address}", "check the address, and that the same versions of Python and ray run there"
+        if not address:
+            how["include_dashboard"] = False
+            how["num_cpus"] = math.ceil(workers * self.options.cpus_per_run) if workers else None
+            where, fix = "on this machine", "look into /tmp/ray/session_latest/logs"
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_task_oom_retries", str(self.options.retries))  # without end otherwise
         try:
-            self._connect(ray)
+            for last in (bool(address), True):  # a busy machine may miss the half minute that Ray gives itself to start
+                try:
+                    ray.init(**how)
+                    break
+                except Exception as error:  # Ray's own, Python's or grpc's, by the way it fails
+                    ray.shutdown()
+                    if last:
+                        raise ConfigError(f"Ray {where} cannot be used ({_first_line(error)}): {fix}.") from error
             yield
         finally:
             ray.shutdown()
-
-    def _connect(self, ray: Any) -> None:
-        address, workers = self.options.address, self.options.workers
-        how: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-        if address:
-            tries, how["address"] = 1, address
-            fix = "check the address, and that the same versions of Python and ray run there"
-        else:  # a busy machine may not start Ray's own processes within the half minute that Ray allows
-            tries, fix = 2, "look into /tmp/ray/session_latest/logs"
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            how |= {"address": "local", "include_dashboard": False}
-            how["num_cpus"] = math.ceil(workers * self.options.cpus_per_run) if workers else None
-        for left in reversed(range(tries)):
-            try:
-                ray.init(**how)
-                return
-            except Exception as error:  # Ray raises its own, Python's and grpc's, by the way it fails
-                ray.shutdown()
-                if not left:
-                    where = f"at {address}" if address else "on this machine"
-                    raise ConfigError(f"Ray {where} cannot be used ({one_line(error)}): {fix}.") from error
-
-    def _room(self, ray: Any) -> tuple[int, float]:
-        """How many workers there is room for, and the GPUs of each."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        wanted, cpus = self.options.gpus_per_run, self.options.cpus_per_run
-        gpus = wanted if wanted is not None else float(any(node.get("GPU") for node in nodes))
-        room = slots(nodes, cpus, gpus)
-        if not room:
-            have = "; ".join(f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes)
-            raise ConfigError(
-                f"a run needs {cpus:g} CPU and {gpus:g} GPU on one machine, which no machine has ({have}): "
-                "lower --cpus-per-run or --gpus-per-run."
-            )
-        return room, gpus
 
 
 def get_executor(name: str, store: Store | str | Path, **options: Any) -> Executor:
@@ -214,6 +294,7 @@ def get_executor(name: str, store: Store | str | Path, **options: Any) -> Execut
         store: where records live; with Ray, a folder that every worker sees under the same path.
         options: fields of `LocalOptions` or `RayOptions`.
 
+    A run that raises takes along only what starts from it; the first such error is raised when the others are done.
     Raises `ConfigError` for an unknown name or option, where Ray is not installed, or nobody answers at the address.
     """
     if name not in EXECUTORS:
@@ -224,6 +305,90 @@ def get_executor(name: str, store: Store | str | Path, **options: Any) -> Execut
     if unknown:
         raise ConfigError(f"the executor local has no {', '.join(unknown)}: leave it out, or choose the executor ray.")
     return ProcessExecutor(store, **options)
+
+
+def count_slots(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """Count the runs of so many CPUs and GPUs that fit the machines at a time. Raises `ConfigError` for none."""
+    shares = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    # 0.3 / 0.1 is 2.999…
+    slots = sum(min(int(node.get(kind, 0) / share + 1e-9) for kind, share in shares.items()) for node in nodes)
+    if not slots:
+        have = "; ".join(f"{node.get('CPU', 0):g} CPU and {node.get('GPU', 0):g} GPU" for node in nodes)
+        raise ConfigError(
+            f"a run needs {cpus:g} CPU and {gpus:g} GPU on one machine, which no machine has ({have}): "
+            "lower --cpus-per-run or --gpus-per-run."
+        )
+    return slots
+
+
+def absolute_paths(config: RunConfig) -> dict[str, Any]:
+    """Return a run's settings with absolute paths, for a worker in another folder. Its ID is the same."""
+    settings = config.settings()
+    for name in ("task", "source", "backbone"):
+        path = os.path.abspath(os.path.expanduser(settings[name]))
+        if settings[name] not in _NAMES and os.path.exists(path):
+            settings[name] = path
+    return settings
+
+
+class MachineError(ConfigError):
+    """A machine of a cluster can do none of the runs."""
+
+
+def work_on_ray(run: Run, root: Path, marker: Path, threads: int, version: str, settings: Any, parent: Any) -> Any:
+    """Do a run as a Ray task, which begins when `parent` is done; raise `MachineError` where this machine cannot."""
+    wrong = "" if marker.exists() else f"does not see {root}: give an --output that all machines share, under one path"
+    if xprompt.__version__ != version:
+        wrong = f"has xprompt {xprompt.__version__}, not {version}: install the same version on every machine"
+    if wrong:
+        raise MachineError(f"a worker on {socket.gethostname()} {wrong}.")
+    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    return _timed(run, RunConfig(**settings), root)
+
+
+def _attempt(number: int, run: Run, config: RunConfig, root: Path) -> tuple[int, Any]:
+    """Do a run as a joblib task; return what it raises, which would end all the others."""
+    try:
+        return number, _timed(run, config, root)
+    except Exception as error:
+        error.__notes__ = [traceback.format_exc()]  # which a process does not send otherwise
+        return number, error
+
+
+def _timed(run: Run, config: RunConfig, root: Path) -> tuple[dict[str, Any], float]:
+    began = time.perf_counter()
+    record = dict(run(config, root))
+    seconds = time.perf_counter() - began
+    if seconds > 1:  # a shorter run frees little, and this takes a tenth of a second
+        give_back_freed_memory()  # to the other processes
+    return record, seconds
+
+
+def _steps(runs: Sequence[PlannedRun], ended: _Ended) -> Iterator[Step]:
+    """Turn what became of the runs into steps, drop the descendants of one that raised, and raise its error last."""
+    errors = []
+    for run, outcome in ended:
+        if isinstance(outcome, Exception):
+            errors.append(outcome)
+            run.dropped, others = True, 0
+            for other in runs:  # parents come first
+                if other.parent is not None and other.parent.dropped and not other.dropped:
+                    other.dropped, others = True, others + 1
+            also = f"; left out for that, {others} that start from it" if others else ""
+            yield Step(run.config, note=f"failed: {type(outcome).__name__}: {_first_line(outcome)}{also}")
+        else:
+            record, seconds = outcome
+            yield from (Step(run.config, position, dict(record), seconds) for position in run.positions or (None,))
+    if errors:
+        raise errors[0]
+
+
+def _root(store: Store | str | Path) -> Path:
+    return Path(os.path.abspath(store.root if isinstance(store, Store) else store))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _import_ray() -> Any:
@@ -248,6 +413,6 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"nobody answers at Ray's address {address} ({one_line(error)}): start the cluster with "
+            f"nobody answers at Ray's address {address} ({_first_line(error)}): start the cluster with "
             "`ray start --head`, and give host:port as it prints it."
         ) from error
