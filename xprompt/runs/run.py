@@ -96,7 +96,6 @@ def run(
         ConfigError, DataError, BackboneError: before any training starts.
     """
     store, how = _store(config, store), _How(progress, watch, save_every, device_map)
-    store, how = _store(config, store), _How(progress, watch, save_every, device_map)
     to_do: list[RunConfig] = []  # what was asked for, then what it starts from, as far as that is not done
     step: RunConfig | None = config
     result = None
