@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,7 +68,8 @@ def text(name: str) -> str:
         return _TEXTS[core] + ending
     for start in sorted(_TEXTS, key=len, reverse=True):
         if core.startswith(start) and "{" in _TEXTS[start]:
-            return _TEXTS[start].format(*core.removeprefix(start).split("_")) + ending
+            words = _TEXTS[start].format(*core.removeprefix(start).split("_"))
+            return re.sub(r"^1 candidates", "1 candidate", words) + ending
     return name
 
 

@@ -20,11 +20,11 @@ from xprompt.reporting import paper, wording
 from xprompt.reporting.rows import methods_in, tasks_in
 from xprompt.reporting.statistics import Interval, differences, interval, with_average
 
-# Seaborn's colour-blind-safe palette in the order of the declarations, without its yellow, which is pale on white;
-# then the same colours darker. Markers distinguish the methods where colours do not, as in print without colour.
-_HUES = [sns.color_palette("colorblind")[place] for place in (7, 0, 1, 4, 5, 2, 3, 9, 6)]
+# Seaborn's colour-blind-safe palette in the order of the declarations, without its yellow and its light pink, which are
+# pale on white; then the same colours darker. Markers distinguish the methods where colours do not.
+_HUES = [sns.color_palette("colorblind")[place] for place in (7, 0, 1, 4, 5, 2, 3, 9)]
 _COLOURS = [(0.45, 0.45, 0.45), *_HUES, *(tuple(0.55 * part for part in hue) for hue in _HUES[1:])]
-_MARKERS = [*"s*^oPXDvd<>hpH8", (4, 1), (6, 1), (3, 1)]
+_MARKERS = "s*^oPXDvd<>hpH8."
 PRUNED = (0.72, 0.72, 0.72)
 FIG1_METHODS = ("fine_tuning", "prompt_tuning", "xprompt")
 
@@ -33,7 +33,7 @@ def method_style(name: str) -> tuple[Any, Any]:
     """Return a method's colour and matplotlib marker, the same in every figure.
 
     The place of its declaration in `METHODS` decides, so that a method appended there changes no other's look. The
-    first 18 have a colour and a marker of their own.
+    first 16 have a colour and a marker of their own.
     """
     place = list(METHODS).index(name) if name in METHODS else len(METHODS)
     return _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]

@@ -156,9 +156,11 @@ def _draw_regret(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axvline(0, color="0.3", lw=1)
     axes.set_yticks(range(len(tasks)), [wording.task(task) for task in tasks])
     axes.invert_yaxis()
-    axes.set_xlabel("regret: grid − halving (points; right of 0 the grid was better)")
-    axes.set_title(f"Regret, mean and 95 % interval over {rows['seed'].nunique()} seed(s); dots: single seeds")
-    axes.legend(title="regret", loc="best")
+    axes.set_xlabel("regret: grid − halving (points; right of 0 the grid is better)")
+    num_seeds = rows["seed"].nunique()
+    over = f"mean and 95 % interval over {num_seeds} seeds; dots: single seeds" if num_seeds > 1 else "a single seed"
+    axes.set_title(f"Regret, {over}")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
 
 
 def _draw_cost(axes: Axes, rows: pd.DataFrame) -> None:
