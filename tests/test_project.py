@@ -146,7 +146,7 @@ def test_no_module_is_named_utils_and_each_says_what_it_owns():
 
 
 def test_package_data_is_in_the_package_and_not_ignored_by_git():
-    data = ["reporting/published.json", "reporting/templates/index.html.j2"]
+    data = ["reporting/paper.json", "reporting/templates/index.html.j2"]
     data += [f"nano/checkpoint/{name}" for name in ("model.safetensors", "config.json", "tokenizer.json")]
     for name in data:
         assert (ROOT / "xprompt" / name).is_file(), name

@@ -307,10 +307,11 @@ def test_goals_are_read_off_the_whole_interval():
                            replace(row, hardware=NOT_MEASURED, ratio=None))]
     )  # fmt: skip
     verdicts = [sentence.rsplit(": ", 2)[1:] for sentence in bench_figures.statements(rows)]
-    assert [v[-1] for v in verdicts] == ["reached.", "the interval holds it.", "missed."]
+    assert [v[-1] for v in verdicts] == ["reached.", "the interval contains it.", "missed."]
     assert bench_figures.text("dropped_p20_50_memory") == "evaluation, 50 % of 20 tokens dropped: peak memory"
     assert bench_figures.text("never_heard_of") == "never_heard_of"
     said = bench_figures.text("side_by_side_c8_one_pass_memory_predicted")
-    assert said == "8 side by side, in one pass: peak memory / its prediction"
+    assert bench_figures.text("side_by_side_c1") == "1 candidate in parallel"
+    assert said == "8 candidates in parallel, in one pass: peak memory / its prediction"
     with pytest.raises(ConfigError, match="measure first"):
         bench_figures.ratios(rows[rows["hardware"] == NOT_MEASURED])

@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xprompt import reporting as rp
+from xprompt.config.methods import METHODS, Method
 from xprompt.errors import ConfigError, DataError, StoreError
-from xprompt.reporting import published, site, tables, wording
+from xprompt.reporting import paper, site, tables, wording
 from xprompt.runs.store import Store
 from xprompt.tasks.example import Example
 from xprompt.tasks.superglue import TASKS
@@ -30,10 +31,10 @@ BASE = {"majority": 0.5, "fine_tuning": 0.9, "prompt_tuning": 0.75, "prompt_tuni
 
 def made_up(scores=BASE, tasks=("boolq", "rte"), seeds=3, step=0.01, protocol="held_out", dirty=False) -> list[dict]:
     """Records with scores that can be worked out by hand: base + seed · step, the same on every task."""
-    found = []
+    records = []
     for seed, task, (method, base) in itertools.product(range(seeds), tasks, scores.items()):
         score = base + (0.0 if method == "majority" else seed * step)
-        found.append(
+        records.append(
             {
                 "run": hashlib.sha256(f"{seed}{task}{method}{protocol}".encode()).hexdigest()[:16],
                 "profile": "nano", "backbone": "nano", "task": task, "method": method, "seed": seed,
@@ -45,7 +46,7 @@ def made_up(scores=BASE, tasks=("boolq", "rte"), seeds=3, step=0.01, protocol="h
                                "started": "2026-01-01T00:00:00+00:00"},
             }
         )  # fmt: skip
-    return found
+    return records
 
 
 # Statistics -----------------------------------------------------------------------------------------------------------
@@ -74,7 +75,8 @@ def test_an_interval_needs_finite_values(values):
 
 
 @pytest.mark.parametrize(
-    ("values", "verdict"), [([1, 1.1, 1.2], "above"), ([-1, -1.1, -1.2], "below"), ([-1, 0, 1.2], "not told apart")]
+    ("values", "verdict"),
+    [([1, 1.1, 1.2], "above"), ([-1, -1.1, -1.2], "below"), ([-1, 0, 1.2], "no significant difference")],
 )
 def test_a_verdict_needs_the_whole_interval_on_one_side(values, verdict):
     assert rp.interval(values).verdict == verdict
@@ -145,7 +147,7 @@ def test_trials_change_one_thing_each_and_share_the_rest():
         ["rte", "fine_tuning", "adamw", 0.001, "paper", 120],
     ]
     same = {"seed": 7, "steps": 40, "selection": 48}
-    first, second, third = rp.choices.trial_configs("smollm2", given, patterns, **same)
+    first, second, third = rp.trials.trial_configs("smollm2", given, patterns, **same)
     assert (first.tune.optimizer, first.tune.learning_rate, first.tune.steps, first.tune.eval_every) == (
         "adamw",
         0.1,
@@ -156,12 +158,12 @@ def test_trials_change_one_thing_each_and_share_the_rest():
     assert first.tune.max_grad_norm == 1.0 and second.tune.max_grad_norm is None
     assert third.method == "fine_tuning" and third.fine_tune.learning_rate == 0.001
     assert (third.fine_tune.steps, third.fine_tune.eval_every) == (120, 20), "longer, and evaluated as often"
-    quick = rp.choices.trial_configs("smollm2", given, patterns, **{**same, "steps": 4, "quick": True})
+    quick = rp.trials.trial_configs("smollm2", given, patterns, **{**same, "steps": 4, "quick": True})
     assert [one.fine_tune.steps for one in quick] == [4, 4, 4]
     assert {(one.seed, one.selection_limit, one.limit_validation) for one in (first, second, third)} == {(7, 48, 16)}
     for wrong in (given[0][:4], [*given[0][:4], "question"], [*given[2], 2]):
         with pytest.raises(ConfigError, match="trial 1, .*one of paper, asked, and steps where they are not 40"):
-            rp.choices.trial_configs("smollm2", [wrong], patterns, **same)
+            rp.trials.trial_configs("smollm2", [wrong], patterns, **same)
 
 
 def made_up_trial(method, rate, scores, losses, pattern=None):
@@ -179,7 +181,7 @@ def made_up_trial(method, rate, scores, losses, pattern=None):
 
 def test_trials_are_ordered_by_what_the_selection_split_says_and_show_nothing_else():
     asked = {"template": "{premise}\nSo {hypothesis}", "label_words": ["Yes", "No"]}
-    rows = rp.choices.trials(
+    rows = rp.trials.trial_rows(
         [
             made_up_trial("prompt_tuning", 0.3, [0.50, 0.60, 0.55], [0.9, 0.8, 0.7]),
             made_up_trial("prompt_tuning", 0.1, [0.50, 0.55, 0.60], [0.9, 0.8, 0.6]),
@@ -190,12 +192,19 @@ def test_trials_are_ordered_by_what_the_selection_split_says_and_show_nothing_el
     assert list(rows["learning_rate"]) == [0.1, 0.2, 0.1, 0.3], "by score, then by the lower loss; methods apart"
     assert list(rows["step"]) == [0, 20, 40, 20] and set(rows["steps"]) == {40}
     assert list(rows["score"].round(6)) == [50, 70, 60, 60]
-    assert "99" not in rp.choices.trials_table(rows).to_string(), "the reported split's score is not shown"
-    assert rp.choices.trials_table(rows)["template and label words"][1] == "{premise} ⏎ So {hypothesis} → Yes / No"
-    said = rp.choices.trials_statements(rows)
-    assert len(said) == 2 and "adamw at 0.2 with “Yes / No” comes furthest, 70.0 points after 20 steps on 48" in said[1]
-    labels = [text.get_text() for text in rp.choices.trials_figure(rows).axes[0].get_yticklabels()]
+    assert "99" not in rp.trials.trials_table(rows).to_string(), "the reported split's score is not shown"
+    assert rp.trials.trials_table(rows)["template and label words"][1] == "{premise} ⏎ So {hypothesis} → Yes / No"
+    said = rp.trials.trials_statements(rows)
+    assert len(said) == 2 and "adamw at 0.2 with “Yes / No” is best, 70.0 points after 20 steps on 48" in said[1]
+    labels = [text.get_text() for text in rp.trials.trials_figure(rows).axes[0].get_yticklabels()]
     assert labels[0] == "RTE, adamw 0.1, 40 steps, its own pattern" and len(labels) == 4
+
+
+def test_a_trials_settings_are_those_that_its_method_is_declared_to_use():
+    record = made_up_trial("lora", 0.1, [0.5, 0.6], [0.9, 0.8])
+    record["config"]["fine_tune"] = {"optimizer": "adafactor", "learning_rate": 0.002}
+    (row,) = rp.trials.trial_rows([record]).to_dict("records")
+    assert (row["optimizer"], row["learning_rate"]) == ("adafactor", 0.002)
 
 
 def test_an_average_has_only_the_seeds_that_every_task_has():
@@ -249,11 +258,12 @@ def test_tab1_says_where_not_even_fine_tuning_helps():
     able = made_up({"majority": 0.5, "fine_tuning": 0.9}, tasks=("rte",))
     unable = made_up({"majority": 0.6, "fine_tuning": 0.59}, tasks=("wsc",))  # 59, 60, 61 against 60
     rows = rp.tidy([*able, *unable])
-    assert tables.out_of_reach(rows) == ["wsc"]
+    assert tables.unsolved_tasks(rows) == ["wsc"]
     assert list(tables.main_results(rows)["task"]) == ["RTE", "WSC *", "average"]
-    (said,) = wording.out_of_reach(["wsc"])
-    assert said.startswith("* WSC: full fine-tuning is not shown to be above the majority")
-    assert wording.out_of_reach([]) == [] == tables.out_of_reach(rp.tidy(made_up(seeds=1))), "one seed decides nothing"
+    (said,) = wording.unsolved_tasks(["wsc"])
+    assert said.startswith("* WSC: even full fine-tuning is not significantly above the majority")
+    assert wording.unsolved_tasks([]) == []
+    assert tables.unsolved_tasks(rp.tidy(made_up(seeds=1))) == [], "one seed decides nothing"
 
 
 def test_tab1_keeps_the_protocols_apart():
@@ -270,11 +280,11 @@ def test_cells_the_paper_does_not_give_stay_empty():
     assert table.loc[("XPrompt", "average"), "difference"] == ""
 
 
-def test_published_numbers_are_those_of_the_paper_and_no_more():
+def test_the_papers_numbers_are_those_of_the_paper_and_no_more():
     known = {"wsc": 97.11, "cb": 100.0, "rte": 94.94, "boolq": 90.87, "multirc": 88.9}
-    assert published.published()["tab1"]["t5-xxl"]["xprompt"] == known
-    assert published.tab1("xprompt", "wic") is None and published.tab1("fine_tuning", "rte") is None
-    assert {scale: gain for scale, (_, gain) in published.gains().items()} == {
+    assert paper.numbers()["tab1"]["t5-xxl"]["xprompt"] == known
+    assert paper.tab1("xprompt", "wic") is None and paper.tab1("fine_tuning", "rte") is None
+    assert {scale: gain for scale, (_, gain) in paper.gains().items()} == {
         "t5-large": 3.26, "t5-xl": 2.96, "t5-xxl": 1.88,
     }  # fmt: skip
 
@@ -310,7 +320,8 @@ def test_sentences_say_no_more_than_their_interval():
         wording.statements(rp.differences(rows, [("majority", "fine_tuning")])),
     )
     assert len(clear) == 1 and re.search(r"^XPrompt is 31\.0 points above majority class on average", clear[0])
-    assert "not told apart" in unclear[0] and "above" not in unclear[0]
+    assert unclear[0].startswith("No significant difference between XPrompt and prompt tuning (matched budget) on ")
+    assert "above" not in unclear[0] and "below" not in unclear[0]
     assert re.search(r"^Majority class is 41\.0 points below full fine-tuning", below[0])
     single = wording.statements(rp.differences(rp.tidy(made_up(seeds=1)), [("xprompt", "majority")]))
     assert "decides nothing" in single[0]
@@ -345,6 +356,52 @@ def test_figures_are_saved_as_png_and_svg_with_their_labels(tmp_path):
     for text in ("backbone parameters", "average score on validation (points)", "XPrompt minus prompt tuning (points)"):
         assert text in svg
     assert matplotlib.image.imread(tmp_path / "figures" / "fig1.png").shape[1] > 1000
+
+
+def every_method() -> list[dict]:
+    return made_up({name: 0.5 + 0.03 * place for place, name in enumerate(METHODS)}, tasks=TASKS)
+
+
+def test_every_declared_method_has_a_look_of_its_own_in_tables_figures_and_on_the_page(tmp_path):
+    titles, looks = [method.title for method in METHODS.values()], [rp.figures.method_style(name) for name in METHODS]
+    for of_each in (titles, *zip(*looks, strict=True)):
+        assert len(set(of_each)) == len(METHODS), "titles, colours and markers differ"
+    records = every_method()
+    table = tables.main_results(rp.tidy(records))
+    assert list(table.columns) == ["task", *titles, "seeds"] and (table[titles] != "").all(axis=None)
+    figure = rp.figures.task_scores(rp.tidy(records))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == titles
+    assert len(figure.axes) == 2, "too wide for one panel"
+    report = make_report(tmp_path, records)
+    site.complete(report, profile="nano", quick=False)
+    page = site.build(report)
+    assert all(title in page for title in titles)
+
+
+def test_a_method_that_is_added_appears_with_its_title_a_colour_and_a_marker(monkeypatch):
+    before = {name: rp.figures.method_style(name) for name in METHODS}
+    monkeypatch.setitem(METHODS, "new", Method("new", "a new method", "new:run", "prompt_tuning", frozenset({"tune"})))
+    colour, marker = rp.figures.method_style("new")
+    assert colour not in [c for c, _ in before.values()] and marker not in [m for _, m in before.values()]
+    assert {name: rp.figures.method_style(name) for name in before} == before, "the others keep theirs"
+    rows = rp.tidy(every_method())
+    assert tables.main_results(rows).columns[-2] == "a new method"
+    legend = rp.figures.task_scores(rows).legends[0]
+    assert [text.get_text() for text in legend.get_texts()][-1] == "a new method"
+    assert wording.statements(rp.differences(rows, [("new", "xprompt")]))[0].startswith("A new method is ")
+
+
+def test_a_method_that_is_declared_nowhere_comes_last():
+    rows = rp.tidy(made_up({"unknown": 0.7, "xprompt": 0.8, "majority": 0.5}))
+    assert list(tables.main_results(rows).columns) == ["task", "majority class", "XPrompt", "unknown", "seeds"]
+    assert [text.get_text() for text in rp.figures.task_scores(rows).legends[0].get_texts()][-1] == "unknown"
+
+
+def test_every_method_that_trains_is_compared():
+    compared = {name for pair in rp.PAIRS for name in pair}
+    assert compared == {name for name, method in METHODS.items() if method.settings} | {"majority"}
+    assert ("lora", "prompt_tuning") in rp.PAIRS and rp.PAIRS[0] == ("xprompt", "prompt_tuning")
+    assert len(set(rp.PAIRS)) == len(rp.PAIRS)
 
 
 def test_an_svg_is_the_same_each_time(tmp_path):

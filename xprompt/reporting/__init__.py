@@ -1,12 +1,14 @@
-"""Run records → tidy rows → tables, figures and the report's page.
+"""Turn run records into tidy rows, and those into statistics, tables, figures and the report's page.
 
-Owns everything a reader of a report sees. Never imports torch and never trains: what it shows was measured by runs
-that it names.
+The room never imports torch and never trains: every number comes from a run that it names. Its files in reading order:
+rows (records → tidy rows), statistics (means, intervals, paired differences), paper (the paper's own numbers), wording
+(titles, numbers and verdicts as text), tables, figures, ratio_search, trials, bench_figures (three special reports),
+layout (a report's files and manifest), notebooks and html_export (executing notebooks), site (index.html).
 """
 
 from __future__ import annotations
 
-from xprompt.reporting import choices, figures, published, search_report, tables, wording
+from xprompt.reporting import figures, paper, ratio_search, tables, trials, wording
 from xprompt.reporting.layout import Report
 from xprompt.reporting.rows import COLUMNS, tidy
 from xprompt.reporting.statistics import (
@@ -20,8 +22,10 @@ from xprompt.reporting.statistics import (
 )
 from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect, grid, quick_settings
 
+choices, published, search_report = trials, paper, ratio_search  # older names
+
 __all__ = [
     "COLUMNS", "PAIRS", "Interval", "Report", "choices", "choose_seeds", "choose_source", "choose_tasks", "collect",
-    "differences", "figures", "grid", "interval", "protocol_differences", "published", "quick_settings",
-    "search_report", "summarize", "tables", "tidy", "with_average", "wording",
+    "differences", "figures", "grid", "interval", "paper", "protocol_differences", "published", "quick_settings",
+    "ratio_search", "search_report", "summarize", "tables", "tidy", "trials", "with_average", "wording",
 ]  # fmt: skip

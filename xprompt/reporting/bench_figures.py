@@ -1,11 +1,9 @@
-"""The bench, drawn and tabulated: ratios with their intervals and goals, and memory.
-
-Owns the goals and how a comparison is shown. Never measures and never changes a row.
-"""
+"""The benchmark's table and figures: ratios with their intervals and goals, and memory."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +19,7 @@ from xprompt.errors import ConfigError
 
 NOT_MEASURED = "not measured"
 ANY = ""
-# (row name, backbone or any, on a GPU) → the ratio that was set as the goal before anything was measured.
+# (row name, backbone or any, on a GPU) → the goal for the ratio, set before anything was measured.
 GOALS = {
     ("side_by_side_c8", "nano", False): 2.0,
     ("side_by_side_c8", "nano", True): 4.0,
@@ -32,9 +30,9 @@ GOALS = {
     **{(f"t5_share_{source}", shape, True): 0.4 for source in (128, 256) for shape in ("t5-xl", "t5-xxl")},
     **{("search_cost", ANY, gpu): 10.0 for gpu in (False, True)},
 }
-# Row name (a pattern's start) → what it says; the longest start wins.
+# Start of a row's name → what the row compares; the longest start wins.
 _TEXTS = {
-    "side_by_side_c": "{} side by side",
+    "side_by_side_c": "{} candidates in parallel",
     "peft_train_words": "training on label words, PEFT in random batches",
     "peft_train_words_bucketed": "training on label words, PEFT in our batches",
     "peft_train_string": "training on label strings, PEFT in random batches",
@@ -61,7 +59,7 @@ _MARKERS = "osD^vP"
 
 
 def text(name: str) -> str:
-    """What a row's name means, in words; the name itself where it is not known."""
+    """Return a row's name in words; the name itself where it is not known."""
     core, ending = name, ""
     for suffix, words in _ENDINGS.items():
         if core.endswith(suffix):
@@ -70,28 +68,29 @@ def text(name: str) -> str:
         return _TEXTS[core] + ending
     for start in sorted(_TEXTS, key=len, reverse=True):
         if core.startswith(start) and "{" in _TEXTS[start]:
-            return _TEXTS[start].format(*core.removeprefix(start).split("_")) + ending
+            words = _TEXTS[start].format(*core.removeprefix(start).split("_"))
+            return re.sub(r"^1 candidates", "1 candidate", words) + ending
     return name
 
 
 def _each(rows: pd.DataFrame) -> Iterator[Any]:
-    """Rows with their columns as attributes, whose types pandas does not know."""
+    """Yield rows with their columns as attributes, whose types pandas does not know."""
     return iter(rows.itertuples(index=False))
 
 
 def on_gpu(hardware: str) -> bool:
-    """Whether a row's hardware is a card: the CPU's name ends with its threads."""
+    """Tell whether a row's hardware is a GPU: a CPU's name ends with its number of threads."""
     return hardware != NOT_MEASURED and not hardware.endswith(("thread", "threads"))
 
 
 def goal(name: str, backbone: str, hardware: str) -> float | None:
-    """The goal of a comparison, or None where none was set."""
+    """Return the goal for a comparison's ratio, or None where none was set."""
     gpu = on_gpu(hardware)
     return GOALS.get((name, backbone, gpu), GOALS.get((name, ANY, gpu)))
 
 
 def bench_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of bench.csv as they are read: what, where, both sides, the ratio with its interval, the goal."""
+    """Return the table of bench.csv: what, where, the baseline and ours, the ratio with its interval, the goal."""
     table = []
     for row in _each(rows):
         set_goal = goal(row.name, row.backbone, row.hardware)
@@ -113,32 +112,32 @@ def bench_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def open_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """The comparisons that were not measured: what, and on which backbone."""
-    left = rows[rows["hardware"] == NOT_MEASURED]
-    return pd.DataFrame({"not measured": left["name"].map(text), "backbone": left["backbone"]}).reset_index(drop=True)
+    """Return the comparisons that were not measured, each with its backbone."""
+    rows = rows[rows["hardware"] == NOT_MEASURED]
+    return pd.DataFrame({"not measured": rows["name"].map(text), "backbone": rows["backbone"]}).reset_index(drop=True)
 
 
 def statements(rows: pd.DataFrame) -> list[str]:
-    """One sentence for each goal that was measured: reached, missed, or undecided where the interval holds it."""
-    said = []
+    """Return a sentence per measured goal: reached, missed, or undecided where the interval contains it."""
+    sentences = []
     for row in _each(rows):
         wanted = goal(row.name, row.backbone, row.hardware)
         if wanted is None or not _known(row.ratio):
             continue
         low, high = (row.ratio_low, row.ratio_high) if _known(row.ratio_low) else (row.ratio, row.ratio)
-        verdict = "reached" if low >= wanted else "missed" if high < wanted else "undecided: the interval holds it"
-        said.append(f"{text(row.name)} ({row.backbone}): {_ratio(row)}, goal ≥ {wanted:.2g}: {verdict}.")
-    return said
+        verdict = "reached" if low >= wanted else "missed" if high < wanted else "undecided: the interval contains it"
+        sentences.append(f"{text(row.name)} ({row.backbone}): {_ratio(row)}, goal ≥ {wanted:.2g}: {verdict}.")
+    return sentences
 
 
 def ratios(rows: pd.DataFrame) -> Figure:
     """Draw each comparison's ratio with its 95 % interval on a logarithmic axis, the line at 1, and the goals.
 
     Args:
-        rows: of bench.csv. Memory is left to `memory`; rows without a ratio are left out.
+        rows: of bench.csv. Rows of memory (see `memory`) and rows without a ratio are left out.
 
     Raises:
-        ConfigError: none of the rows has a ratio.
+        ConfigError: no row has a ratio.
     """
     shown = rows[rows["ratio"].notna() & (rows["unit"] != "MiB")]
     if shown.empty:
@@ -173,12 +172,12 @@ def ratios(rows: pd.DataFrame) -> Figure:
 
 
 def memory(rows: pd.DataFrame) -> Figure:
-    """Draw peak memory above the loaded backbone, baseline and ours side by side, in MiB on a logarithmic axis.
+    """Draw peak memory above the loaded backbone, the baseline's and ours, in MiB on a logarithmic axis.
 
-    Where a row is held against a prediction, the prediction is the baseline.
+    Where a row compares with a prediction, the prediction is the baseline.
 
     Raises:
-        ConfigError: none of the rows is of memory.
+        ConfigError: no row is of memory.
     """
     shown = rows[(rows["unit"] == "MiB") & rows["ours"].notna()].sort_values("name", key=lambda c: c.map(_order))
     if shown.empty:

@@ -1,10 +1,8 @@
-"""The figures, drawn from tidy rows or from importance scores.
-
-Owns colours, labels and units. Never averages (`statistics` does) and never saves (`layout` does).
-"""
+"""The figures, drawn from tidy rows or from importance scores, and the look of each method in all of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,23 +16,31 @@ from matplotlib.figure import Figure
 
 from xprompt.config.methods import METHODS
 from xprompt.errors import ConfigError
-from xprompt.reporting import published, wording
-from xprompt.reporting.statistics import AVERAGE, Interval, differences, interval, with_average
-from xprompt.tasks.superglue import TASKS
+from xprompt.reporting import paper, wording
+from xprompt.reporting.rows import methods_in, tasks_in
+from xprompt.reporting.statistics import Interval, differences, interval, with_average
 
-# Seaborn's colour-blind-safe palette, the same colour for a method in every figure; markers tell them apart in grey.
-# A method's place in the declarations decides, so that a new one changes no other.
-_PLACES = (7, 0, 1, 4, 5, 2, 3, 9, 8, 6)
-_PALETTE = [sns.color_palette("colorblind")[place] for place in _PLACES]
-_MARKERS = "s*^oPXDvd<>hpH8"
-COLOUR = {name: (0.45, 0.45, 0.45) if i == 0 else _PALETTE[(i - 1) % len(_PALETTE)] for i, name in enumerate(METHODS)}
-MARKER = {name: _MARKERS[i % len(_MARKERS)] for i, name in enumerate(METHODS)}
+# Seaborn's colour-blind-safe palette in the order of the declarations, without its yellow and its light pink, which are
+# pale on white; then the same colours darker. Markers distinguish the methods where colours do not.
+_HUES = [sns.color_palette("colorblind")[place] for place in (7, 0, 1, 4, 5, 2, 3, 9)]
+_COLOURS = [(0.45, 0.45, 0.45), *_HUES, *(tuple(0.55 * part for part in hue) for hue in _HUES[1:])]
+_MARKERS = "s*^oPXDvd<>hpH8."
 PRUNED = (0.72, 0.72, 0.72)
-PROMPTS = ("fine_tuning", "prompt_tuning", "xprompt")
+FIG1_METHODS = ("fine_tuning", "prompt_tuning", "xprompt")
+
+
+def method_style(name: str) -> tuple[Any, Any]:
+    """Return a method's colour and matplotlib marker, the same in every figure.
+
+    The place of its declaration in `METHODS` decides, so that a method appended there changes no other's look. The
+    first 16 have a colour and a marker of their own.
+    """
+    place = list(METHODS).index(name) if name in METHODS else len(METHODS)
+    return _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
 
 
 def style() -> None:
-    """Set the look of every figure and printed table of a notebook; text stays text in an SVG."""
+    """Set the look of a notebook's figures and printed tables; text stays text in an SVG."""
     pd.set_option("display.width", 160, "display.max_columns", 30, "display.max_colwidth", 80)
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "xprompt", "figure.dpi": 100, "axes.titlesize": 12})
@@ -43,84 +49,97 @@ def style() -> None:
 def task_scores(rows: pd.DataFrame, protocol: str = "held_out") -> Figure:
     """Draw Tab 1: for each task and the average, each method's mean score with its 95 % interval over seeds.
 
-    Small dots are the single seeds; the majority class is a line.
+    Args:
+        rows: tidy rows of one profile.
+        protocol: the rows to show, "held_out" or "paper".
+
+    Small dots are the single seeds; the majority class is a dashed line. Raises `ConfigError` where there is no score.
     """
     scores = with_average(rows[rows["protocol"] == protocol])
-    found = list(scores["task"].unique())
-    own = [name for name in found if name not in (*TASKS, AVERAGE)]
-    tasks = [name for name in [*TASKS, *own, AVERAGE] if name in found]
-    methods = [name for name in METHODS if name in set(scores["method"]) and name != "majority"]
-    if not tasks or not methods:
+    tasks, methods = tasks_in(scores), [name for name in methods_in(scores) if name != "majority"]
+    if not methods:
         raise ConfigError(f"no scores under the {protocol!r} protocol: run the grid with it first.")
-    figure = Figure(figsize=(max(5.5, 1.9 * len(tasks)), 4.6), layout="constrained")
-    axes = figure.subplots()
-    step = 0.8 / len(methods)
-    for place, method in enumerate(methods):
-        offset = (place - (len(methods) - 1) / 2) * step
-        for x, task in enumerate(tasks):
-            values = _values(scores, task, method)
-            if values.size:
-                label = wording.method(method) if x == 0 or not _values(scores, tasks[0], method).size else None
-                jitter = np.linspace(0.18, 0.36, values.size) * step
-                axes.scatter(x + offset + jitter, values, s=14, color=COLOUR[method], alpha=0.5, linewidths=0)
-                _point(axes, x + offset, interval(values), method, label)
-    for x, task in enumerate(tasks):
-        values = _values(scores, task, "majority")
-        if values.size:
-            label = wording.method("majority") if x == 0 else ""
-            axes.hlines(values.mean(), x - 0.45, x + 0.45, COLOUR["majority"], "--", lw=1.3, label=label)
-    axes.set_xticks(range(len(tasks)), [wording.task(task) for task in tasks])
-    axes.set_xlim(-0.55, len(tasks) - 0.45)
-    axes.grid(False, axis="x")
-    axes.set_ylabel("score on validation (points)")
-    axes.set_title(f"{_profiles(scores)}, {_seeds(scores)}\n{wording.PROTOCOLS[protocol]}")
-    _unique_legend(figure, axes)
+    width = max(1.9, 0.34 * len(methods))  # inches per task
+    num_panels = math.ceil(width * len(tasks) / 16)
+    per_panel = math.ceil(len(tasks) / num_panels)
+    size = (max(5.5, width * per_panel), 0.9 + 3.7 * num_panels)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(num_panels, 1, sharey=True, squeeze=False)[:, 0]
+    drawn: dict[str, Any] = {}  # title → what the legend shows of it: one entry, though each task draws the method
+    for place, axes in enumerate(panels):
+        _draw_scores(axes, scores, tasks[place * per_panel :][:per_panel], methods)
+        axes.set_xlim(-0.55, per_panel - 0.45)
+        axes.set_ylabel("score on validation (points)")
+        handles, titles = axes.get_legend_handles_labels()
+        drawn |= dict(zip(titles, handles, strict=True))
+    panels[0].set_title(f"{_profiles(scores)}, {_seeds(scores)}\n{wording.PROTOCOLS[protocol]}")
+    titles = [title for title in map(wording.method, methods_in(scores)) if title in drawn]
+    figure.legend([drawn[title] for title in titles], titles, loc="outside lower center", ncols=3, frameon=False,
+                  fontsize=10)  # fmt: skip
     return figure
 
 
+def _draw_scores(axes: Axes, scores: pd.DataFrame, tasks: Sequence[str], methods: Sequence[str]) -> None:
+    step = 0.8 / len(methods)
+    for x, task in enumerate(tasks):
+        majority = _values(scores, task, "majority")
+        if majority.size:
+            colour, _ = method_style("majority")
+            label = wording.method("majority")
+            axes.hlines(majority.mean(), x - 0.45, x + 0.45, colour, "--", lw=1.3, label=label)
+        for place, method in enumerate(methods):
+            values = _values(scores, task, method)
+            if values.size:
+                center = x + (place - (len(methods) - 1) / 2) * step
+                dots = center + np.linspace(0.25, 0.45, values.size) * step  # to the right of the mean's marker
+                axes.scatter(dots, values, s=14, color=method_style(method)[0], alpha=0.5, linewidths=0)
+                _point(axes, center, interval(values), method, wording.method(method))
+        if x:
+            axes.axvline(x - 0.5, color="0.85", lw=0.8, zorder=0)
+    axes.set_xticks(range(len(tasks)), [wording.task(task) for task in tasks])
+    axes.grid(False, axis="x")
+
+
 def scale(rows: pd.DataFrame, backbone_params: dict[str, int], protocol: str = "held_out") -> Figure:
-    """Draw Fig 1: the average score against model scale, and XPrompt's gain over prompt tuning beside the paper's.
+    """Draw Fig 1: the average score against model scale, and XPrompt's gain over prompt tuning, ours and the paper's.
 
     Args:
         rows: tidy rows of one profile or of several.
         backbone_params: backbone → its number of parameters.
         protocol: the rows to show.
 
-    Bars are 95 % intervals over seeds; a line joins only backbones measured on the same tasks. Source: paper Fig 1;
-    only its average gains were to be had, so only they are drawn, in the right-hand panel.
+    Bars are 95 % intervals over seeds; a line joins backbones only where all were measured on the same tasks.
+    Source: paper Fig 1. Differs: of the paper only the average gains, which are the numbers we have of it.
     """
     rows = rows[rows["protocol"] == protocol]
     figure = Figure(figsize=(10.5, 4.9), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    parts = [of_backbone for _, of_backbone in rows.groupby(["profile", "backbone"], sort=False)]
-    parts.sort(key=lambda part: backbone_params[part["backbone"].iloc[0]])
-    of_tasks = [tuple(sorted(part["task"].unique())) for part in parts]
-    joined = len(set(of_tasks)) == 1
-    for place, method in enumerate(PROMPTS):
+    groups = rows.groupby(["profile", "backbone"], sort=False)
+    measured = [(backbone_params[str(backbone)], profile, part) for (profile, backbone), part in groups]
+    measured.sort(key=lambda entry: entry[0])
+    joined = len({frozenset(part["task"]) for _, _, part in measured}) == 1
+    for place, method in enumerate(FIG1_METHODS):
         points = []
-        for part in parts:
+        for size, _, part in measured:
             scores = with_average(part)
-            values = _values(scores, scores["task"].iloc[-1], method)  # the average, or the one task there is
+            values = _values(scores, tasks_in(scores)[-1], method)  # the average, or the one task there is
             if values.size:
-                x = backbone_params[part["backbone"].iloc[0]] * 1.12 ** (place - 1)  # side by side, not on top
-                points.append((x, interval(values)))
+                points.append((size * 1.12 ** (place - 1), interval(values)))  # apart, so that none hides another
         _line(left, points, method, wording.method(method), joined)
-    names = [part["profile"].iloc[0] for part in parts]
-    what = ", ".join(f"{n} ({len(t)} task{'s' * (len(t) > 1)})" for n, t in zip(names, of_tasks, strict=True))
     left.set_ylabel("average score on validation (points)")
-    left.set_title(f"ours: {what}")
-    gained = []
-    for part in parts:
-        table = differences(part, [("xprompt", "prompt_tuning")])
-        if not table.empty:
-            row = table.iloc[-1]
-            gain = Interval(row["mean"], row["low"], row["high"], int(row["n"]))
-            gained.append((backbone_params[part["backbone"].iloc[0]], gain))
+    counts = [(profile, part["task"].nunique()) for _, profile, part in measured]
+    left.set_title("ours: " + ", ".join(f"{profile} ({n} task{'s' * (n > 1)})" for profile, n in counts))
+    our_gains = []
+    for size, _, part in measured:
+        gaps = differences(part, [("xprompt", "prompt_tuning")])
+        if not gaps.empty:
+            mean, low, high, n = gaps.iloc[-1][["mean", "low", "high", "n"]]
+            our_gains.append((size, Interval(mean, low, high, n)))
     right.axhline(0, color="0.3", lw=1)
-    _line(right, gained, "xprompt", "ours, 95 % interval", joined)
-    sizes, gains = zip(*sorted(published.gains().values()), strict=True)
-    paper = "paper: Large, XL, XXL (no interval published)"
-    right.plot(sizes, gains, ls=":", marker="D", mfc="white", color="black", label=paper)
+    _line(right, our_gains, "xprompt", "ours, 95 % interval", joined)
+    sizes, gains = zip(*sorted(paper.gains().values()), strict=True)
+    label = "paper: Large, XL, XXL (no interval published)"
+    right.plot(sizes, gains, ls=":", marker="D", mfc="white", color="black", label=label)
     right.set_ylabel("XPrompt minus prompt tuning (points)")
     right.set_title("gain over prompt tuning")
     for axes in (left, right):
@@ -134,7 +153,7 @@ def scale(rows: pd.DataFrame, backbone_params: dict[str, int], protocol: str = "
 
 
 def importance_map(token: Any, piece: Any, token_mask: Any, piece_mask: Any, title: str = "") -> Figure:
-    """Draw Fig 9 and 10: the importance of every token and piece before pruning, and what pruning left of it.
+    """Draw Fig 9 and 10: the importance of every token and piece, before pruning and after it.
 
     Args:
         token: (P,) importance of each token, at γ = 1.
@@ -155,8 +174,8 @@ def importance_map(token: Any, piece: Any, token_mask: Any, piece_mask: Any, tit
         )
     figure = Figure(figsize=(10.5, max(3.6, 0.24 * length + 2.0)), layout="constrained")
     grids = figure.subplots(1, 4, width_ratios=[1.4, pieces, 1.4, pieces], sharey=True)
-    alive = token_mask[:, None] & piece_mask
-    shown = [(token[:, None], True), (piece, True), (token[:, None], token_mask[:, None]), (piece, alive)]
+    surviving = token_mask[:, None] & piece_mask  # (P, K)
+    shown = [(token[:, None], True), (piece, True), (token[:, None], token_mask[:, None]), (piece, surviving)]
     norms = [_norm(token), _norm(piece)] * 2
     images = []
     palette = mpl.colormaps["viridis"].with_extremes(bad=PRUNED)
@@ -176,12 +195,12 @@ def importance_map(token: Any, piece: Any, token_mask: Any, piece_mask: Any, tit
     grids[0].set_yticklabels(range(1, length + 1, 1 if length <= 24 else 5))
     grids[0].set_ylabel("prompt token")
     grids[1].set_title(f"before: {length} tokens, {length * pieces} pieces")
-    grids[3].set_title(f"after: {int(alive.any(1).sum())} tokens, {int(alive.sum())} pieces (pruned in grey)")
-    what = {
+    grids[3].set_title(f"after: {int(surviving.any(1).sum())} tokens, {int(surviving.sum())} pieces (pruned in grey)")
+    labels = {
         0: r"importance of the token, mean $|\partial L/\partial\gamma_i|$ (nats)",
         1: r"importance of the piece, mean $|\partial L/\partial\zeta_{ij}|$ (nats)",
     }
-    for place, label in what.items():
+    for place, label in labels.items():
         under = grids[2 * place : 2 * place + 2]
         bar = figure.colorbar(images[place], ax=under, label=label, location="bottom", fraction=0.05, aspect=45)
         wide = (norms[place].vmax or 1) > 50 * (norms[place].vmin or 1)
@@ -195,24 +214,16 @@ def importance_map(token: Any, piece: Any, token_mask: Any, piece_mask: Any, tit
 
 def _line(axes: Axes, points: Sequence[tuple[float, Interval]], method: str, label: str, joined: bool) -> None:
     if joined:
-        axes.plot([x for x, _ in points], [of.mean for _, of in points], color=COLOUR[method], lw=1.2)
-    for place, (x, of) in enumerate(points):
-        _point(axes, x, of, method, label if place == 0 else None)
+        axes.plot([x for x, _ in points], [value.mean for _, value in points], color=method_style(method)[0], lw=1.2)
+    for place, (x, value) in enumerate(points):
+        _point(axes, x, value, method, label if place == 0 else None)
 
 
-def _point(axes: Axes, x: float, of: Interval, method: str, label: str | None) -> None:
-    half = None if of.n < 2 else [[of.half], [of.half]]
-    axes.errorbar(
-        [x],
-        [of.mean],
-        yerr=half,
-        fmt=MARKER[method],
-        color=COLOUR[method],
-        ms=7,
-        capsize=4,
-        lw=1.6,
-        label=label,
-    )
+def _point(axes: Axes, x: float, value: Interval, method: str, label: str | None) -> None:
+    colour, marker = method_style(method)
+    error = None if value.n < 2 else [[value.half], [value.half]]
+    axes.errorbar([x], [value.mean], yerr=error, marker=marker, ls="", color=colour, ms=7, capsize=4, lw=1.6,
+                  label=label)  # fmt: skip
 
 
 def _values(scores: pd.DataFrame, task: str, method: str) -> np.ndarray:
@@ -244,8 +255,3 @@ def _seeds(scores: pd.DataFrame) -> str:
         return "a single seed: no interval"
     text = str(numbers.max()) if numbers.min() == numbers.max() else f"{numbers.min()} to {numbers.max()}"
     return f"mean and 95 % interval over {text} seeds (small dots)"
-
-
-def _unique_legend(figure: Figure, axes: Axes) -> None:
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=10)

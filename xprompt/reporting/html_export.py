@@ -1,7 +1,6 @@
 """An executed notebook as one HTML page that needs no network: pictures inside it, equations as MathML.
 
-Owns that page. Never executes a notebook. nbconvert's own page loads MathJax and two other scripts from the web, so
-that without a network its equations stay source text.
+nbconvert's own page loads MathJax and two other scripts from the web; without a network its equations stay source.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ class _Renderer(IPythonRenderer):
 
 
 class PageExporter(HTMLExporter):
-    """nbconvert's HTML, without what it would fetch."""
+    """Export as nbconvert does, without what its page fetches from the web."""
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
-        """Markdown, its equations included, to HTML."""
+        """Convert Markdown with its equations to HTML."""
         return MarkdownWithMath(renderer=_Renderer(escape=False, anchor_link_text=self.anchor_link_text)).render(source)
 
 
 def to_page(notebook: NotebookNode, title: str) -> str:
-    """The page's text. Raises latex2mathml's error where an equation is no LaTeX."""
+    """Return the page's HTML. Raises latex2mathml's error where an equation is not LaTeX."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exporter = PageExporter(embed_images=True, raw_template=_PAGE)

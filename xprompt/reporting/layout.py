@@ -1,7 +1,4 @@
-"""Where a report's files lie, and the manifest that says what each came from.
-
-Owns every path under reports/<profile>/ and manifest.json. Never makes a number, a table or a figure.
-"""
+"""The files of a report under reports/<profile>/, and the manifest that says which runs each comes from."""
 
 from __future__ import annotations
 
@@ -21,16 +18,16 @@ from xprompt.reporting import tables
 from xprompt.runs.store import Store
 
 ITEMS = ("fig1", "fig2", "fig5", "fig6", "fig7", "fig9", "fig10", *(f"tab{i}" for i in range(1, 11)))
-OWN = "beyond-"
+BEYOND = "beyond-"  # how the ids of our own items start
 MAIN = "tab1"  # the main results
 
 
 class Report:
-    """A report folder. Making one touches nothing on disk.
+    """A report's folder; creating the object writes nothing.
 
     Args:
         output: the folder, such as reports/nano.
-        notebook: name of the notebook that writes, for the manifest.
+        notebook: the name of the notebook that writes to it, for the manifest.
     """
 
     def __init__(self, output: str | Path, notebook: str = "") -> None:
@@ -44,7 +41,7 @@ class Report:
 
     @property
     def store(self) -> Store:
-        """The run records of this report."""
+        """Return the store with this report's run records."""
         return Store(self.root)
 
     def save_table(
@@ -61,11 +58,11 @@ class Report:
 
         Args:
             item: the paper's id, such as "tab1", or "beyond-…" for ours.
-            table: as it is read, texts in cells.
+            table: the table as people read it, texts in cells.
             title: the caption.
-            rows: the numbers behind it, one row each, for the .csv; None writes `table` itself there.
-            runs: names of the runs behind it, beside those in the column "run" of `rows`.
-            statements: sentences about it for the report's page.
+            rows: tidy rows for the .csv; None writes `table` itself there.
+            runs: IDs of runs behind the table, in addition to those in the column "run" of `rows`.
+            statements: sentences about the table for the report's page.
         """
         _check(item)
         texts = {
@@ -97,9 +94,9 @@ class Report:
 
         Args:
             item: the paper's id, such as "fig1", or "beyond-…" for ours.
-            figure: as drawn.
-            title: the caption; it says what the marks and bars are.
-            rows, runs: the numbers behind it, and names of runs, as in `save_table`.
+            figure: the drawn figure.
+            title: the caption, which explains marks and bars.
+            rows, runs: where the runs behind the figure are named, as in `save_table`.
         """
         _check(item)
         self.figures.mkdir(parents=True, exist_ok=True)
@@ -110,7 +107,7 @@ class Report:
         return Picture(self.figures / f"{item}.png", round(90 * figure.get_figwidth()))
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest as it stands; an empty one where there is none. `StoreError` where it is damaged."""
+        """Return the manifest, an empty one where there is none. Raises `StoreError` where it is damaged."""
         if not self.manifest_path.exists():
             return {"format": 1, "items": {}, "notebooks": {}}
         try:
@@ -119,7 +116,7 @@ class Report:
             raise StoreError(f"{self.manifest_path} is not whole ({error}): delete it; runs are kept.") from error
 
     def update(self, **parts: Any) -> dict[str, Any]:
-        """Put `parts` in the manifest, at its top level, and return it."""
+        """Write `parts` at the top level of the manifest, and return the manifest."""
         manifest = {**self.manifest(), **parts}
         write_whole(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         return manifest
@@ -140,7 +137,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Picture:
-    """A saved figure that a notebook shows, `width` pixels wide, whatever its matplotlib backend is."""
+    """A saved figure that a notebook shows `width` pixels wide, whichever matplotlib backend it uses."""
 
     path: Path
     width: int
@@ -164,10 +161,13 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _check(item: str) -> None:
-    if item not in ITEMS and not item.startswith(OWN):
-        raise ConfigError(f"item {item!r} is no table or figure of the paper ({', '.join(ITEMS)}); ours start {OWN!r}.")
+    if item not in ITEMS and not item.startswith(BEYOND):
+        raise ConfigError(
+            f"item {item!r} is no table or figure of the paper ({', '.join(ITEMS)}): use one of these, or an id of "
+            f"your own that starts with {BEYOND!r}."
+        )
 
 
 def _runs(rows: pd.DataFrame | None, runs: Iterable[str]) -> list[str]:
-    named = [] if rows is None or "run" not in rows else list(rows["run"])
-    return sorted({run for run in [*named, *runs] if run})
+    from_rows = [] if rows is None or "run" not in rows else list(rows["run"])
+    return sorted({run for run in [*from_rows, *runs] if run})

@@ -1,7 +1,4 @@
-"""One notebook, executed: live on the terminal, kept as run, exported as HTML.
-
-Owns the call to papermill and what surrounds it. Never chooses which notebook or which values.
-"""
+"""Execute a notebook with papermill: its output live on the terminal, the executed copy kept and exported as HTML."""
 
 from __future__ import annotations
 
@@ -37,11 +34,11 @@ def parameters_of(notebook: Path) -> dict[str, Any]:
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> str | None:
-    """Execute one notebook in its own folder, with its output on the terminal as it comes.
+    """Execute one notebook in its own folder, with its output live on the terminal.
 
     Args:
         notebook: the source; it is not changed.
-        output: the executed copy, beside it an .html; both are kept, half done, where a cell fails.
+        output: the executed copy, with an .html of the same name; both are written where a cell fails, too.
         parameters: values for the notebook's declared parameters.
 
     Returns None, or the failing cell's error in one line. Raises `ConfigError` where the notebook has no such
@@ -63,14 +60,14 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> str 
             )  # fmt: skip
         except PapermillExecutionError as failure:
             error = f"{failure.ename}: {failure.evalue}".splitlines()[0]
-        finally:  # also where it was interrupted: papermill has written what was done, and ended the kernel
+        finally:  # interrupted, too: papermill has written the cells so far and ended the kernel
             if output.exists():
                 _export(output)
     return error
 
 
 def _export(path: Path) -> None:
-    """Take this machine's paths out of an executed notebook, and write its HTML beside it."""
+    """Remove this machine's paths from an executed notebook, and write its HTML next to it."""
     notebook = nbformat.read(path, as_version=4)
     for name in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(name, None)
@@ -85,7 +82,7 @@ def _is_output(line: logging.LogRecord) -> bool:
 
 @contextmanager
 def _live_output() -> Iterator[None]:
-    """Send what papermill logs of a notebook's output to standard output, and its own remarks nowhere."""
+    """Send a notebook's output, which papermill logs, to standard output, and drop papermill's own remarks."""
     logger = logging.getLogger("papermill")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -1,11 +1,12 @@
-"""The report's page, index.html, made from the manifest, the figures' files and the run records behind them.
+"""The report's page, index.html, from the manifest, the figures' files and the run records behind them.
 
-Owns what the page says and its order. Never computes a score: every number was written by a notebook or a run.
+The page computes no score: every number on it was written by a notebook or a run.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -23,21 +24,21 @@ NOT_VERSIONS = {
     "backbone_params", "backbone_fingerprint", "data_fingerprint",
 }  # fmt: skip
 FEW = 100
-"""Examples to select on below which a page says so."""
+"""The page warns where fewer examples than these were selected on."""
 QUICK = (
     "A quick run: few examples and steps, one task, one seed. It shows that everything works; its numbers mean nothing."
 )
 
 
 def complete(report: Report, **settings: Any) -> dict[str, Any]:
-    """Bring the manifest up to date with the run records it names, and return it.
+    """Update the manifest with facts from the run records it names, and return it.
 
-    Adds each item's seconds, and from all records: versions, hardware, git revisions, tasks, methods, seeds (where
-    there are main results, theirs), protocols, sources, examples and time of the first and last run.
+    Adds each item's seconds, and over all records the versions, hardware, git revisions, tasks, methods, seeds (those
+    of the main results, where there are any), protocols, sources, examples, and when the first and last run started.
 
     Args:
-        report: its notebooks have been run.
-        settings: put in the manifest as they are, such as profile="nano".
+        report: one whose notebooks have been executed.
+        settings: written into the manifest as they are, such as profile="nano".
     """
     manifest = report.manifest()
     names = sorted({run for item in manifest["items"].values() for run in item["runs"]})
@@ -50,14 +51,14 @@ def complete(report: Report, **settings: Any) -> dict[str, Any]:
         for key, item in manifest["items"].items()
     }
     facts = _facts(list(records.values()))
-    if MAIN in items:  # what other items try out with a seed of their own adds none to its intervals
+    if MAIN in items:  # trials with another seed add nothing to the intervals of the main results
         main = [records[run] for run in items[MAIN]["runs"] if run in records]
         facts |= {"seeds": _distinct(record["seed"] for record in main), **_ends(main)}
     return report.update(**settings, items=items, runs=facts)
 
 
 def build(report: Report) -> str:
-    """Write index.html from a complete manifest and return its text; it needs no other file to be read."""
+    """Write index.html from a manifest that `complete` has updated, and return its text. It needs no other file."""
     manifest = report.manifest()
     template = (files(__package__) / "templates" / "index.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -79,61 +80,62 @@ def build(report: Report) -> str:
 
 
 def caveats(manifest: Mapping[str, Any]) -> list[str]:
-    """Return what a reader must know before believing the numbers, as far as the manifest shows it."""
-    facts, found = manifest["runs"], []
+    """Return what a reader must know before trusting the numbers, a sentence each, as far as the manifest tells."""
+    facts, sentences = manifest["runs"], []
     if manifest.get("quick"):
-        found.append(QUICK)
+        sentences.append(QUICK)
     if "nano" in facts["sources"]:
-        found.append(
+        sentences.append(
             "The tasks are generated, in SuperGLUE's formats; a score here is not a score on SuperGLUE, and the "
-            "paper's numbers stand beside ours for orientation only."
+            "paper's numbers are shown for orientation only."
         )
-        found.append(
-            "The generated tasks were made harder once, after a look at single prompt-tuning runs on their validation "
-            "splits, so that a prompt has something to lose: the gap to fine-tuning is in part by design."
+        sentences.append(
+            "We made the generated tasks harder once, after looking at single prompt-tuning runs on their validation "
+            "splits, so that prompt tuning leaves room for improvement: the gap to fine-tuning is partly by design."
         )
     if facts["seeds"] and len(facts["seeds"]) < 5:
-        found.append(
-            f"{len(facts['seeds'])} seed(s): intervals are wide, and an effect of a point or two cannot be seen."
+        sentences.append(
+            f"{len(facts['seeds'])} seed(s): intervals are wide, and effects of a point or two do not show."
         )
     if facts["seeds"]:
-        found.append(
-            "Intervals are Student-t over seeds. They hold the examples fixed: what another validation set of the "
-            "same size would change is not in them. Many comparisons are shown; one in twenty is off by chance."
+        sentences.append(
+            "Intervals are Student-t over seeds with the examples fixed: they do not cover what another validation "
+            "set of the same size would change. Of many comparisons, one in twenty is wrong by chance."
         )
     if (fewest := facts.get("fewest_selected_on")) and fewest < FEW:
-        found.append(f"Checkpoints and candidates were chosen on as few as {fewest} examples: in part, by luck.")
+        sentences.append(f"Checkpoints and candidates were selected on as few as {fewest} examples: partly by chance.")
     last, tuned = facts.get("best_at_last_step") or (0, 0)
     if 2 * last > tuned:
-        found.append(
+        sentences.append(
             f"{last} of {tuned} prompt-tuning runs are best at their last step: with longer tuning scores may rise "
             "and the order of the methods may change."
         )
     mildest, searched = facts.get("mildest_pruning") or (0, 0)
     if 2 * mildest > searched:
-        found.append(
-            f"In {mildest} of {searched} XPrompt runs the search keeps the mildest pruning that it may choose: pruning "
-            "less was not tried."
+        sentences.append(
+            f"In {mildest} of {searched} XPrompt runs the search chooses the lowest prune ratios it was given: lower "
+            "ones were not tried."
         )
     if "paper" in facts["protocols"]:
-        found.append("The paper's protocol selects and reports on the same split: its numbers are optimistic.")
+        sentences.append("The paper's protocol selects and reports on the same split: its numbers are optimistic.")
     if facts["cut"]:
-        found.append(f"{facts['cut']} sources were longer than the limit and were cut, in the runs taken together.")
+        sentences.append(f"{facts['cut']} sources, summed over all runs, were longer than the limit and were cut.")
     if any(state["dirty"] for state in facts["git"]):
-        found.append("Some runs were made from a working tree with changes that were not committed.")
+        sentences.append("Some runs come from a working tree with changes that were not committed.")
     if len(facts["git"]) > 1 or len(facts["hardware"]) > 1:
-        found.append("The runs come from more than one revision or machine; each record names its own.")
+        sentences.append("The runs come from more than one revision or machine; each record names its own.")
     failed = [name for name, notebook in manifest["notebooks"].items() if notebook["status"] != "done"]
     if failed:
-        found.append(f"Not finished: {', '.join(failed)}. What they would have shown is missing or old.")
-    return found
+        sentences.append(f"Not finished: {', '.join(failed)}. Their tables and figures are missing or out of date.")
+    return sentences
 
 
 def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
-    made = [record["provenance"] for record in records]
-    times = _distinct(p.get("started") for p in made)
-    versions = {key: _distinct(p.get(key) for p in made) for p in made for key in p if key not in NOT_VERSIONS}
-    git = Counter((p.get("git_revision"), bool(p.get("git_dirty"))) for p in made)
+    origins = [record["provenance"] for record in records]
+    times = _distinct(origin.get("started") for origin in origins)
+    names = [name for name in dict.fromkeys(itertools.chain(*origins)) if name not in NOT_VERSIONS]
+    versions = {name: _distinct(origin.get(name) for origin in origins) for name in names}
+    git = Counter((origin.get("git_revision"), bool(origin.get("git_dirty"))) for origin in origins)
     return {
         "count": len(records),
         "seconds": round(sum(map(_seconds, records)), 1),
@@ -142,9 +144,9 @@ def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds": _distinct(record["seed"] for record in records),
         "protocols": _distinct(record["protocol"] for record in records),
         "backbones": _distinct(record["backbone"] for record in records),
-        "backbone_params": _distinct(p.get("backbone_params") for p in made),
+        "backbone_params": _distinct(origin.get("backbone_params") for origin in origins),
         "sources": _distinct(record.get("source") for record in records),
-        # Of a task, those of the run that reports on most: short trials report on a handful.
+        # Of each task, from the run that reports on most examples: short trials report on a few.
         "examples": {
             record["task"]: {k: v for k, v in record["counts"].items() if k != "cut"}
             for record in sorted(records, key=lambda record: record["counts"]["validation"])
@@ -152,15 +154,17 @@ def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
         "fewest_selected_on": min((record["counts"]["selection"] for record in records), default=None),
         "cut": sum(record["counts"].get("cut") or 0 for record in records),
         "versions": versions,
-        "hardware": _distinct(p.get("hardware") for p in made),
-        "execution": _distinct(f"{p.get('device')}, {p.get('dtype')}, {p.get('threads')} threads" for p in made),
+        "hardware": _distinct(origin.get("hardware") for origin in origins),
+        "execution": _distinct(
+            f"{origin.get('device')}, {origin.get('dtype')}, {origin.get('threads')} threads" for origin in origins
+        ),
         "git": [{"revision": rev, "dirty": dirty, "runs": n} for (rev, dirty), n in git.most_common()],
         "started": [times[0], times[-1]] if len(times) > 1 else times,
     }
 
 
 def _ends(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many runs ended where their settings let them go no further, and of how many: a sign that more may change."""
+    """Count the runs that ended at a limit of their settings, as [count, of how many]."""
     by_method = {m: [r for r in records if r["method"] == m and r.get("details")] for m in ("prompt_tuning", "xprompt")}
     last = [r["details"]["best_step"] == r["history"][-1]["step"] for r in by_method["prompt_tuning"]]
     mildest = [

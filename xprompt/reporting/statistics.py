@@ -1,7 +1,4 @@
-"""Means, 95 % intervals and paired differences over seeds.
-
-Owns the arithmetic between tidy rows and the numbers a table shows. Never reads records and never formats text.
-"""
+"""Means, 95 % intervals and paired differences over seeds, all of them from tidy rows."""
 
 from __future__ import annotations
 
@@ -14,9 +11,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-AVERAGE = "average"
+from xprompt.config.methods import METHODS
+from xprompt.reporting.rows import AVERAGE
+
 LEVEL = 0.95
-PAIRS = (
+Verdict = Literal["above", "below", "no significant difference", "one seed"]
+NO_DIFFERENCE: Verdict = "no significant difference"
+
+REFERENCE = "prompt_tuning"
+_MAIN_PAIRS = (
     ("xprompt", "prompt_tuning"),
     ("xprompt", "prompt_tuning_matched"),
     ("xprompt", "xprompt_random"),
@@ -26,8 +29,13 @@ PAIRS = (
     ("fine_tuning", "prompt_tuning"),
     ("prompt_tuning", "majority"),
 )
-"""The comparisons that the main results are about; a pair with a method that was not run is left out."""
-Verdict = Literal["above", "below", "not told apart", "one seed"]
+_PAIRED = {name for pair in _MAIN_PAIRS for name in pair}
+PAIRS = (
+    *_MAIN_PAIRS,
+    *((name, REFERENCE) for name, method in METHODS.items() if method.settings and name not in _PAIRED),
+)
+"""The comparisons (a, b) of the main results, each the difference a − b. Every other method that trains is compared
+with prompt tuning. A pair with a method that was not run is left out."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +49,24 @@ class Interval:
 
     @property
     def half(self) -> float:
-        """Half the interval's width; NaN where n < 2."""
+        """Return half the interval's width; NaN where n < 2."""
         return (self.high - self.low) / 2
 
     @property
     def verdict(self) -> Verdict:
-        """Where the whole interval lies, seen from 0."""
+        """Say on which side of 0 the whole interval lies, if it lies on one."""
         if self.n < 2:
             return "one seed"
         if self.low > 0:
             return "above"
-        return "below" if self.high < 0 else "not told apart"
+        return "below" if self.high < 0 else NO_DIFFERENCE
 
 
 def interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Interval:
     """Return the mean of `values` with its Student-t interval, n − 1 degrees of freedom.
 
     Args:
-        values: one number a seed, any unit. NaN is not a number a seed can have.
+        values: one finite number per seed, any unit.
         level: coverage in (0, 1).
 
     Raises `ValueError` where there are no values, or one is not finite.
@@ -76,8 +84,8 @@ def interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Inte
 def with_average(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the `score` rows, and below them each seed's mean over the tasks as task "average".
 
-    A two-metric task counts once, by its score. The average has only the seeds that every task has, so that no
-    seed's average is over an easier choice of tasks. With one task it would say nothing new and is left out.
+    A two-metric task counts once, by its score. A seed has an average only where every task has that seed, so that no
+    average is over an easier choice of tasks. With one task the average would say nothing new and is left out.
     Source: paper Tab 1 (the average column), Lester et al. (2021) for the two-metric tasks.
     """
     scores = rows[rows["metric"] == "score"]
@@ -96,11 +104,11 @@ def with_average(rows: pd.DataFrame) -> pd.DataFrame:
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row per (profile, protocol, task, metric, method): mean, low, high, n over the seeds."""
     keys = ["profile", "protocol", "task", "metric", "method"]
-    found = []
+    lines = []
     for key, group in rows.groupby(keys, sort=False):
-        of = interval(group["value"].to_numpy())
-        found.append((*key, of.mean, of.low, of.high, of.n))
-    return pd.DataFrame(found, columns=[*keys, "mean", "low", "high", "n"])
+        over_seeds = interval(group["value"].to_numpy())
+        lines.append((*key, over_seeds.mean, over_seeds.low, over_seeds.high, over_seeds.n))
+    return pd.DataFrame(lines, columns=[*keys, "mean", "low", "high", "n"])
 
 
 def differences(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -115,19 +123,19 @@ def differences(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.Data
     Returns columns profile, protocol, task, a, b, mean, low, high, n, verdict; pairs with no common seed are absent.
     """
     scores = with_average(rows)
-    found = []
+    lines = []
     for (profile, protocol, task), group in scores.groupby(["profile", "protocol", "task"], sort=False):
         by_method = group.pivot_table(index="seed", columns="method", values="value")
         for a, b in pairs:
             if a not in by_method or b not in by_method:
                 continue
-            paired = (by_method[a] - by_method[b]).dropna()
-            if paired.empty:
+            by_seed = (by_method[a] - by_method[b]).dropna()
+            if by_seed.empty:
                 continue
-            of = interval(paired.to_numpy())
-            found.append((profile, protocol, task, a, b, of.mean, of.low, of.high, of.n, of.verdict))
+            gap = interval(by_seed.to_numpy())
+            lines.append((profile, protocol, task, a, b, gap.mean, gap.low, gap.high, gap.n, gap.verdict))
     columns = ["profile", "protocol", "task", "a", "b", "mean", "low", "high", "n", "verdict"]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(lines, columns=columns)
 
 
 def protocol_differences(rows: pd.DataFrame) -> pd.DataFrame:

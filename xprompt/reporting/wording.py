@@ -1,7 +1,4 @@
-"""How names and numbers are written, the same in tables, figures and on the page.
-
-Owns display names and number formats. Never computes a number.
-"""
+"""Titles, numbers and verdicts as text, the same in tables, figures and on the page."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xprompt.config.methods import METHODS
-from xprompt.reporting.statistics import AVERAGE, Interval
+from xprompt.reporting.rows import AVERAGE
+from xprompt.reporting.statistics import Interval
 from xprompt.tasks.registry import get_task
 
 TASKS = {
@@ -25,12 +23,12 @@ PROTOCOLS = {
 
 
 def method(name: str) -> str:
-    """Return a method's display name; an unknown one is shown as it is."""
+    """Return a method's title from its declaration; the name itself where there is no declaration."""
     return METHODS[name].title if name in METHODS else name
 
 
 def task(name: str) -> str:
-    """Return a task's display name; an own one's is what its declaration says, given by that name or by its path."""
+    """Return a task's display name. A custom task is given by its name, or by the path of its declaration."""
     return get_task(name).name if name.endswith(".json") else TASKS.get(name, name)
 
 
@@ -42,31 +40,33 @@ def points(value: float | None, signed: bool = False) -> str:
     return ("0.0" if float(text) == 0 else text).replace("-", "−")
 
 
-def cell(of: Interval) -> str:
-    """Write a mean with half its 95 % interval; a single seed has none."""
-    return points(of.mean) if of.n < 2 else f"{points(of.mean)} ± {points(of.half)}"
+def cell(value: Interval) -> str:
+    """Write a mean ± half its 95 % interval; of a single seed the mean alone."""
+    return points(value.mean) if value.n < 2 else f"{points(value.mean)} ± {points(value.half)}"
 
 
 def span(low: float, high: float) -> str:
-    """Write an interval of differences."""
+    """Write an interval of differences with its signs; empty where there is none."""
     return "" if math.isnan(low) else f"[{points(low, signed=True)}, {points(high, signed=True)}]"
 
 
 def statement(row: Mapping[str, Any]) -> str:
-    """Say in one sentence what a paired difference shows, in words that its interval allows."""
+    """Say in one sentence what a paired difference shows, and no more than its interval allows.
+
+    Args:
+        row: a row of `xprompt.reporting.statistics.differences`.
+    """
     where = "on average over the tasks" if row["task"] == AVERAGE else f"on {task(row['task'])}"
     a, b = method(row["a"]), method(row["b"])
-    a = a[0].upper() + a[1:]
+    subject = a[0].upper() + a[1:]
     size = points(abs(row["mean"]))
     seeds = f"{row['n']} seed{'s' if row['n'] != 1 else ''}, {row['protocol']} protocol"
     if row["verdict"] == "one seed":
-        return f"{a} is {points(row['mean'], True)} points from {b} {where} with a single seed: that decides nothing."
-    inside = f"95 % interval {span(row['low'], row['high'])}, {seeds}"
-    if row["verdict"] == "above":
-        return f"{a} is {size} points above {b} {where} ({inside})."
-    if row["verdict"] == "below":
-        return f"{a} is {size} points below {b} {where} ({inside})."
-    return f"{a} and {b} are not told apart {where}: {points(row['mean'], True)} points ({inside})."
+        return f"{subject} minus {b} {where}: {points(row['mean'], True)} points with one seed, which decides nothing."
+    basis = f"95 % interval {span(row['low'], row['high'])}, {seeds}"
+    if row["verdict"] in ("above", "below"):
+        return f"{subject} is {size} points {row['verdict']} {b} {where} ({basis})."
+    return f"No significant difference between {a} and {b} {where}: {points(row['mean'], True)} points ({basis})."
 
 
 def statements(differences: Any) -> list[str]:
@@ -76,20 +76,32 @@ def statements(differences: Any) -> list[str]:
     return [statement(row) for row in averages or rows]
 
 
-def out_of_reach(tasks: Sequence[str]) -> list[str]:
-    """Say that a backbone does not do these tasks; of none, nothing."""
+def unsolved_tasks(tasks: Sequence[str]) -> list[str]:
+    """Return a sentence that the backbone does not solve these tasks; an empty list where there are none.
+
+    Args:
+        tasks: as `xprompt.reporting.tables.unsolved_tasks` returns them.
+    """
     if not tasks:
         return []
     names = ", ".join(task(name) for name in tasks)
     return [
-        f"* {names}: full fine-tuning is not shown to be above the majority class either: with these settings the "
-        "backbone does not do the task, and differences between prompts say nothing there."
+        f"* {names}: even full fine-tuning is not significantly above the majority class. With these settings the "
+        "backbone does not solve the task, so differences between prompts mean nothing there."
     ]
 
 
+out_of_reach = unsolved_tasks  # older name
+
+
 def stage_statements(measured: Mapping[str, Mapping[str, float]], reference: str) -> list[str]:
-    """Say what each stage of one prompt scores, and how far that is from one of them: stage → metric → fraction."""
-    scores = {stage: 100 * sum(found.values()) / len(found) for stage, found in measured.items()}
+    """Say what each stage of one prompt scores, and how far that is from the stage `reference`.
+
+    Args:
+        measured: stage → metric → fraction in [0, 1].
+        reference: one of the stages.
+    """
+    scores = {stage: 100 * sum(metrics.values()) / len(metrics) for stage, metrics in measured.items()}
     return [
         f"{stage}: {points(score)} points, {points(score - scores[reference], signed=True)} against {reference}."
         for stage, score in scores.items()
@@ -98,9 +110,14 @@ def stage_statements(measured: Mapping[str, Mapping[str, float]], reference: str
 
 
 def example(task: Any, record: Any, source: str) -> str:
-    """Return a record as the model reads it, with its label; of other people's data, the template alone.
+    """Return an example as the model reads it, with its label; of a data set that is not ours, the template alone.
 
-    An executed notebook is meant to be passed on, and most data sets may not be: only generated examples are shown.
+    Executed notebooks are passed on, and most data sets may not be: only generated examples are shown.
+
+    Args:
+        task: the task's declaration.
+        record: one of its examples.
+        source: where the example comes from; "nano" means generated.
     """
     if source == "nano":
         return f"{task.render(record)}\nlabel: {task.label_text(record.label)!r} out of {task.label_words}"

@@ -1,6 +1,6 @@
-"""Which runs a report is made of, and having them done with a line each on the terminal.
+"""The grid of runs behind a report: tasks × methods × seeds × protocols, checked before anything runs, then collected.
 
-Owns the grid and its check before anything is run. Never runs anything itself: it is handed what does.
+An executor that the caller hands over does the runs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from xprompt.units import readable_duration
 
 
 def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
-    """Return tasks: "all", a comma-separated text, a list, or (None or "") the profile's own choice.
+    """Return the tasks' names from "all", a comma-separated text or a list; None or "" for the profile's default.
 
-    Each is a name, or the path of an own task's declaration. Raises `ConfigError` naming the known tasks where one is
-    unknown, or where two have the same name; `DataError` where a declaration's examples are not there.
+    Each is a name, or the path of a custom task's declaration. Raises `ConfigError` that lists the known tasks where
+    one is unknown, or where two have the same name; `DataError` where a declaration's examples are missing.
     """
     if not tasks:
         chosen = list(get_profile(profile).default_tasks)
@@ -42,7 +42,7 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
 
 
 def choose_seeds(seeds: int | Sequence[int] | None, profile: str) -> list[int]:
-    """Return seeds: 0 … n − 1 of a number n, the given ones of a list, or (None or []) the profile's own number.
+    """Return the seeds 0 … n − 1 of a number n, or those of a list; None or [] for the profile's default number.
 
     Raises `ConfigError` where a number is below 1, or a list holds a seed twice or below 0.
     """
@@ -55,12 +55,12 @@ def choose_seeds(seeds: int | Sequence[int] | None, profile: str) -> list[int]:
 
 
 def choose_source(data_dir: str, tasks: Sequence[str]) -> str:
-    """Return the source of `data_dir`, or "" for the profile's own; `DataError` where a task's folder is missing."""
+    """Return the source of `data_dir`, or "" for the profile's own. Raises `DataError` where a task has no folder."""
     if not data_dir:
         return ""
     root = Path(data_dir)
     if not root.is_dir():
-        raise DataError(f"data folder {data_dir}: there is no such folder; give the one that holds CB/, RTE/, …")
+        raise DataError(f"data folder {data_dir}: there is no such folder; give the one that contains CB/, RTE/, …")
     known = {name: get_task(name).folder for name in tasks}
     missing = [folder for name, folder in known.items() if not ((root / folder).is_dir() or (root / name).is_dir())]
     if missing:
@@ -72,8 +72,8 @@ def choose_source(data_dir: str, tasks: Sequence[str]) -> str:
 
 
 def quick_settings(profile: str) -> dict[str, Any]:
-    """Return settings that make a run of `profile` short: few examples and steps. Its numbers mean nothing."""
-    own, tiny = get_profile(profile), PROFILES["tiny"]
+    """Return settings that make a run of `profile` short: few examples and steps. Its scores mean nothing."""
+    full, tiny = get_profile(profile), PROFILES["tiny"]
 
     def short(settings: TuneSettings, like: TuneSettings) -> TuneSettings:
         return settings.replace(
@@ -84,13 +84,13 @@ def quick_settings(profile: str) -> dict[str, Any]:
     return {
         "limit_train": tiny.limit_train,
         "limit_validation": tiny.limit_validation,
-        "tune": short(own.tune, tiny.tune),
-        "fine_tune": short(own.fine_tune, tiny.fine_tune),
-        "prune": own.prune.replace(
+        "tune": short(full.tune, tiny.tune),
+        "fine_tune": short(full.fine_tune, tiny.fine_tune),
+        "prune": full.prune.replace(
             token_ratios=tiny.prune.token_ratios,
             piece_ratios=tiny.prune.piece_ratios,
             importance_limit=tiny.prune.importance_limit,
-            retune=short(own.prune.retune, tiny.prune.retune),
+            retune=short(full.prune.retune, tiny.prune.retune),
         ),
     }
 
@@ -105,12 +105,12 @@ def grid(
     quick: bool = False,
     **changes: Any,
 ) -> list[RunConfig]:
-    """Return every run of a report, seed by seed, all of them checked.
+    """Return the settings of every run of a report, seed by seed, all of them checked.
 
     Args:
         profile: a name in `PROFILES`.
-        tasks, seeds: as `choose_tasks` and `choose_seeds` take them; None for the profile's own.
-        methods: names in `METHODS`; None or [] for the profile's own.
+        tasks, seeds: as `choose_tasks` and `choose_seeds` take them; None for the profile's default.
+        methods: names in `METHODS`; None or [] for the profile's default.
         protocols: names in `PROTOCOLS`.
         data_dir: a folder in the official release layout, or "" for the profile's own source.
         quick: few examples and steps, the first task and the first seed only.
@@ -139,15 +139,15 @@ def grid(
 
 
 def collect(configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], Any]) -> list[dict[str, Any]]:
-    """Do the runs and return their records, in the order asked for, with a line on standard output for each.
+    """Do the runs and return their records in the order of `configs`, with a line on standard output for each.
 
     Args:
         configs: what to run.
         run: an executor, as `xprompt.get_executor` makes it, or what does one run, one after another; its result has
             `.record`, as that of `xprompt.run`.
 
-    Where runs go side by side the line comes when one ends; one with a + for its number was not asked for, but others
-    build on it. The time left is reckoned from the runs of the same method already done.
+    Where runs go in parallel, a run's line appears when it ends. A + in place of its number marks a run that was not
+    asked for, but that another one starts from. The time left is estimated from the finished runs of the same method.
     """
     _show_progress()
     executor = LocalExecutor(run) if callable(run) else run
@@ -182,7 +182,7 @@ def _number(number: int | str, configs: Sequence[RunConfig]) -> str:
 
 
 def _left(to_do: Sequence[RunConfig], spent: Mapping[str, Sequence[float]], workers: int) -> str:
-    """The time that the runs still to do will take, side by side; "" where a method has not been seen yet."""
+    """Estimate how long the remaining runs will take, in parallel; "" where no run of a method has finished yet."""
     if not to_do or any(config.method not in spent for config in to_do):
         return ""
     means = {method: sum(seconds) / len(seconds) for method, seconds in spent.items()}
@@ -190,7 +190,7 @@ def _left(to_do: Sequence[RunConfig], spent: Mapping[str, Sequence[float]], work
 
 
 def _show_progress() -> None:
-    """Print what the library logs of a long run, once, where a notebook's output goes."""
+    """Print what the library logs to standard output, where a notebook shows it; a second call adds nothing."""
     log = logging.getLogger("xprompt")
     if not log.handlers:
         handler = logging.StreamHandler(sys.stdout)

@@ -1,7 +1,4 @@
-"""What produced a result: versions, hardware, source revision, time.
-
-Owns the facts a record carries about where it was made. Never influences a result.
-"""
+"""What produced a result: versions, hardware, source revision, time. Nothing here influences the result."""
 
 from __future__ import annotations
 
@@ -22,9 +19,15 @@ _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "scikit
 
 
 def provenance(device: torch.device, dtype: torch.dtype, model: torch.nn.Module | None = None) -> dict[str, Any]:
-    """JSON values: package versions, hardware, threads, device, dtype, git revision and whether it was dirty.
+    """Return the facts that a record keeps about its origin, as JSON values.
 
-    Of a model that is spread over devices also where its modules lie; `processes` is how many shared the run.
+    Args:
+        device: where the run is computed.
+        dtype: of the backbone.
+        model: the backbone; where it is spread over several devices, `device_map` says which module is where.
+
+    Returns versions of Python and packages, hardware, threads, `processes` (how many share the run), device, dtype,
+    git revision and whether the working tree was dirty, and the time in UTC.
     """
     placed = getattr(model, "hf_device_map", None)
     return {
@@ -45,9 +48,9 @@ def provenance(device: torch.device, dtype: torch.dtype, model: torch.nn.Module 
 @functools.cache
 def _machine(device: str) -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
-    facts = Path("/proc/cpuinfo")
-    if facts.exists():
-        names = [line.split(":", 1)[1].strip() for line in facts.read_text().splitlines() if "model name" in line]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         cpu = f"{names[0]}, {len(names)} cores" if names else cpu
     return {"hardware": torch.cuda.get_device_name() if device == "cuda" else cpu, "system": platform.system()}
 

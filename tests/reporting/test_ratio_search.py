@@ -7,7 +7,7 @@ import math
 import pytest
 
 from xprompt.errors import ConfigError
-from xprompt.reporting import search_report
+from xprompt.reporting import ratio_search
 
 
 def record(strategy, task, seed, score, selection, trained, seconds, method="xprompt"):
@@ -40,14 +40,14 @@ RECORDS = [
 
 @pytest.fixture(scope="module")
 def rows():
-    return search_report.paired(RECORDS)
+    return ratio_search.pair_searches(RECORDS)
 
 
 def test_only_whole_pairs_are_compared(rows):
     assert list(zip(rows["task"], rows["seed"], strict=True)) == [("cb", 0), ("cb", 1), ("rte", 0), ("rte", 1)]
     assert list(rows["grid_run"]) == ["grid-cb-0", "grid-cb-1", "grid-rte-0", "grid-rte-1"]
     with pytest.raises(ConfigError, match="run the two searches"):
-        search_report.paired(RECORDS[-1:])
+        ratio_search.pair_searches(RECORDS[-1:])
 
 
 def test_regret_is_positive_where_the_grid_was_better(rows):
@@ -58,7 +58,7 @@ def test_regret_is_positive_where_the_grid_was_better(rows):
 
 
 def test_the_average_is_over_each_seeds_mean_of_the_tasks(rows):
-    found = search_report.over_seeds(rows, "validation_regret")
+    found = ratio_search.over_seeds(rows, "validation_regret")
     assert list(found) == ["cb", "rte", "average"]
     assert found["cb"].mean == pytest.approx(-0.5) and found["average"].n == 2
     assert found["average"].mean == pytest.approx(0.6)  # of 0.5 and 0.7
@@ -67,15 +67,15 @@ def test_the_average_is_over_each_seeds_mean_of_the_tasks(rows):
 
 
 def test_table_and_sentences_say_the_numbers(rows):
-    table = search_report.search_table(rows)
+    table = ratio_search.search_table(rows)
     assert list(table["task"]) == ["CB", "RTE", "average"]
     assert table["trained (%)"].tolist() == ["9.0", "7.0", "8.0"]
-    said = search_report.search_statements(rows)
+    said = ratio_search.search_statements(rows)
     assert "on validation is 0.6 points (average, 2 seeds" in said[1] and "8.0 % of the grid's examples" in said[2]
 
 
 def test_the_figure_marks_the_chosen_pair_and_those_that_stopped(rows):
-    figure = search_report.search_figure(rows, RECORDS)
+    figure = ratio_search.search_figure(rows, RECORDS)
     regret, cost, grid, halving = figure.axes[:4]
     assert "points" in regret.get_xlabel() and "%" in cost.get_xlabel()
     for axes in (grid, halving):

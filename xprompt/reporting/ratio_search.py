@@ -1,8 +1,4 @@
-"""What a cheaper ratio search costs and loses, beside the full grid.
-
-Owns the pairing of each grid run with the halving run of the same task and seed, their table and their figure. Never
-runs a search.
-"""
+"""What successive halving over the prune ratios costs and loses, compared with the full grid: rows, table, figure."""
 
 from __future__ import annotations
 
@@ -18,22 +14,23 @@ from matplotlib.patches import Rectangle
 
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
-from xprompt.reporting.figures import COLOUR
-from xprompt.reporting.statistics import AVERAGE, Interval, interval
+from xprompt.reporting.figures import method_style
+from xprompt.reporting.rows import AVERAGE
+from xprompt.reporting.statistics import Interval, interval
 
 REGRETS = {"selection_regret": "on the selection split", "validation_regret": "on validation"}
 SHARES = {"trained_share": "trained", "evaluated_share": "evaluated", "seconds_share": "time"}
 
 
-def paired(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def pair_searches(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return a row for each task and seed that has both a grid run and a halving run over the same ratio pairs.
 
     Columns: profile, backbone, task, seed, candidates (different masks), each search's selection and validation score
-    in points, their regrets (grid − halving: positive where the grid was better), halving's shares of the grid's cost
-    in percent, seconds of each search (importance included, prompt tuning and the last evaluation too, without the
-    prompt-tuning run they build on), and the names of the runs.
+    in points, the regrets (grid − halving: positive where the grid is better), halving's shares of the grid's cost in
+    percent, the seconds of each search (importance and the last evaluation included, the prompt-tuning run that both
+    start from not), and the names of the runs.
 
-    Raises `ConfigError` where no pair is whole.
+    Raises `ConfigError` where no task and seed has both.
     """
     by_key: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
     for record in records:
@@ -43,27 +40,32 @@ def paired(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             key = (record["profile"], record["backbone"], record["task"], record["seed"], ratios)
             by_key.setdefault(key, {})[search["strategy"]] = record
     rows = []
-    for (profile, backbone, task, seed, _), of in by_key.items():
-        if set(of) != {"grid", "halving"}:
+    for (profile, backbone, task, seed, _), by_strategy in by_key.items():
+        if set(by_strategy) != {"grid", "halving"}:
             continue
-        grid, halving = of["grid"], of["halving"]
-        chosen = [max(c["selection_score"] for c in one["details"]["candidates"]) for one in (grid, halving)]
-        costs = [one["details"]["search"] | {"seconds": one["seconds"]["total"]} for one in (grid, halving)]
+        grid, halving = by_strategy["grid"], by_strategy["halving"]
+        best_grid, best_halving = (
+            max(candidate["selection_score"] for candidate in search["details"]["candidates"])
+            for search in (grid, halving)
+        )
+        grid_costs, halving_costs = (
+            search["details"]["search"] | {"seconds": search["seconds"]["total"]} for search in (grid, halving)
+        )
         share = {
-            name: 100 * costs[1][name] / costs[0][name]
+            name: 100 * halving_costs[name] / grid_costs[name]
             for name in ("trained_examples", "evaluated_examples", "seconds")
         }
         rows.append(
             {
                 "profile": profile, "backbone": backbone, "task": task, "seed": seed,
-                "candidates": costs[0]["candidates"],
-                "grid_selection": 100 * chosen[0], "halving_selection": 100 * chosen[1],
-                "selection_regret": 100 * (chosen[0] - chosen[1]),
+                "candidates": grid_costs["candidates"],
+                "grid_selection": 100 * best_grid, "halving_selection": 100 * best_halving,
+                "selection_regret": 100 * (best_grid - best_halving),
                 "grid_validation": 100 * grid["score"], "halving_validation": 100 * halving["score"],
                 "validation_regret": 100 * (grid["score"] - halving["score"]),
                 "trained_share": share["trained_examples"], "evaluated_share": share["evaluated_examples"],
-                "seconds_share": share["seconds"], "grid_seconds": costs[0]["seconds"],
-                "halving_seconds": costs[1]["seconds"], "run": halving["run"], "grid_run": grid["run"],
+                "seconds_share": share["seconds"], "grid_seconds": grid_costs["seconds"],
+                "halving_seconds": halving_costs["seconds"], "run": halving["run"], "grid_run": grid["run"],
             }
         )  # fmt: skip
     if not rows:
@@ -71,18 +73,21 @@ def paired(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+paired = pair_searches  # older name
+
+
 def over_seeds(rows: pd.DataFrame, column: str) -> dict[str, Interval]:
-    """Return each task's interval over seeds, and the average's: over each seed's mean of the tasks."""
-    found = {str(task): interval(of[column].to_numpy()) for task, of in rows.groupby("task", sort=False)}
-    if len(found) > 1:
-        found[AVERAGE] = interval(rows.groupby("seed")[column].mean().to_numpy())
-    return found
+    """Return task → interval of `column` over seeds; for the average, over each seed's mean of the tasks."""
+    intervals = {str(task): interval(part[column].to_numpy()) for task, part in rows.groupby("task", sort=False)}
+    if len(intervals) > 1:
+        intervals[AVERAGE] = interval(rows.groupby("seed")[column].mean().to_numpy())
+    return intervals
 
 
 def search_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a task and the average: both searches' validation scores, the regrets, halving's cost in percent."""
-    columns = {name: over_seeds(rows, name) for name in (
-        "grid_validation", "halving_validation", *REGRETS, *SHARES)}  # fmt: skip
+    """Return a row per task and for the average: both validation scores, the regrets, halving's cost in percent."""
+    names = ("grid_validation", "halving_validation", *REGRETS, *SHARES)
+    columns = {name: over_seeds(rows, name) for name in names}
     lines = []
     for task in columns["validation_regret"]:
         line = {"task": wording.task(task), "grid": wording.cell(columns["grid_validation"][task]),
@@ -97,28 +102,31 @@ def search_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def search_statements(rows: pd.DataFrame) -> list[str]:
-    """Return what the numbers say, a sentence each."""
+    """Return halving's regrets and its cost as sentences: of the average, or of the task where there is one."""
     last = list(over_seeds(rows, "validation_regret"))[-1]
-    said = []
+    sentences = []
     for name, where in REGRETS.items():
-        of = over_seeds(rows, name)[last]
-        bounds = (
-            "" if of.n < 2 else f", 95 % interval {wording.points(of.low, True)} to {wording.points(of.high, True)}"
-        )
-        mean, over = wording.points(of.mean), f"{wording.task(last)}, {of.n} seed{'s' * (of.n > 1)}"
-        said.append(f"Halving's regret {where} is {mean} points ({over}{bounds}).")
+        regret = over_seeds(rows, name)[last]
+        low, high = wording.points(regret.low, signed=True), wording.points(regret.high, signed=True)
+        bounds = "" if regret.n < 2 else f", 95 % interval {low} to {high}"
+        basis = f"{wording.task(last)}, {regret.n} seed{'s' * (regret.n > 1)}{bounds}"
+        sentences.append(f"Halving's regret {where} is {wording.points(regret.mean)} points ({basis}).")
     trained, evaluated, seconds = (over_seeds(rows, name)[last].mean for name in SHARES)
-    said.append(
+    sentences.append(
         f"It trains on {trained:.1f} % of the grid's examples, evaluates {evaluated:.1f} % as many, and takes "
         f"{seconds:.1f} % of its time."
     )
-    return said
+    return sentences
 
 
 def search_figure(rows: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw regret and cost for each task, and for the first pair of runs every candidate's best selection score.
+    """Draw regret and cost, and for the first pair of runs every candidate's best selection score.
 
-    In the maps, a frame marks the pair that was chosen; a dot, a candidate that halving stopped early.
+    Args:
+        rows: of `pair_searches`.
+        records: the run records that the rows come from.
+
+    In the maps a frame marks the chosen ratio pair, and a dot a candidate that halving stopped early.
     """
     figure = Figure(figsize=(13, 8.2), layout="constrained")
     (top_left, top_right), (left, right) = figure.subplots(2, 2)
@@ -126,35 +134,38 @@ def search_figure(rows: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> F
     _draw_cost(top_right, rows)
     first = rows.iloc[0]
     by_run = {record["run"]: record["details"] for record in records}
-    details = [by_run[first["grid_run"]], by_run[first["run"]]]
-    scores = [100 * c["selection_score"] for one in details for c in one["candidates"]]
-    for axes, one, name in zip((left, right), details, ("grid", "halving"), strict=True):
-        _draw_map(axes, one, (min(scores), max(scores)))
+    searches = [by_run[first["grid_run"]], by_run[first["run"]]]
+    scores = [100 * candidate["selection_score"] for search in searches for candidate in search["candidates"]]
+    for axes, search, name in zip((left, right), searches, ("grid", "halving"), strict=True):
+        _draw_map(axes, search, (min(scores), max(scores)))
         axes.set_title(f"{name}: {wording.task(first['task'])}, seed {first['seed']}")
     return figure
 
 
 def _draw_regret(axes: Axes, rows: pd.DataFrame) -> None:
     for place, (name, where) in enumerate(REGRETS.items()):
-        marker, colour = ("s", COLOUR["prompt_tuning"]) if place == 0 else ("o", COLOUR["fine_tuning"])
-        for y, (task, of) in enumerate(over_seeds(rows, name).items()):
+        marker, colour = "so"[place], sns.color_palette("colorblind")[1 - place]
+        for y, (task, regret) in enumerate(over_seeds(rows, name).items()):
             at = y + 0.16 * (2 * place - 1)
             single = rows[rows["task"] == task][name] if task != AVERAGE else rows.groupby("seed")[name].mean()
             axes.scatter(single, np.full(len(single), at + 0.09), s=12, color=colour, alpha=0.4, linewidths=0)
-            error = None if of.n < 2 else [[of.mean - of.low], [of.high - of.mean]]
-            axes.errorbar(of.mean, at, xerr=error, fmt=marker, color=colour, capsize=3, label=where if y == 0 else None)
+            error = None if regret.n < 2 else [[regret.half], [regret.half]]
+            label = where if y == 0 else None
+            axes.errorbar(regret.mean, at, xerr=error, fmt=marker, color=colour, capsize=3, label=label)
     tasks = list(over_seeds(rows, "validation_regret"))
     axes.axvline(0, color="0.3", lw=1)
     axes.set_yticks(range(len(tasks)), [wording.task(task) for task in tasks])
     axes.invert_yaxis()
-    axes.set_xlabel("regret: grid − halving (points; right of 0 the grid was better)")
-    axes.set_title(f"Regret, mean and 95 % interval over {rows['seed'].nunique()} seed(s); dots: single seeds")
-    axes.legend(title="regret", loc="best")
+    axes.set_xlabel("regret: grid − halving (points; right of 0 the grid is better)")
+    num_seeds = rows["seed"].nunique()
+    over = f"mean and 95 % interval over {num_seeds} seeds; dots: single seeds" if num_seeds > 1 else "a single seed"
+    axes.set_title(f"Regret, {over}")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
 
 
 def _draw_cost(axes: Axes, rows: pd.DataFrame) -> None:
     means = [rows[name].mean() for name in SHARES]
-    bars = axes.barh(list(SHARES.values()), means, color=COLOUR["xprompt"], height=0.55)
+    bars = axes.barh(list(SHARES.values()), means, color=method_style("xprompt")[0], height=0.55)
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # the line of the goal passes behind a number
     axes.bar_label(bars, [f"{mean:.1f} %" for mean in means], padding=4, bbox=behind)
     axes.axvline(10, color="0.3", ls="--", lw=1.2, label="goal for training: 10 %")

@@ -1,6 +1,6 @@
-"""Short trials of a backbone's settings, compared on the selection split alone: rates, optimisers, patterns.
+"""Short trials of learning rates, optimisers and patterns: their runs, rows, table and figure.
 
-Owns which runs the trials are, their rows, table and figure. Never looks at a score of the split that is reported.
+Trials are compared on the selection split alone. The score on the split that is reported appears nowhere.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from xprompt.config.methods import get_method
 from xprompt.config.pattern import Pattern
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
-from xprompt.reporting.figures import COLOUR, MARKER
+from xprompt.reporting.figures import method_style
 from xprompt.runs.grid import grid
 
-OWN = "the task's own"
-REPORTED = 16
-"""Examples kept of the split that is reported: a run needs some, and nothing is chosen by them."""
+TASK_PATTERN = "the task's own"
+VALIDATION_EXAMPLES = 16
+"""A run needs some examples to report on; trials keep these few and choose nothing by them."""
 
 
 def trial_configs(
@@ -36,21 +37,22 @@ def trial_configs(
     data_dir: str = "",
     quick: bool = False,
 ) -> list[RunConfig]:
-    """Return the run of each trial, one thing changed in each.
+    """Return the run of each trial.
 
     Args:
-        profile: whose other settings hold.
-        trials: (task, method, optimiser, learning rate, pattern) each, and its own steps where it has others; the
-            pattern "paper", or a name of `patterns`.
+        profile: where all other settings come from.
+        trials: (task, method, optimiser, learning rate, pattern), each with a number of steps behind it where that is
+            not `steps`. The pattern is "paper" or a name of `patterns`.
         patterns: name → (template, label words).
-        seed: of every trial; not one that is reported.
-        steps: of a trial that names none, >= 2; all are evaluated each time that half of these have gone by.
-        selection: examples of train set apart to judge by.
+        seed: the seed of every trial; take one that no reported run has.
+        steps: training steps, >= 2. Every trial is evaluated after each half of these.
+        selection: examples of train that are held out to compare the trials on.
         data_dir, quick: as `grid` takes them; quick trials all have `steps` steps.
 
     Raises `ConfigError` or `DataError` before anything is run.
     """
-    own, known = get_profile(profile), {name: Pattern(template=t, label_words=w) for name, (t, w) in patterns.items()}
+    defaults = get_profile(profile)
+    known = {name: Pattern(template=template, label_words=words) for name, (template, words) in patterns.items()}
     configs = []
     for number, trial in enumerate(trials, 1):
         if len(trial) not in (5, 6) or trial[4] not in ("paper", *known):
@@ -58,35 +60,34 @@ def trial_configs(
                 f"trial {number}, {list(trial)}: give task, method, optimiser, learning rate and pattern, which is "
                 f"one of {', '.join(['paper', *known])}, and steps where they are not {steps}."
             )
-        task, method, optimizer, learning_rate, pattern, *others = trial
-        length = others[0] if others and not quick else steps
-        changed = {"optimizer": optimizer, "learning_rate": learning_rate, "steps": length, "eval_every": steps // 2}
-        tuned, fine_tuned = (_short(one, changed) for one in (own.tune, own.fine_tune))
+        task, method, optimizer, learning_rate, pattern, *longer = trial
+        length = longer[0] if longer and not quick else steps
+        changes = {"optimizer": optimizer, "learning_rate": learning_rate, "steps": length, "eval_every": steps // 2}
+        tune, fine_tune = (_trial_settings(settings, changes) for settings in (defaults.tune, defaults.fine_tune))
         configs += grid(
-            profile, [task], [method], [seed], data_dir=data_dir, quick=quick, tune=tuned, fine_tune=fine_tuned,
-            pattern=known.get(pattern, "paper"), selection_limit=selection, limit_validation=REPORTED,
+            profile, [task], [method], [seed], data_dir=data_dir, quick=quick, tune=tune, fine_tune=fine_tune,
+            pattern=known.get(pattern, "paper"), selection_limit=selection, limit_validation=VALIDATION_EXAMPLES,
         )  # fmt: skip
     return configs
 
 
-def _short(settings: TuneSettings, changed: Mapping[str, Any]) -> TuneSettings:
-    itself = changed["optimizer"] == "adafactor"  # which limits its steps without a clipped gradient
-    return settings.replace(
-        **changed, epochs=None, patience=None, max_grad_norm=None if itself else settings.max_grad_norm
-    )  # fmt: skip
+def _trial_settings(settings: TuneSettings, changes: Mapping[str, Any]) -> TuneSettings:
+    # Adafactor limits its steps without a clipped gradient.
+    max_grad_norm = None if changes["optimizer"] == "adafactor" else settings.max_grad_norm
+    return settings.replace(**changes, epochs=None, patience=None, max_grad_norm=max_grad_norm)
 
 
-def trials(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return a row a trial, the best first, methods apart.
+def trial_rows(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a row per trial, those of a task and method together, the best first.
 
-    Columns: task, method, optimizer, learning_rate, pattern (the template and label words, or that they are the task's
-    own), steps, score (best on the selection split, in points), loss (the lowest there, nats), step (of that score),
-    start (the score before training), examples (of the selection split), seconds, run.
+    Columns: task, method, optimizer, learning_rate, pattern (template and label words, or `TASK_PATTERN`), steps,
+    score (the best on the selection split, points), loss (the lowest there, nats), step (of that score), start (the
+    score before training, points), examples (of the selection split), seconds, run.
     """
     rows = []
     for record in records:
         method, history, config = record["method"], record["history"], record["config"]
-        settings = config["fine_tune" if method == "fine_tuning" else "tune"]
+        settings = config["fine_tune" if "fine_tune" in get_method(method).settings else "tune"]
         pattern = config.get("pattern")
         best = max(history, key=lambda entry: entry["selection_score"])
         rows.append(
@@ -95,7 +96,7 @@ def trials(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 "method": method,
                 "optimizer": settings["optimizer"],
                 "learning_rate": settings["learning_rate"],
-                "pattern": f"{pattern['template']} → {' / '.join(pattern['label_words'])}" if pattern else OWN,
+                "pattern": f"{pattern['template']} → {' / '.join(pattern['label_words'])}" if pattern else TASK_PATTERN,
                 "steps": history[-1]["step"],
                 "score": 100 * best["selection_score"],
                 "loss": min(entry["selection_loss"] for entry in history),
@@ -111,8 +112,11 @@ def trials(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
+trials = trial_rows  # older name
+
+
 def trials_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials as they are read: what was chosen, and how far it came on the selection split."""
+    """Return the table of trials: what each changes, and how far it gets on the selection split."""
     return pd.DataFrame(
         {
             "task": wording.task(row["task"]),
@@ -129,11 +133,11 @@ def trials_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def trials_statements(rows: pd.DataFrame) -> list[str]:
-    """Say which trial came furthest for each task and method, and on how many examples that rests."""
+    """Say which trial is best for each task and method, and on how many examples that rests."""
     return [
         f"{wording.task(row['task'])}, {wording.method(row['method'])}: {row['optimizer']} at {row['learning_rate']:g} "
-        f"with {_pattern(row['pattern'])} comes furthest, {wording.points(row['score'])} points after {row['step']} "
-        f"steps on {row['examples']} examples of train that were set apart; one seed."
+        f"with {_pattern(row['pattern'])} is best, {wording.points(row['score'])} points after {row['step']} steps "
+        f"on {row['examples']} held-out examples of train; one seed."
         for row in rows.groupby(["task", "method"], sort=False).head(1).to_dict("records")
     ]
 
@@ -144,7 +148,7 @@ def trials_figure(rows: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     names = []
     for y, row in enumerate(rows.to_dict("records")):
-        colour, marker = COLOUR[row["method"]], MARKER[row["method"]]
+        colour, marker = method_style(row["method"])
         axes.plot([row["start"], row["score"]], [y, y], color=colour, lw=1.5, alpha=0.6)
         axes.plot(row["start"], y, marker, mfc="white", mec=colour, ms=7)
         first = row["method"] not in rows["method"][:y].to_numpy()
@@ -161,4 +165,4 @@ def trials_figure(rows: pd.DataFrame) -> Figure:
 
 
 def _pattern(pattern: str) -> str:
-    return "its own pattern" if pattern == OWN else f"“{pattern.partition(' → ')[2]}”"
+    return "its own pattern" if pattern == TASK_PATTERN else f"“{pattern.partition(' → ')[2]}”"

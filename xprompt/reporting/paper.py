@@ -1,0 +1,29 @@
+"""The paper's own numbers, as far as we have them; a number that is not in paper.json is absent, never filled in."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+SCALE = "t5-xxl"
+"""The backbone whose cells of Tab 1 we have, and the profile that compares with them."""
+
+
+@cache
+def numbers() -> dict[str, Any]:
+    """Return the whole file: item → what it holds of that table or figure."""
+    return json.loads((files(__package__) / "paper.json").read_text(encoding="utf-8"))
+
+
+def tab1(method: str, task: str, scale: str = SCALE) -> float | None:
+    """Return the paper's Tab 1 cell in points, or None where we do not have it."""
+    return numbers()["tab1"].get(scale, {}).get(method, {}).get(task)
+
+
+def gains() -> dict[str, tuple[float, float]]:
+    """Return scale → (backbone parameters, average gain of XPrompt over prompt tuning in points). Source: Fig 1."""
+    sizes = numbers()["backbone_params"]
+    known = numbers()["fig1"]["average xprompt minus prompt_tuning"]
+    return {scale: (sizes[scale], gain) for scale, gain in known.items()}
