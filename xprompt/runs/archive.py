@@ -1,7 +1,6 @@
-"""The records of a published report in one file, one checksummed line each.
+"""The records of a published report in one file, records.jsonl, or records.jsonl.gz where that would be too large.
 
-<report>/records.jsonl    {"sha256": …, "record": {"run": …, …}}; the sha256 is that of the record's own bytes
-<report>/records.jsonl.gz the same, where the plain file would be too large
+A line is {"sha256": …, "record": {"run": …, …}}; the sha256 is that of the record's own bytes.
 """
 
 from __future__ import annotations
