@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -33,3 +35,32 @@ def sync_file(path: Path) -> None:
     """Have the system write a file to its disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the system write a folder's list of names to its disk."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def replace_folder(folder: Path, target: Path) -> None:
+    """Move a folder to `target`, on the same disk; one that is there already is deleted.
+
+    Of several processes that replace one target, each leaves it whole.
+    """
+    for _ in range(10):
+        try:
+            os.replace(folder, target)  # fails where a folder with files is there already, unlike for files
+            break
+        except OSError:
+            if not target.exists():
+                raise
+        aside = Path(tempfile.mkdtemp(prefix=f"{target.name}-old-", dir=folder.parent))
+        with suppress(FileNotFoundError):  # another process moved it first
+            os.replace(target, aside / target.name)
+        shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(target.parent)

@@ -145,15 +145,15 @@ def test_a_record_under_another_runs_name_is_not_believed(tmp_path):
 
 KILLED = """
     import os, signal, sys
-    from xprompt.runs import store as module
-    store = module.Store(sys.argv[1])
+    from xprompt.runs.store import Store
+    store = Store(sys.argv[1])
     die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     where = sys.argv[2]
     if where == "before the record":
         write = lambda folder: ((folder / "a.json").write_text("{"), die())
     else:
         write = lambda folder: (folder / "a.json").write_text("{}")
-        module.os.replace = die
+        os.replace = die
     store.put({"run": "0123456789abcdef", "score": 1.0}, write)
 """
 

@@ -21,6 +21,7 @@ from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
 from xprompt.distributed import process_group
 from xprompt.methods.base import MethodContext, load_method
+from xprompt.prompts.collection import load_from_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.provenance import provenance
 from xprompt.runs.store import Store, run_id
@@ -49,8 +50,14 @@ class RunResult:
         return self.record["score"]
 
     def load_prompt(self, stage: str = "") -> SoftPrompt:
-        """Load the prompt after a stage: init_prompt, tuned_prompt, pruned_prompt, rewound_prompt; "": the last."""
-        return SoftPrompt.load(self.folder / (stage or self.record["details"]["final_stage"]))
+        """Load the prompt after a stage: init_prompt, tuned_prompt, pruned_prompt, rewound_prompt; "": the last.
+
+        Raises `StoreError` where it is not there: a published report keeps only the prompts that its notebooks read.
+        """
+        stage = stage or self.record["details"]["final_stage"]
+        if self.folder.exists():
+            return SoftPrompt.load(self.folder / stage)
+        return load_from_collection(Store(self.folder.parents[1]).prompts, f"{self.record['run']}/{stage}")
 
 
 @dataclass(frozen=True)
