@@ -15,27 +15,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
-from xprompt.bench import (
-    COLUMNS,
-    Findings,
-    Row,
-    add_rows,
-    harness,
-    measuring,
-    memory,
-    read_or_measure,
-    side_by_side,
-    t5_scale,
-)
+from xprompt.__main__ import main
+from xprompt.bench import harness, measuring, memory, side_by_side, t5_scale
 from xprompt.bench.importance_cost import one_at_a_time, plain_pass
+from xprompt.bench.measuring import read_or_measure
 from xprompt.bench.peft_side import PeftPrompt
 from xprompt.bench.peft_step import steps
-from xprompt.bench.rows import NOT_MEASURED, throughput
+from xprompt.bench.rows import COLUMNS, NOT_MEASURED, Findings, Row, throughput
 from xprompt.bench.rows import memory as memory_row
 from xprompt.bench.side_by_side import same_checkpoint
 from xprompt.bench.sizes import size_of
-from xprompt.bench.writer import read_rows, write
-from xprompt.cli.bench import main
+from xprompt.bench.writer import add_rows, read_rows, write
 from xprompt.data.batching import batches
 from xprompt.data.splits import Splits
 from xprompt.errors import ConfigError, StoreError
@@ -267,7 +257,7 @@ def test_a_backbone_that_is_not_there_leaves_empty_rows_and_a_note(tmp_path, mon
 
 
 def test_unknown_choices_are_errors(tmp_path, capsys):
-    assert main(["--only", "nothing", "--output", str(tmp_path)]) == 2
+    assert main(["bench", "--only", "nothing", "--output", str(tmp_path)]) == 2
     assert "side_by_side" in capsys.readouterr().err and not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="gpt"):
         measuring.measure(tmp_path, backbones=["gpt"])
@@ -275,7 +265,7 @@ def test_unknown_choices_are_errors(tmp_path, capsys):
 
 @pytest.mark.timeout(300)
 def test_a_quick_run_on_nano_fills_every_row_and_is_drawn(tmp_path, monkeypatch):
-    assert main(["--quick", "--backbones", "nano", "--device", "cpu", "--output", str(tmp_path)]) == 0
+    assert main(["bench", "--quick", "--backbones", "nano", "--device", "cpu", "--output", str(tmp_path)]) == 0
     rows, folder = read_or_measure([tmp_path / "none", tmp_path], tmp_path / "other")
     assert folder == tmp_path and not (tmp_path / "other").exists()
     measured = rows[rows["hardware"] != NOT_MEASURED]

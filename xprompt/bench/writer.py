@@ -15,9 +15,9 @@ import pandas as pd
 
 from xprompt.bench.rows import COLUMNS, NOT_MEASURED, Findings, Row
 from xprompt.errors import StoreError
+from xprompt.files import write_atomically
 from xprompt.reporting import tables
 from xprompt.reporting.bench_figures import bench_table
-from xprompt.reporting.layout import write_whole
 
 _KEY = ["name", "backbone", "hardware"]
 _RAW = [*_KEY, "side", "round", "seconds", "work", "unit"]
@@ -43,7 +43,7 @@ def add_rows(path: str | Path, rows: Iterable[Row]) -> pd.DataFrame:
     settled = [h == NOT_MEASURED and (n, b) in fresh for n, b, h in old[_KEY].to_numpy()]
     kept = old[[not gone for gone in settled]] if len(old) else old
     merged = _replaced(kept, new, _KEY)
-    write_whole(path, merged.to_csv(index=False, lineterminator="\n", float_format=f"%.{_DIGITS}g"))
+    write_atomically(path, merged.to_csv(index=False, lineterminator="\n", float_format=f"%.{_DIGITS}g"))
     return merged
 
 
@@ -69,17 +69,17 @@ def write(folder: str | Path, found: Findings, about: dict[str, Any]) -> Path:
     timings = pd.DataFrame(found.raw, columns=_RAW)
     if raw.exists():
         timings = _replaced(pd.read_csv(raw), timings, _KEY)
-    write_whole(raw, timings.to_csv(index=False, lineterminator="\n", float_format="%.7g"))
+    write_atomically(raw, timings.to_csv(index=False, lineterminator="\n", float_format="%.7g"))
     keys = {tuple(fact[part] for part in _KEY) for fact in found.facts}
     older = [fact for fact in _json(facts) if tuple(fact[part] for part in _KEY) not in keys]
     together = [*older, *({**fact, "measured": about} for fact in found.facts)]
-    write_whole(facts, json.dumps(together, indent=1, default=str) + "\n")
+    write_atomically(facts, json.dumps(together, indent=1, default=str) + "\n")
     rows = add_rows(folder / "bench.csv", found.rows)
     open_ones = {(n, b) for n, b, h in rows[_KEY].to_numpy() if h == NOT_MEASURED}
     reasons = {tuple(note.values()): note for note in [*_json(notes), *found.notes]}
     said = [note for note in reasons.values() if (note["name"], note["backbone"]) in open_ones]
-    write_whole(notes, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
-    write_whole(folder / "bench.md", _page(rows, said))
+    write_atomically(notes, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / "bench.md", _page(rows, said))
     return folder / "bench.csv"
 
 
