@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nInterrupted: finished runs are kept, and the same command goes on from here.", file=sys.stderr)
+        print("\nInterrupted: finished runs are kept; the same command resumes from here.", file=sys.stderr)
         return 130
 
 
