@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xprompt.config.profiles import PROFILES
 from xprompt.errors import ConfigError
 from xprompt.reporting import site
 from xprompt.reporting.layout import MAIN, Report
@@ -151,4 +150,3 @@ def _print_summary(report: Report, manifest: Mapping[str, Any], failed: Sequence
         print(f"\nFailed: {', '.join(failed)}; executed as far as they went in {report.notebooks}.")
         print("The same command goes on from there: finished runs are kept.")
     print(f"\nReport: {report.index}")
-

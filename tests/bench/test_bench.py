@@ -185,9 +185,7 @@ class TestScale:
         assert counter.get_total_flops() == pytest.approx(measure(TINY).operations(2, 128 + 20, "tune"), rel=0.01)
 
     def test_a_rehearsal_on_the_cpu_fills_the_rows(self):
-        found = t5_scale.measure(
-            CPU, shapes={"tiny": TINY}, dtype=torch.float32, rounds=2, batch=2, retrain_share=0.1
-        )
+        found = t5_scale.measure(CPU, shapes={"tiny": TINY}, dtype=torch.float32, rounds=2, batch=2, retrain_share=0.1)
         assert [(row.name, row.backbone) for row in found.rows] == t5_scale.names({"tiny": TINY})
         assert all(row.ratio > 0 for row in found.rows)
         hours = found.rows[-1]

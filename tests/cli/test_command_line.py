@@ -30,7 +30,9 @@ def modules_after(code: str) -> set[str]:
 
 @pytest.mark.parametrize("arguments", COMMAND_LINES, ids=" ".join)
 def test_help_imports_nothing_heavy(arguments):
-    code = f"from xprompt.__main__ import main\ntry: main({arguments})\nexcept SystemExit as stop: assert stop.code == 0"
+    code = (
+        f"from xprompt.__main__ import main\ntry: main({arguments})\nexcept SystemExit as stop: assert stop.code == 0"
+    )
     assert modules_after(code) == set()
 
 

@@ -24,10 +24,7 @@ from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.training.candidate import Candidate
 from xprompt.training.evaluation import prompt_rows
 
-
-SHAPES: dict[str, Any] = {
-    f"t5-{size}": known_config(f"google/t5-{size}-lm-adapt") for size in ("large", "xl", "xxl")
-}
+SHAPES: dict[str, Any] = {f"t5-{size}": known_config(f"google/t5-{size}-lm-adapt") for size in ("large", "xl", "xxl")}
 """Name → configuration; the names are those of bench.csv's rows."""
 SOURCES = (128, 256)
 BATCH, LENGTH = 16, 20

@@ -1,7 +1,4 @@
-"""The files of a bench: bench.csv, bench.md, raw.csv, raw.json, notes.json.
-
-Owns their form, and that a new measurement replaces the old one of the same comparison only. Never measures.
-"""
+"""The files of a bench: bench.csv, bench.md, raw.csv, raw.json, notes.json. A new measurement replaces the old one."""
 
 from __future__ import annotations
 
@@ -25,15 +22,15 @@ _DIGITS = 6  # significant; more would change with every run and say nothing
 
 
 def add_rows(path: str | Path, rows: Iterable[Row]) -> pd.DataFrame:
-    """Put rows in a bench.csv: one of the same name, backbone and hardware is replaced, the others stay.
+    """Write rows into a bench.csv: those of the same name, backbone and hardware are replaced, the others stay.
 
-    A "not measured" row gives way to a measurement of the same name and backbone on hardware that was not there yet.
+    A measurement on new hardware replaces the "not measured" row of the same name and backbone.
 
     Args:
-        path: the file; made where it is not there.
-        rows: such as a search's cost and regret, made of its records.
+        path: the file; created if needed.
+        rows: such as a search's cost and regret, computed from its records.
 
-    Returns all rows, as they are now in the file.
+    Returns all rows of the file.
     """
     path = Path(path)
     new = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
@@ -58,7 +55,7 @@ def read_rows(path: str | Path) -> pd.DataFrame:
 
 
 def write(folder: str | Path, found: Findings, about: dict[str, Any]) -> Path:
-    """Write or renew all files of a bench folder, and return the path of bench.csv.
+    """Write or update all files of a bench folder, and return the path of bench.csv.
 
     Args:
         found: what was measured, or could not be.
@@ -84,7 +81,7 @@ def write(folder: str | Path, found: Findings, about: dict[str, Any]) -> Path:
 
 
 def _page(rows: pd.DataFrame, notes: Sequence[Mapping[str, str]]) -> str:
-    head = "Ours against the baseline, measured side by side; a ratio above 1 means ours is better.\n\n"
+    head = "Ours against the baseline, timed in turns; a ratio above 1 means ours is better.\n\n"
     reasons: dict[str, list[str]] = {}
     for note in notes:
         reasons.setdefault(note["reason"], []).append(f"{note['name']} ({note['backbone']})")

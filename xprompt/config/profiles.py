@@ -147,5 +147,7 @@ PROFILES: dict[str, Profile] = {
 def get_profile(name: str) -> Profile:
     """Return the profile of that name. Raises `ConfigError` naming the known ones."""
     if name not in PROFILES:
-        raise ConfigError(f"unknown profile {name!r}; known profiles: {', '.join(PROFILES)}.{did_you_mean(name, PROFILES)}")
+        raise ConfigError(
+            f"unknown profile {name!r}; known profiles: {', '.join(PROFILES)}.{did_you_mean(name, PROFILES)}"
+        )
     return PROFILES[name]
