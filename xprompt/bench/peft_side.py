@@ -71,7 +71,7 @@ class PeftPrompt:
         self.weight.grad = None
 
     def orders(self, encoded: TokenizedDataset, batch_size: int, seed: int, bucketed: bool) -> Iterator[Sequence[int]]:
-        """Yield batches without end, as positions: in random order as a shuffling loader draws them, or in our buckets."""
+        """Yield batches without end, as positions: shuffled as a loader draws them, or in our length buckets."""
         epoch = 0
         while True:
             if bucketed:
@@ -82,7 +82,7 @@ class PeftPrompt:
             epoch += 1
 
     def loss(self, encoded: TokenizedDataset, chosen: Sequence[int], objective: str) -> Tensor:
-        """Return the mean loss: "label_scores" among the label words, "generation" PEFT's over the label string's tokens.
+        """Return the mean loss: "label_scores" among the label words, "generation" over the label string's tokens.
 
         The latter is a mean over *tokens*, as the models of transformers return it: where all label strings are
         equally long it is proportional to ours, which is a mean over examples of the sum over tokens.

@@ -73,7 +73,7 @@ def _training(found: Findings, backbone: Backbone, size: Size, hardware: str, pr
 def steps(
     backbone: Backbone, prompt: SoftPrompt, splits: Splits, settings: TuneSettings, *, seed: int = 0
 ) -> SoftPrompt:
-    """Do the training steps of `tune` without its evaluations, one epoch over `train`; return the last step's prompt."""
+    """Do the training steps of `tune` alone, one epoch over `train`; return the last step's prompt."""
     own = prompt.clone().to(backbone.device)
     candidate = Candidate(own, list(own.parameters()), settings, own.clone)
     train, verbalizer = backbone.encode(splits.train), backbone.verbalizer(splits.task)

@@ -55,11 +55,6 @@ class Findings:
     facts: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, other: Findings) -> None:
-        """Take over all of `other`."""
-        for part in fields(Findings):
-            getattr(self, part.name).extend(getattr(other, part.name))
-
     def missing(self, names: Iterable[str], backbone: str, reason: str) -> None:
         """Note that these were not measured: a row without values, and a note with the reason."""
         for name in names:

@@ -59,11 +59,11 @@ class Size:
         return profile.tune.replace(**{"steps": steps, "eval_every": steps, "batch_size": self.batch, **changes})
 
     def splits(self, *, train: int, selection: int, validation: int | None = None) -> Splits:
-        """Return the first `train` training examples, the last `selection` to select on, some of the validation split."""
+        """Return the first `train` training examples, the last `selection` to select on, some to validate on."""
         loaded = _loaded(self.task)
         if train + selection > len(loaded.train):
             raise ConfigError(
-                f"{train + selection} examples of {self.task} were asked for, and it has {len(loaded.train)}: take fewer."
+                f"{train + selection} examples of {self.task} were asked for; it has {len(loaded.train)}: take fewer."
             )
         return Splits(
             loaded.task, loaded.train[:train], loaded.validation[:validation], loaded.source,

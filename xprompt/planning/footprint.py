@@ -13,9 +13,10 @@ from math import gcd
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
 
 from xprompt.backbones.shapes import build_on_meta, count_weights
 from xprompt.backbones.t5_fast_path import PLAIN_ATTENTION, FrozenT5
@@ -42,8 +43,8 @@ class Footprint:
     """
 
     parameters: int
-    one: nn.Module
-    two: nn.Module
+    one: PreTrainedModel
+    two: PreTrainedModel
     repeats: int
     hidden: int
     inner: int
@@ -123,7 +124,7 @@ def measure(config: Any) -> Footprint:
     )
 
 
-def _with_layers(config: Any, numerator: int, denominator: int) -> nn.Module:
+def _with_layers(config: Any, numerator: int, denominator: int) -> PreTrainedModel:
     """The model, on the meta device, with that fraction of its layers."""
     small = copy.deepcopy(config)
     small.num_hidden_layers = config.num_hidden_layers * numerator // denominator
@@ -134,7 +135,7 @@ def _with_layers(config: Any, numerator: int, denominator: int) -> nn.Module:
 
 
 @cache
-def _count(model: nn.Module, length: int, work: Work) -> tuple[int, int]:
+def _count(model: PreTrainedModel, length: int, work: Work) -> tuple[int, int]:
     """Operations of one row of `length` tokens: of the forward pass, and of both passes (evaluation has one)."""
     model.requires_grad_(work == "fine_tune")
     vectors = torch.zeros(1, length, model.config.hidden_size, device="meta", requires_grad=work != "evaluate")

@@ -47,7 +47,7 @@ def probe_machine(backbone: str, dtype: str | None = None, seconds: float = 1.0)
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Measure operations per second of square matrix products: the median of those done in `seconds`, at least three."""
+    """Measure operations per second of square matrix products, the median over `seconds`, of three at least."""
     width = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(width, width, device=device).to(dtype) for _ in range(2))
     taken: list[float] = []

@@ -86,8 +86,8 @@ def _basis(plan: Forecast) -> str:
             "scored; one label token per example; no padding.",
             f"- Speed: {speed}.",
             f"- Tokens: characters / {CHARACTERS_PER_TOKEN}, at most max_source; the prompt's are added.",
-            f"- Memory: weights ({COPIES} copies while fine-tuning, and AdamW's two), and what the longest batch of one "
-            f"candidate keeps for its backward pass, plus {MARGIN - 1:.0%}. More candidates share a pass only where "
+            f"- Memory: weights ({COPIES} copies while fine-tuning, and AdamW's two), and what one candidate's longest "
+            f"batch keeps for its backward pass, plus {MARGIN - 1:.0%}. More candidates share a pass only where "
             "memory is left.",
             "- Recomputed: the memory with gradient_checkpointing=True, which takes a third to a half longer.",
         ]
