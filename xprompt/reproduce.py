@@ -1,14 +1,8 @@
-"""The command that makes a report: `python -m xprompt.reproduce`, called by `nox -s reproduce`.
-
-Owns the choices, their check before anything is run, the order of the notebooks and the exit code. Never trains or
-measures: the notebooks call the library, and runs already in the report's store are read, not done again.
-"""
+"""Run the notebooks and write a report; `python -m xprompt reproduce` is its command line."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
+import importlib
 import os
 import sys
 import time
@@ -17,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xprompt.config.profiles import PROFILES
-from xprompt.errors import ConfigError, XPromptError
+from xprompt.errors import ConfigError
 from xprompt.reporting import site
 from xprompt.reporting.layout import MAIN, Report
 from xprompt.reporting.notebooks import execute, parameters_of
-from xprompt.runs.executors import EXECUTORS, get_executor
+from xprompt.runs.executors import get_executor
 from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks
 from xprompt.tasks.superglue import TASKS
+from xprompt.units import align_columns
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,60 +34,9 @@ class Plan:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 all done, 1 a notebook failed, 2 wrong choices, 130
-    interrupted.
-    """
-    chosen = parser().parse_args(arguments)
-    try:
-        plan = make_plan(
-            chosen.profile, chosen.tasks, chosen.seeds, chosen.data_dir, chosen.only, chosen.output, chosen.quick,
-            _settings(chosen.set), chosen.notebooks, chosen.executor, _executor_options(chosen),
-        )  # fmt: skip
-        return reproduce(plan)
-    except XPromptError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        logging.getLogger("asyncio").disabled = True  # of the cell that was cut off, in pages
-        print("\nInterrupted: finished runs are kept, and the same command goes on from here.", file=sys.stderr)
-        return 130
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line; its help is the manual."""
-    own = argparse.ArgumentParser(
-        prog="nox -s reproduce --",
-        description="Run the notebooks and write a report: tables, figures, executed notebooks and a page over them. "
-        "Runs that are already in the report's folder are read, so a call that was interrupted goes on where it was.",
-    )
-    own.add_argument("--profile", default="nano", help=f"backbone and settings: {', '.join(PROFILES)}; default: nano")
-    own.add_argument("--tasks", default="", metavar="A,B", help=f"tasks, or 'all': {', '.join(TASKS)}; "
-                     "or the path of a task.json of your own; default: the profile's own choice, "
-                     "and one for the search's comparison")  # fmt: skip
-    own.add_argument("--seeds", type=int, metavar="N", help="how many seeds, 0 to N-1; "
-                     "default: the profile's own number, and one for the search's comparison")  # fmt: skip
-    own.add_argument("--data-dir", default="", metavar="FOLDER", help="SuperGLUE in its official release layout "
-                     "(CB/train.jsonl, …); default: the profile's own source")  # fmt: skip
-    own.add_argument("--only", action="append", metavar="NOTEBOOK", help="this notebook alone, such as "
-                     "01_main_results; may be given again; default: all of them")  # fmt: skip
-    own.add_argument("--output", default="", metavar="FOLDER", help="the report's folder; default: reports/<profile>")
-    own.add_argument("--quick", action="store_true", help="a few examples and steps, one task, one seed: shows in a "
-                     "minute that everything works; the numbers mean nothing")  # fmt: skip
-    own.add_argument("--executor", choices=EXECUTORS, default="local", help="where the runs are done: on this machine, "
-                     "or on Ray, here or on a cluster; the tables are the same; default: local")  # fmt: skip
-    own.add_argument("--workers", type=int, metavar="N", help="runs at a time, in processes of their own; default: "
-                     "local: one, but with the nano profile one a core; ray: as many as there is room for")  # fmt: skip
-    with_ray = "with --executor ray: "
-    own.add_argument("--address", metavar="HOST:PORT", help=with_ray + "a running cluster, all of whose machines see "
-                     "the report's folder; 'auto': the one of this machine; default: this machine alone")  # fmt: skip
-    own.add_argument("--cpus-per-run", type=float, metavar="C", help=with_ray + "CPUs, and so threads, of a run; "
-                     "default: 1")  # fmt: skip
-    own.add_argument("--gpus-per-run", type=float, metavar="G", help=with_ray + "GPUs of a run; 0.25 puts four runs on "
-                     "each; default: 1 where there are any")  # fmt: skip
-    own.add_argument("--set", action="append", metavar="NAME=VALUE", default=[], help="another notebook parameter, in "
-                     "JSON or a plain word, such as --set 'protocols=[\"paper\", \"held_out\"]'")  # fmt: skip
-    own.add_argument("--notebooks", default=str(ROOT / "notebooks"), help=argparse.SUPPRESS)
-    return own
+    """Run `python -m xprompt reproduce` with these arguments, and return its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return importlib.import_module("xprompt.__main__").main(["reproduce", *given])  # the command line is above this
 
 
 def make_plan(
@@ -194,38 +137,12 @@ def _choose_notebooks(folder: Path, only: Sequence[str] | None) -> list[Path]:
     return [path for path in known if path.stem in wanted]
 
 
-def _executor_options(chosen: argparse.Namespace) -> dict[str, Any]:
-    names = ("address", "workers", "cpus_per_run", "gpus_per_run")
-    return {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {pair}: give NAME=VALUE.")
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            found[name] = text
-    return found
-
-
 def _print_summary(report: Report, manifest: Mapping[str, Any], failed: Sequence[str]) -> None:
     table = manifest["items"].get(MAIN, {}).get("table")
     print()
     if table:
-        rows = [table["columns"], *table["rows"]]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(table["columns"]))]
         print(table["title"])
-        for row in rows:
-            print(
-                "  ".join(
-                    text.ljust(w) if i == 0 else text.rjust(w)
-                    for i, (text, w) in enumerate(zip(row, widths, strict=True))
-                )
-            )
+        print(align_columns([table["columns"], *table["rows"]]))
     for item in manifest["items"].values():
         for sentence in item.get("table", {}).get("statements", [])[:3]:
             print(f"- {sentence}")
@@ -233,7 +150,3 @@ def _print_summary(report: Report, manifest: Mapping[str, Any], failed: Sequence
         print(f"\nFailed: {', '.join(failed)}; executed as far as they went in {report.notebooks}.")
         print("The same command goes on from there: finished runs are kept.")
     print(f"\nReport: {report.index}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

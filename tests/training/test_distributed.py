@@ -16,7 +16,6 @@ import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
 from tests.runs.test_run import config, place  # noqa: F401
 from xprompt.backbones.gradient_checkpointing import recomputing
-from xprompt.cli import run as single
 from xprompt.data.batching import batches, infinite_batches, micro_batch, shard
 from xprompt.data.splits import Splits
 from xprompt.distributed import ProcessGroup, join_processes
@@ -199,28 +198,6 @@ def test_a_spread_backbone_tunes_the_same(place, tmp_path, config, monkeypatch):
     assert record["provenance"]["device_map"] == {"": "cpu"} and record["run"] == name
     with pytest.raises(xp.BackboneError, match="leave out device"):
         xp.load_backbone(str(place / "model"), device="cpu", device_map="auto")
-
-
-def test_the_command_does_one_run(place, tmp_path, capsys, monkeypatch):  # noqa: F811
-    changes = {"backbone": json.dumps(str(place / "model")), "length": 5, "pieces": 4, "tune.steps": 2,
-               "tune.batch_size": 8, "tune.gradient_checkpointing": "true"}  # fmt: skip
-    words = ["--task", "rte", "--profile", "tiny", "--method", "prompt_tuning", "--data-dir", str(place / "data"),
-             "--output", str(tmp_path), "--no-watch"]  # fmt: skip
-    words += [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
-    assert single.main_run(words) == 0
-    assert "rte prompt_tuning seed 0: accuracy" in capsys.readouterr().out
-    (record,) = xp.Store(tmp_path).records()
-    assert record["config"]["tune"]["steps"] == 2 and record["config"]["length"] == 5
-    assert single.main_run([*words, "--set", "tune.stepps=1"]) == 2
-    assert single.main_run([*words, "--set", "tuning.steps=1"]) == 2
-    assert "tuning" in capsys.readouterr().err
-
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(single, "run", interrupted)
-    assert single.main_run(words) == 130
-    assert "same command goes on" in capsys.readouterr().err
 
 
 if __name__ == "__main__":

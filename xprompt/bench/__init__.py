@@ -1,13 +1,8 @@
-"""Speed and memory, measured: every figure is a ratio of two things timed side by side in one run.
+"""What the method costs: speed and memory, ours against a baseline, measured in turns in one process.
 
-Owns `python -m xprompt.bench`, called by `nox -s bench`, and what a notebook needs of it. Never decides a result:
-nothing that a run of the method does depends on what is measured here.
+Nothing that a run of the method does depends on what is measured here, and no row is filled that was not measured.
+
+Reading order: sizes.py (how much is measured) · harness.py (the clock and the ratio) · rows.py · memory.py, then one
+file for each comparison: side_by_side.py · peft_step.py with peft_side.py · importance_cost.py · dropped_tokens.py ·
+t5_scale.py; measuring.py runs them and writer.py writes their files.
 """
-
-from __future__ import annotations
-
-from xprompt.bench.measuring import measure, read_or_measure
-from xprompt.bench.rows import COLUMNS, Findings, Row
-from xprompt.bench.writer import add_rows
-
-__all__ = ["COLUMNS", "Findings", "Row", "add_rows", "measure", "read_or_measure"]

@@ -1,8 +1,4 @@
-"""Evaluation with pruned tokens dropped from the sequence, against the full prompt.
-
-Owns that comparison, at several prompt lengths and prune ratios. Never compares scores: a dropped prompt is another
-model than a full one.
-"""
+"""Evaluation with pruned tokens dropped from the sequence, against the full prompt."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ RATIOS = (0.5, 0.8)
 
 
 def pruned(backbone: Backbone, length: int, ratio: float) -> SoftPrompt:
-    """A prompt of `length` tokens with that share of them pruned and dropped; ratio 0 is the full one."""
+    """Return a prompt of `length` tokens with that share of them pruned and dropped; ratio 0 is the full prompt."""
     prompt = SoftPrompt.init(backbone, length)
     generator = torch.Generator().manual_seed(0)
     scores = Importance(
@@ -35,7 +31,7 @@ def pruned(backbone: Backbone, length: int, ratio: float) -> SoftPrompt:
 
 
 def work(backbone: Backbone, size: Size, length: int, ratio: float) -> Callable[[], object]:
-    """One evaluation of such a prompt."""
+    """Return one evaluation of such a prompt, to be called."""
     prompt = pruned(backbone, length, ratio)
     data = size.splits(train=1, selection=1, validation=size.examples).validation
     rows = size.settings(backbone.name, 1).eval_batch_size
@@ -43,12 +39,12 @@ def work(backbone: Backbone, size: Size, length: int, ratio: float) -> Callable[
 
 
 def memory_job(backbone: Backbone, size: Mapping[str, object], length: int, ratio: float) -> Callable[[], object]:
-    """The same for `memory.peak_of`; `size` as `Size.facts` gives it."""
+    """Return the same for `memory.peak_of`; `size` as `Size.facts` gives it."""
     return work(backbone, Size(**size), length, ratio)  # type: ignore[arg-type]
 
 
 def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
-    """Examples a second and peak memory for each length, with each share of its tokens dropped."""
+    """Measure examples per second and peak memory for each length and each share of dropped tokens."""
     found = Findings()
     examples = len(size.splits(train=1, selection=1, validation=size.examples).validation)
     for length in size.lengths:

@@ -1,9 +1,7 @@
-"""Timing several sides of a comparison in turn, and the ratio between two of them with its interval.
+"""Time the sides of a comparison in turns; the ratio of two of them with its interval.
 
-Owns the clock and the statistics of a comparison. Never knows what is timed.
-
-pytest-benchmark times one function to the end before it begins with the next, so that a machine that slows down in
-between shows up as a difference; here the sides take turns, and a ratio is made within each round.
+pytest-benchmark times one function to the end before it starts the next, so that a machine that slows down in between
+looks like a difference. Here the sides take turns, and each round gives a ratio.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ CONFIDENCE = 0.95
 
 
 class Ratio(NamedTuple):
-    """A median of paired ratios and its 95 % bootstrap interval; `low` and `high` are NaN where one round is all."""
+    """A median of paired ratios and its 95 % bootstrap interval; `low` and `high` are NaN where there was one round."""
 
     value: float
     low: float
@@ -33,25 +31,25 @@ class Ratio(NamedTuple):
 def interleave(
     sides: Mapping[str, Callable[[], object]], rounds: int, *, warmups: int = 1, device: torch.device | None = None
 ) -> dict[str, list[float]]:
-    """Time each side once a round: A B C, C B A, A B C, …
+    """Time each side once per round: A B C, C B A, A B C, …
 
-    The order turns round every round, so that neither side always follows the other and a steady drift hits all.
+    The order reverses every round, so that no side always follows another and a steady drift affects all.
 
     Args:
-        sides: name → what is timed; called without arguments, its result is thrown away.
+        sides: name → what is timed, called without arguments; its result is not used.
         rounds: timed rounds, ≥ 1.
         warmups: untimed rounds before them.
         device: a GPU is waited for before and after each call.
 
     Returns:
-        name → seconds of each round, in order.
+        Name → seconds of each round, in order.
     """
     if rounds < 1 or not sides:
-        raise ConfigError(f"{rounds} rounds of {len(sides)} sides were asked for: it takes at least 1 of each.")
+        raise ConfigError(f"{rounds} rounds of {len(sides)} sides were asked for: give at least 1 of each.")
     names = list(sides)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
-    gc.freeze()  # what is there already, all of torch among it, need not be looked through again before every call
+    gc.freeze()  # so that the collections below need not search all of torch before every call
     try:
         for number in range(-warmups, rounds):
             for name in names if number % 2 == 0 else reversed(names):
@@ -65,7 +63,7 @@ def interleave(
 
 
 def once(run: Callable[[], object], device: torch.device | None = None) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     _wait(device)
     start = time.perf_counter()
     run()
@@ -74,11 +72,11 @@ def once(run: Callable[[], object], device: torch.device | None = None) -> float
 
 
 def paired_ratio(better: Sequence[float], worse: Sequence[float], *, seed: int = 0) -> Ratio:
-    """Median over rounds of better[i] / worse[i], with its bootstrap interval over rounds.
+    """Return the median over rounds of better[i] / worse[i], with its bootstrap interval over rounds.
 
     Args:
-        better: what grows when ours is better, one value a round: our throughput, or the baseline's seconds.
-        worse: the other side's, of the same rounds.
+        better: one value per round that grows when ours is better: our throughput, or the baseline's seconds.
+        worse: the other side's values of the same rounds.
         seed: of the resampling.
     """
     if len(better) != len(worse) or not len(better):

@@ -1,7 +1,4 @@
-"""What importance costs: exact scores of both levels against one plain forward-backward pass, and the naive loop.
-
-Owns that comparison and the two ways it is compared with. Never changes how importance is computed.
-"""
+"""Exact importance scores of both levels, against one plain forward-backward pass, and against the naive loop."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ BATCH = 32
 
 
 def plain_pass(backbone: Backbone, prompt: SoftPrompt, data: TaskDataset, batch_size: int = BATCH) -> torch.Tensor:
-    """The prompt's own gradient of the summed loss over the data, (P, H): what one training pass has to compute."""
+    """Return the prompt's gradient (P, H) of the summed loss over the data: what one training pass computes."""
     encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)
     values = prompt().detach().to(backbone.device).requires_grad_()
     total = torch.zeros_like(values)
@@ -31,7 +28,7 @@ def plain_pass(backbone: Backbone, prompt: SoftPrompt, data: TaskDataset, batch_
 
 
 def one_at_a_time(backbone: Backbone, prompt: SoftPrompt, data: TaskDataset) -> Importance:
-    """The definition read literally: a forward and a backward pass for each example, with respect to the masks."""
+    """Score importance by its definition: a forward and a backward pass per example, with respect to the masks."""
     encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)
     values = prompt().detach().to(backbone.device)
     token = values.new_zeros(len(values), dtype=torch.float64)
@@ -48,7 +45,7 @@ def one_at_a_time(backbone: Backbone, prompt: SoftPrompt, data: TaskDataset) -> 
 
 
 def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
-    """Throughput of the scores against the plain pass over the same data, and against the loop over some of it."""
+    """Measure the scores' throughput against the plain pass over the same data, and the loop over some of it."""
     found = Findings()
     prompt = SoftPrompt.init(backbone, size.length)
     data = size.splits(train=size.examples, selection=1).train

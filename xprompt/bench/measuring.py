@@ -1,43 +1,25 @@
-"""Which comparisons are measured, on which backbones and devices, and what is said of those that cannot be.
-
-Owns the order of the measurements. Never times anything itself, and never fills a row that was not measured.
-"""
+"""Run the comparisons on each backbone and device; note which could not be measured, and why."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from xprompt.backbones.base import Backbone
 from xprompt.backbones.loading import load_backbone
-from xprompt.bench import dropped_tokens, importance_cost, peft_step, side_by_side, t5_scale, writer
+from xprompt.bench import t5_scale, writer
 from xprompt.bench.rows import Findings, hardware_of
-from xprompt.bench.sizes import BACKBONES, Size, size_of
+from xprompt.bench.sizes import BACKBONES, COMPARISONS, HEADLINES, size_of
 from xprompt.errors import BackboneError, ConfigError
 from xprompt.runs.provenance import provenance
 
 log = logging.getLogger("xprompt")
-Measure = Callable[[Backbone, Size, str], Findings]
-COMPARISONS: dict[str, Measure] = {
-    "side_by_side": side_by_side.measure,
-    "peft_step": peft_step.measure,
-    "importance_cost": importance_cost.measure,
-    "dropped_tokens": dropped_tokens.measure,
-}
-NAMES = (*COMPARISONS, "t5_scale")
-# The rows that stand empty where a comparison could not be measured: those that a goal is set for.
-HEADLINES = {
-    "side_by_side": ("side_by_side_c8",),
-    "peft_step": ("peft_train_words", "peft_eval"),
-    "importance_cost": ("importance_pass",),
-    "dropped_tokens": ("dropped_p20_50", "dropped_p100_50"),
-}
 NO_GPU = "needs a GPU, and there is none here"
 
 
@@ -54,30 +36,30 @@ def measure(
 
     Args:
         output: the folder; comparisons that are not measured now keep the rows they have there.
-        only: names in `NAMES`; none: all.
+        only: names in `COMPARISONS`; none: all.
         backbones: of "nano" and "smollm2".
-        quick: a few rounds of a few steps: shows that everything works, the numbers mean nothing.
+        quick: a few rounds of a few steps: checks that everything works, the numbers mean nothing.
         device: "cpu" or "cuda"; "": the CPU and, where there is one, the GPU.
-        retrain_share: of the grid's re-training examples that the search needs, for the hours of the paper's grid.
+        retrain_share: share of the grid's re-training that the search needs, for the hours of the paper's grid.
 
     Raises:
         ConfigError: an unknown name, or no GPU where one was asked for.
     """
-    chosen = list(only) or list(NAMES)
-    unknown = [*(n for n in chosen if n not in NAMES), *(b for b in backbones if b not in BACKBONES)]
+    chosen = list(only) or list(COMPARISONS)
+    unknown = [*(n for n in chosen if n not in COMPARISONS), *(b for b in backbones if b not in BACKBONES)]
     if unknown:
         raise ConfigError(
-            f"unknown {', '.join(unknown)}: choose comparisons among {', '.join(NAMES)}, backbones among "
+            f"unknown {', '.join(unknown)}: choose comparisons among {', '.join(COMPARISONS)}, backbones among "
             f"{', '.join(BACKBONES)}."
         )
     if device not in ("", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise ConfigError(f"device {device!r} was asked for; give cpu, or cuda where there is a GPU.")
+        raise ConfigError(f"device {device!r}: give cpu, or cuda where there is a GPU.")
     devices = [device] if device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     for name in backbones:
         for kind in devices:
-            _on_backbone(output, name, kind, [c for c in chosen if c in COMPARISONS], quick)
+            _on_backbone(output, name, kind, [c for c in chosen if c in HEADLINES], quick)
         if "cuda" not in devices:
-            _write(output, _empty([c for c in chosen if c in COMPARISONS], name, NO_GPU), "cpu", quick)
+            _write(output, _empty([c for c in chosen if c in HEADLINES], name, NO_GPU), "cpu", quick)
     if "t5_scale" in chosen:
         _scale(output, devices, quick, retrain_share)
     return writer.read_rows(Path(output) / "bench.csv")
@@ -86,10 +68,10 @@ def measure(
 def read_or_measure(
     folders: Iterable[str | Path], output: str | Path, only: Iterable[str] = (), *, quick: bool = True
 ) -> tuple[pd.DataFrame, Path]:
-    """The rows of a bench and its folder: of the first of `folders` with a bench.csv, else of one made in `output`.
+    """Return a bench's rows and its folder: the first of `folders` with a bench.csv, else one measured into `output`.
 
     Args:
-        only, quick: of the one that is made, on nano alone; as in `measure`.
+        only, quick: as in `measure`, which then measures nano alone.
     """
     for folder in map(Path, folders):
         if (folder / "bench.csv").exists():
@@ -111,7 +93,8 @@ def _on_backbone(output: str | Path, name: str, kind: str, comparisons: list[str
             _write(output, _empty([comparison], name, "needs the package peft"), kind, quick)
             continue
         start = time.perf_counter()
-        found = COMPARISONS[comparison](backbone, size, hardware_of(backbone.device))
+        measured = importlib.import_module(f"xprompt.bench.{comparison}").measure
+        found: Findings = measured(backbone, size, hardware_of(backbone.device))
         for fact in found.facts:
             fact["size"] = size.facts()
         _write(output, found, kind, quick)

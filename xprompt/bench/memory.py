@@ -1,10 +1,8 @@
-"""The peak of memory that one piece of work needs, above what was there before it.
+"""The peak memory of one piece of work, above what was there before it.
 
-Owns reading a process's or a card's peak. Never times.
-
-On the CPU the work runs in a fresh process: in a used one, memory that was freed but not given back would be used
-again and not be seen. There glibc maps every block on its own and unmaps it when it is freed, so that the peak is what
-the work holds, and not how its blocks happened to cut up the heap.
+On the CPU the work runs in a fresh process: in a used one, memory that was freed but not returned would be used again
+unseen. There glibc maps each block by itself and unmaps it when it is freed, so that the peak is what the work holds,
+and not how its blocks fragment the heap.
 """
 
 from __future__ import annotations
@@ -25,17 +23,17 @@ from xprompt.backbones.malloc import give_back_freed_memory
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _MAPPED = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}  # bytes; read by glibc as a process starts
-_PAUSE = 0.002  # seconds between two looks where the kernel keeps no peak
+_PAUSE = 0.002  # seconds between two readings where the kernel keeps no peak
 
 
 def peak_of(job: str, backbone: Backbone, arguments: Mapping[str, Any], *, fresh: bool = True) -> int:
-    """Bytes above the loaded backbone that a job needs at its peak.
+    """Return the bytes above the loaded backbone that a job needs at its peak.
 
     Args:
         job: "module:function"; the function takes a backbone and `arguments`, and returns the work as a callable.
-            What it makes before that does not count.
-        fresh: on the CPU, load the backbone of that name in a process of its own. False measures here, which is
-            quick, and may see too little.
+            What it allocates before that does not count.
+        fresh: on the CPU, load the backbone of that name in a fresh process. False measures in this one, which is
+            quick and may see too little.
     """
     if backbone.device.type == "cpu" and fresh:
         request = (job, backbone.name, backbone.max_source, dict(arguments), torch.get_num_threads())
@@ -66,7 +64,7 @@ def _measured(work: Callable[[], object], device: torch.device) -> int:
     give_back_freed_memory()
     before = psutil.Process().memory_info().rss
     try:
-        _CLEAR.write_text("5")  # Linux: the peak starts again at what is there now
+        _CLEAR.write_text("5")  # Linux: reset the peak to what is resident now
     except OSError:
         return _watched(work) - before
     work()
@@ -75,7 +73,7 @@ def _measured(work: Callable[[], object], device: torch.device) -> int:
 
 
 def _watched(work: Callable[[], object]) -> int:
-    """The largest resident set that a second thread saw while the work ran."""
+    """The largest resident set that a second thread read while the work ran."""
     process, done, seen = psutil.Process(), threading.Event(), [0]
 
     def look() -> None:

@@ -1,9 +1,7 @@
-"""PEFT's prompt tuning on our frozen backbone, written as PEFT's own examples do it.
+"""PEFT's prompt tuning on our frozen backbone, written as in PEFT's examples: its batches, its loss, its loop.
 
-Owns the other side of `peft_step`: its batches, its loss, its loop. Never uses our forward.
-
-Given to PEFT beyond its defaults, so that both sides do the same sums: the same weights, starting prompt, optimiser
-and schedule; dropout off; one set of prompt rows for an encoder-decoder (its default stores a second, unused one, which
+Set beyond PEFT's defaults, so that both sides do the same computation: the same weights, starting prompt, optimiser and
+schedule; dropout off; one set of prompt rows for an encoder-decoder (the default stores a second, unused set, which
 Adafactor's factored moments would mix in).
 """
 
@@ -29,16 +27,16 @@ from xprompt.training.optimizer import make_optimizer
 
 
 class PeftPrompt:
-    """A PEFT model over a backbone's own language model, with the loop a user of PEFT writes around it.
+    """A PEFT model over a backbone's language model, with the loop that a user of PEFT writes around it.
 
     Args:
         backbone: shared with our side: PEFT wraps the model and copies no weight.
         prompt: (P, H); its values are where every `tune` starts.
-        splits: tuned on `train`, checked on `selection`.
+        splits: tuned on `train`, evaluated on `selection`.
 
     Raises:
         ImportError: PEFT is not installed.
-        BackboneError: label words whose first ids are the same, which the loss over label words cannot tell apart.
+        BackboneError: label words that share their first id, which the loss over label words cannot distinguish.
     """
 
     def __init__(self, backbone: Backbone, prompt: SoftPrompt, splits: Splits) -> None:
@@ -49,7 +47,7 @@ class PeftPrompt:
             task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM", num_virtual_tokens=prompt.length,
             num_transformer_submodules=1,
         )  # fmt: skip
-        with warnings.catch_warnings():  # PEFT asks the model for a name that transformers is giving up
+        with warnings.catch_warnings():  # PEFT reads an attribute of the model that transformers deprecates
             warnings.simplefilter("ignore", FutureWarning)
             model: Any = peft.get_peft_model(backbone.model, config)
         self.model = model.eval()
@@ -67,13 +65,13 @@ class PeftPrompt:
         self.strings = [[*ids, end] for ids in self.verbalizer.sequences]
 
     def reset(self) -> None:
-        """Go back to the starting prompt."""
+        """Restore the starting prompt."""
         with torch.no_grad():
             self.weight.copy_(self.start)
         self.weight.grad = None
 
     def orders(self, encoded: TokenizedDataset, batch_size: int, seed: int, bucketed: bool) -> Iterator[Sequence[int]]:
-        """Batches for ever, as positions: in random order as a shuffling loader draws them, or in our buckets."""
+        """Yield batches without end, as positions: shuffled as a loader draws them, or in our length buckets."""
         epoch = 0
         while True:
             if bucketed:
@@ -84,7 +82,7 @@ class PeftPrompt:
             epoch += 1
 
     def loss(self, encoded: TokenizedDataset, chosen: Sequence[int], objective: str) -> Tensor:
-        """Mean loss: "label_scores" among the label words, "generation" PEFT's own over the label string's tokens.
+        """Return the mean loss: "label_scores" among the label words, "generation" over the label string's tokens.
 
         The latter is a mean over *tokens*, as the models of transformers return it: where all label strings are
         equally long it is proportional to ours, which is a mean over examples of the sum over tokens.
@@ -95,7 +93,7 @@ class PeftPrompt:
         return F.cross_entropy(self.scores(encoded, chosen), labels)
 
     def scores(self, encoded: TokenizedDataset, chosen: Sequence[int]) -> Tensor:
-        """(B, L): the label words' first ids in the logits at the first label position."""
+        """Return (B, L): the logits of the label words' first ids at the first label position."""
         ids, mask = self._inputs([encoded.ids[i] for i in chosen], encoded.pad_id)
         if self.seq2seq:
             first = ids.new_full((len(ids), 1), self.backbone.model.config.decoder_start_token_id)
@@ -108,7 +106,7 @@ class PeftPrompt:
 
     @torch.no_grad()
     def predict(self, encoded: TokenizedDataset, batch_size: int, *, bucketed: bool = False) -> list[int]:
-        """Predicted labels in the data's order; batches in that order too, or by length."""
+        """Return predicted labels in the data's order; batches in that order too, or by length."""
         plain = (list(range(i, min(i + batch_size, len(encoded)))) for i in range(0, len(encoded), batch_size))
         by_length = (batch.index.tolist() for batch in batches(encoded, batch_size, seed=None))
         found = torch.zeros(len(encoded), dtype=torch.long, device=self.backbone.device)
@@ -117,7 +115,7 @@ class PeftPrompt:
         return found.tolist()
 
     def tune(self, settings: TuneSettings, *, seed: int = 0, bucketed: bool = False) -> Tensor:
-        """Tune from the starting prompt: what `xprompt.tune` does in these settings, and the prompt it ends with.
+        """Tune from the starting prompt as `xprompt.tune` does with these settings; return the last step's prompt.
 
         The same work around the steps as ours: the splits are tokenised, and with "label_scores" the prompt is
         evaluated on the selection split before the first and after the last step.

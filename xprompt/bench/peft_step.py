@@ -1,10 +1,8 @@
-"""One training step and one evaluation, ours against PEFT's prompt tuning.
-
-Owns which of our calls stands against which of PEFT's. Never writes PEFT's side (`peft_side` does).
+"""One training step and one evaluation, against PEFT's prompt tuning.
 
 Both objectives are compared like with like: cross-entropy among the label words, and the label string's likelihood
 over the whole vocabulary. PEFT's batches come in random order, as a shuffling loader gives them, and once more in our
-length buckets, so that a reader sees how much of the gain the buckets are.
+length buckets, which shows how much of the gain the buckets are.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from xprompt.training.candidate import Candidate
 from xprompt.training.evaluation import evaluate, prompt_rows
 from xprompt.training.tune import tune
 
-# Row name → (baseline's side, our side).
+#: Row name → (baseline's side, our side).
 TRAIN = {
     "peft_train_words": ("peft words random", "ours words"),
     "peft_train_words_bucketed": ("peft words bucketed", "ours words"),
@@ -35,11 +33,11 @@ TRAIN = {
     "peft_train_as_used": ("peft string random", "ours words"),
 }
 EVALUATE = {"peft_eval": ("peft in order", "ours"), "peft_eval_bucketed": ("peft bucketed", "ours")}
-_HELD = 2  # examples on the selection split, evaluated twice a call: the steps are what is measured
+_HELD = 2  # examples on the selection split, evaluated twice per call: few, since the steps are measured
 
 
 def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
-    """Training throughput, evaluation throughput, and the accuracy both sides reach in the same number of steps."""
+    """Measure throughput of training and evaluation, and the accuracy that both sides reach in equally many steps."""
     found = Findings()
     prompt = SoftPrompt.init(backbone, size.length)
     _training(found, backbone, size, hardware, prompt)
@@ -57,7 +55,7 @@ def _training(found: Findings, backbone: Backbone, size: Size, hardware: str, pr
         "ours words": lambda: tune(backbone, prompt, splits, words),
         "peft words random": lambda: other.tune(words),
         "peft words bucketed": lambda: other.tune(words, bucketed=True),
-        # The steps alone, on both sides: to evaluate this objective is to generate text, which is not a step.
+        # The steps alone, on both sides: evaluation with this objective generates text, which is not a step.
         "ours string": lambda: steps(backbone, prompt, splits, string),
         "peft string random": lambda: other.tune(string),
         "peft string bucketed": lambda: other.tune(string, bucketed=True),
@@ -75,7 +73,7 @@ def _training(found: Findings, backbone: Backbone, size: Size, hardware: str, pr
 def steps(
     backbone: Backbone, prompt: SoftPrompt, splits: Splits, settings: TuneSettings, *, seed: int = 0
 ) -> SoftPrompt:
-    """The training steps of `tune` without its evaluations, one epoch over `train`; the prompt they end with."""
+    """Do the training steps of `tune` alone, one epoch over `train`; return the last step's prompt."""
     own = prompt.clone().to(backbone.device)
     candidate = Candidate(own, list(own.parameters()), settings, own.clone)
     train, verbalizer = backbone.encode(splits.train), backbone.verbalizer(splits.task)
@@ -114,7 +112,7 @@ def _evaluation(found: Findings, backbone: Backbone, size: Size, hardware: str, 
 def _accuracy(found: Findings, backbone: Backbone, size: Size, hardware: str) -> None:
     """Tune both from the same prompt, in the same number of steps; mean accuracy over seeds, in points.
 
-    PEFT's is that of the last step; ours of the first or the last, whichever is better on the selection split.
+    PEFT's accuracy is the last step's; ours the first's or the last's, whichever is better on the selection split.
     """
     settings = size.settings(backbone.name, size.accuracy_steps)
     reached: dict[str, list[float]] = {"ours": [], "peft random": [], "peft bucketed": []}

@@ -1,7 +1,4 @@
-"""One comparison as one row, and what a measurement hands on: rows, raw timings, notes.
-
-Owns the columns of bench.csv and how a row is made of timings. Never times and never writes a file.
-"""
+"""One comparison as one row of bench.csv, and all that a measurement returns: rows, raw timings, facts, notes."""
 
 from __future__ import annotations
 
@@ -48,8 +45,8 @@ class Findings:
 
     Attributes:
         rows: of bench.csv.
-        raw: one a timed call: name (of the measurement), backbone, hardware, side, round, seconds, work, unit.
-        facts: one a measurement: name, backbone, hardware, and settings or results that explain its rows.
+        raw: one per timed call: name (of the measurement), backbone, hardware, side, round, seconds, work, unit.
+        facts: one per measurement: name, backbone, hardware, and settings or results that explain its rows.
         notes: name, backbone and reason of what was not measured.
     """
 
@@ -58,13 +55,8 @@ class Findings:
     facts: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, other: Findings) -> None:
-        """Take over all of `other`."""
-        for part in fields(Findings):
-            getattr(self, part.name).extend(getattr(other, part.name))
-
     def missing(self, names: Iterable[str], backbone: str, reason: str) -> None:
-        """Say that these were not measured: a row without values, and a note with the reason."""
+        """Note that these were not measured: a row without values, and a note with the reason."""
         for name in names:
             self.rows.append(Row(name, backbone, NOT_MEASURED))
             self.notes.append({"name": name, "backbone": backbone, "reason": reason})
@@ -73,7 +65,7 @@ class Findings:
         self, name: str, backbone: str, hardware: str, seconds: Mapping[str, Sequence[float]],
         work: Mapping[str, float], unit: str,
     ) -> None:  # fmt: skip
-        """Keep every single timing: `work` of a side is how many `unit` one of its calls does."""
+        """Keep every timing; `work` of a side is how many `unit` one of its calls does."""
         for side, rounds in seconds.items():
             for number, taken in enumerate(rounds):
                 self.raw.append(
@@ -86,7 +78,7 @@ def throughput(
     name: str, backbone: str, hardware: str, seconds: Mapping[str, Sequence[float]], work: Mapping[str, float],
     *, baseline: str, ours: str, unit: str = "examples/s",
 ) -> Row:  # fmt: skip
-    """Compare two sides by work done a second, paired round by round."""
+    """Compare two sides by work per second, paired by round."""
     rates = {side: [work[side] / taken for taken in seconds[side]] for side in (baseline, ours)}
     return Row(
         name, backbone, hardware, median(rates[baseline]), median(rates[ours]), unit,
@@ -101,7 +93,7 @@ def memory(name: str, backbone: str, hardware: str, baseline: float, ours: float
 
 
 def hardware_of(device: torch.device) -> str:
-    """The card's name, or the processor with the number of threads that torch uses."""
+    """Return the GPU's name, or the processor with the number of threads that torch uses."""
     facts = provenance(device, torch.float32)
     if device.type == "cuda":
         return str(facts["hardware"])

@@ -1,7 +1,6 @@
-"""C pruned prompts trained in one pass against the same C one after another.
+"""C pruned prompts trained in one pass, against the same C one after another: throughput, selected checkpoints, memory.
 
-Owns that comparison: throughput, the selected checkpoints, and memory against its prediction. Never trains otherwise
-than `tune` and `tune_many` do.
+The names of rows and sides, "side by side" among them, are those of bench.csv.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ _CLOSE = 1e-3  # of the larger entries; float32 rounding, grown over a few steps
 
 
 def candidates(prompt: SoftPrompt, scores: Importance, count: int) -> list[SoftPrompt]:
-    """C prompts as a search makes them: one prompt, pruned by different pairs of ratios and rewound."""
+    """Return C prompts as a search makes them: one prompt, pruned by different pairs of ratios and rewound."""
     pairs = [(token, piece) for token in _RATIOS for piece in _RATIOS]
     return [rewind(prune(prompt, scores, *pairs[number % len(pairs)]), prompt) for number in range(count)]
 
 
 def tuned(backbone: Backbone, size: Size) -> tuple[SoftPrompt, Importance]:
-    """A tuned prompt and its scores, which a search begins with.
+    """Return a tuned prompt and its scores, which a search starts from.
 
-    An untuned one would not do: far from where it is going, rounding grows tenfold a step, and no two ways of computing
-    the same float32 step stay together.
+    An untuned prompt would not do: far from its optimum, rounding errors grow tenfold per step, and two ways of
+    computing the same float32 step diverge.
     """
     train = min(size.accuracy_steps * size.batch, _TRAIN)
     splits = size.splits(train=train, selection=min(_HELD, size.examples))
@@ -52,7 +51,7 @@ def tuned(backbone: Backbone, size: Size) -> tuple[SoftPrompt, Importance]:
 def work(
     backbone: Backbone, size: Size, prompts: list[SoftPrompt], **changes: Any
 ) -> dict[str, Callable[[], list[TuneResult]]]:
-    """Three sides of C candidates with the same steps, batches and checkpoints, at the rate of re-training.
+    """Return three sides of C candidates with the same steps, batches and checkpoints, at re-training's learning rate.
 
     "side by side" in passes as wide as `tune_many` chooses, "one pass" all C in one, "one by one" each by `tune`.
     """
@@ -68,7 +67,7 @@ def work(
 
 
 def memory_job(backbone: Backbone, size: Mapping[str, object], count: int, side: str) -> Callable[[], object]:
-    """One side's work for `memory.peak_of`, which values do not change; `size` as `Size.facts` gives it."""
+    """Return one side's work for `memory.peak_of`, whatever the values; `size` as `Size.facts` gives it."""
     prompt = SoftPrompt.init(backbone, size["length"])  # type: ignore[arg-type]
     order = torch.arange(prompt.length * prompt.pieces).float().view(prompt.length, -1)
     scores = Importance(order[:, 0], order, 1)
@@ -76,7 +75,7 @@ def memory_job(backbone: Backbone, size: Mapping[str, object], count: int, side:
 
 
 def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
-    """Throughput for each C, how many selected checkpoints are the same, and peak memory for each C."""
+    """Measure throughput and peak memory for each C, and count the selected checkpoints that are the same."""
     found, start = Findings(), tuned(backbone, size)
     for count in size.counts:
         prompts = candidates(*start, count)
@@ -102,7 +101,7 @@ def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
 
 
 def same_checkpoint(one: TuneResult, other: TuneResult) -> bool:
-    """Whether both selected the same step, with the same score and, to rounding, the same values."""
+    """Return whether both selected the same step, with the same score and, to rounding, the same values."""
     a, b = one.prompt.masked().detach(), other.prompt.masked().detach()
     return (
         one.history.best_step == other.history.best_step
@@ -112,7 +111,7 @@ def same_checkpoint(one: TuneResult, other: TuneResult) -> bool:
 
 
 def predicted(backbone: Backbone, size: Size) -> int:
-    """Bytes that one candidate adds to a pass, by the package's own prediction for the longest batch there is."""
+    """Return the bytes that one candidate adds to a pass, by the package's prediction for the longest batch."""
     splits = size.splits(train=size.candidate_steps * size.batch, selection=min(_HELD, size.examples))
     encoded = backbone.encode(splits.train)
     batch = list(batches(encoded, size.batch, seed=None))[-1]
@@ -129,7 +128,7 @@ def _memory(found: Findings, backbone: Backbone, size: Size, hardware: str) -> N
     name = f"side_by_side_c{most}_one_pass"
     alone = peak(most, "one by one")
     found.rows.append(memory_row(f"{name}_memory", backbone.name, hardware, alone, peaks[most]))
-    # The prediction is of what each candidate adds; what is there anyway is in the pass of one.
+    # The prediction is what each candidate adds; the pass of one candidate holds the rest.
     expected = peaks[size.counts[0]] + (most - size.counts[0]) * each
     found.rows.append(memory_row(f"{name}_memory_predicted", backbone.name, hardware, expected, peaks[most]))
     found.facts.append(

@@ -1,7 +1,4 @@
-"""How much is measured: task, batch, steps and rounds for each backbone, at full length and quick.
-
-Owns the numbers that a measurement is stated with. Never measures.
-"""
+"""What is measured, and how much: comparisons; task, batch, steps and rounds for each backbone, in full and quick."""
 
 from __future__ import annotations
 
@@ -15,20 +12,29 @@ from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
 from xprompt.errors import ConfigError
 
+#: Comparisons on a backbone, and the rows that have a goal: those stand empty where it could not be measured.
+HEADLINES = {
+    "side_by_side": ("side_by_side_c8",),
+    "peft_step": ("peft_train_words", "peft_eval"),
+    "importance_cost": ("importance_pass",),
+    "dropped_tokens": ("dropped_p20_50", "dropped_p100_50"),
+}
+COMPARISONS = (*HEADLINES, "t5_scale")
+
 
 @dataclass(frozen=True)
 class Size:
-    """What one backbone is measured on.
+    """How much one backbone is measured on.
 
     Attributes:
         task: one of the generated tasks (source "nano"); its sources are cut at `max_source` tokens.
-        length: prompt tokens P; `lengths` those of the dropped-token comparison.
-        batch: examples an optimiser step; `steps` of them a timed call.
+        length: prompt tokens P; `lengths` those of the comparison of dropped tokens.
+        batch: examples per optimiser step; a timed call does `steps` of them.
         rounds: timed rounds of every comparison.
-        examples: scored, evaluated or passed over in a timed call; `few` where single examples are looped over.
-        counts: candidates side by side; `candidate_steps` of each in a timed call.
-        accuracy_steps, accuracy_examples, seeds: of the comparison of accuracies.
-        fresh: whether memory is measured in processes of their own.
+        examples: scored or evaluated in a timed call; `few` where a loop takes single examples.
+        counts: numbers of candidates trained in parallel; `candidate_steps` of each in a timed call.
+        accuracy_steps, accuracy_examples, seeds: for the comparison of accuracies.
+        fresh: whether memory is measured in a fresh process.
     """
 
     task: str
@@ -48,16 +54,16 @@ class Size:
     fresh: bool = True
 
     def settings(self, backbone: str, steps: int, **changes: Any) -> TuneSettings:
-        """The backbone's own recipe, cut to so many steps, evaluated before the first and after the last."""
+        """Return the backbone's recipe for `steps` steps, evaluated before the first and after the last."""
         profile = get_profile(backbone)
         return profile.tune.replace(**{"steps": steps, "eval_every": steps, "batch_size": self.batch, **changes})
 
     def splits(self, *, train: int, selection: int, validation: int | None = None) -> Splits:
-        """That many training examples, others to select on, and some of the validation split."""
+        """Return the first `train` training examples, the last `selection` to select on, some to validate on."""
         loaded = _loaded(self.task)
         if train + selection > len(loaded.train):
             raise ConfigError(
-                f"{train + selection} examples of {self.task} were asked for, it has {len(loaded.train)}."
+                f"{train + selection} examples of {self.task} were asked for; it has {len(loaded.train)}: take fewer."
             )
         return Splits(
             loaded.task, loaded.train[:train], loaded.validation[:validation], loaded.source,
@@ -65,7 +71,7 @@ class Size:
         )  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
-        """All numbers, to be kept beside the timings."""
+        """Return all numbers, to be kept with the timings."""
         return asdict(self)
 
 
@@ -96,7 +102,7 @@ BACKBONES = tuple(_FULL)
 
 
 def size_of(backbone: str, quick: bool = False, device: str = "cpu") -> Size:
-    """The size for one of `BACKBONES` on a kind of device; quick shows that it works, its numbers mean nothing."""
+    """Return the size for one of `BACKBONES` on a kind of device; with `quick`, the numbers mean nothing."""
     if backbone not in _FULL:
         raise ConfigError(f"unknown backbone {backbone!r}: the bench measures {', '.join(BACKBONES)}.")
     return (_QUICK if quick else _GPU if device == "cuda" else _FULL)[backbone]

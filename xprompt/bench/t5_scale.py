@@ -1,91 +1,63 @@
-"""Steps of prompt tuning at the paper's sizes: T5 v1.1 shapes with random weights, on a GPU.
-
-Owns the shapes, the operations a step has to do, and the hours of the paper's grid that follow. Never says anything
-about quality: random weights take the time of trained ones and learn nothing.
-"""
+"""Prompt-tuning steps at the paper's sizes, on a GPU: T5 v1.1 with random weights, as slow as trained ones."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from statistics import median
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from xprompt.backbones.base import Backbone, Verbalizer
 from xprompt.backbones.loading import wrap
+from xprompt.backbones.shapes import known_config
 from xprompt.bench.harness import once, paired_ratio
 from xprompt.bench.rows import Findings, Row, hardware_of
 from xprompt.config.settings import TuneSettings
 from xprompt.data.batching import Batch
+from xprompt.planning import footprint
+from xprompt.planning.machine import matrix_rate
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.training.candidate import Candidate
 from xprompt.training.evaluation import prompt_rows
 
-
-@dataclass(frozen=True)
-class Shape:
-    """A T5 v1.1 in numbers; both stacks have `layers` layers. Source: the T5 v1.1 model cards."""
-
-    width: int
-    inner: int
-    layers: int
-    heads: int
-    head: int = 64
-    vocabulary: int = 32128
-
-
-SHAPES = {
-    "t5-large": Shape(1024, 2816, 24, 16),
-    "t5-xl": Shape(2048, 5120, 24, 32),
-    "t5-xxl": Shape(4096, 10240, 24, 64),
-}
+SHAPES: dict[str, Any] = {f"t5-{size}": known_config(f"google/t5-{size}-lm-adapt") for size in ("large", "xl", "xxl")}
+"""Name → configuration; the names are those of bench.csv's rows."""
 SOURCES = (128, 256)
 BATCH, LENGTH = 16, 20
-TINY = Shape(32, 64, 2, 4, 8, 128)
-"""For rehearsals on a CPU."""
 # SuperGLUE training examples of the paper's seven tasks. Source: paper Tab 8; Wang et al. (2019), Tab 1.
 TRAIN_EXAMPLES = {
     "boolq": 9427, "cb": 250, "copa": 400, "multirc": 27243, "rte": 2490, "wic": 5428, "wsc": 554,
 }  # fmt: skip
 
 
-def model_of(shape: Shape) -> T5ForConditionalGeneration:
-    """A T5 v1.1 of that shape with random weights: gated GELU, one table of embeddings, a head of its own."""
-    config = T5Config(
-        vocab_size=shape.vocabulary, d_model=shape.width, d_kv=shape.head, d_ff=shape.inner, num_layers=shape.layers,
-        num_heads=shape.heads, feed_forward_proj="gated-gelu", dropout_rate=0.0, pad_token_id=0, eos_token_id=1,
-        tie_word_embeddings=False,  # type: ignore[call-arg]
-    )  # fmt: skip
-    # Its own configuration takes that argument for the scale of the head alone, and unties or ties everything at once.
+def build(config: T5Config, device: torch.device, dtype: torch.dtype, name: str) -> Backbone:
+    """Build a frozen T5 of that configuration with random weights on the device. Its tokenizer only knows its end."""
+    config = copy.deepcopy(config)
+    # T5Config takes that argument for the scale of the head alone, and this for two tables: v1.1 has both.
     config.tie_word_embeddings = False
     config.decoder_start_token_id = 0
-    model = T5ForConditionalGeneration(config)
-    model.set_input_embeddings(model.shared)
-    return model
-
-
-def build(shape: Shape, device: torch.device, dtype: torch.dtype, name: str) -> Backbone:
-    """A frozen T5 v1.1 of that shape with random weights, made on the device. Its tokenizer only knows its end."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with device:
-            model = model_of(shape)
+            model = T5ForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(before)
+    model.set_input_embeddings(model.shared)
     return wrap(model, SimpleNamespace(eos_token_id=1, pad_token_id=0), name=name, max_source=max(SOURCES))
 
 
 class Step:
-    """One optimiser step on random ids, as `tune` does it: loss, backward, update. Call it to run it.
+    """One optimiser step on random ids, as `tune` does it: loss, backward, update. Calling it does the step.
 
     Args:
         backbone: as `build` makes it.
-        source, batch, length: source tokens T, examples B, prompt tokens P.
+        source, batch, length: T, B and P.
     """
 
     def __init__(self, backbone: Backbone, source: int, batch: int = BATCH, length: int = LENGTH) -> None:
@@ -109,31 +81,6 @@ class Step:
         self.candidate.step(loss.detach())
 
 
-def operations(shape: Shape, source: int, batch: int = BATCH, length: int = LENGTH) -> float:
-    """Floating-point operations that a step does: 4 · parameters · tokens, plus attention.
-
-    Forward and the gradient of the activations are 2 operations a parameter and token each; weights have no gradient.
-    Only parameters that a token passes through count: the encoder's for encoder tokens, the decoder's for its one
-    token. 4 · *all* parameters · encoder tokens would claim twice the work that there is, and the keys and values of
-    cross-attention, which our scoring never forms, a tenth more. Attention: queries by keys and weights by values are
-    4 operations a pair of positions and head dimension forward, and twice that backward.
-    """
-    d, i = shape.width, shape.heads * shape.head
-    attention, feed = 4 * d * i, 3 * d * shape.inner
-    tokens = source + length
-    encoder = shape.layers * (attention + feed) * tokens
-    decoder = shape.layers * (2 * attention + feed)
-    pairs = shape.layers * i * tokens * tokens
-    return float(batch * (4 * (encoder + decoder) + 12 * pairs))
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 8192, rounds: int = 20) -> float:
-    """Operations a second of the card on one large matrix product: what a step's share is taken of."""
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    once(lambda: a @ b, device)
-    return 2 * side**3 / median(once(lambda: a @ b, device) for _ in range(rounds))
-
-
 def grid_hours(
     samples_per_second: float,
     *,
@@ -142,39 +89,40 @@ def grid_hours(
     pairs: int = 81,
     retrain_share: float = 1.0,
 ) -> float:
-    """Hours on one card of the paper's grid for one seed: every task tuned once, then re-trained for every pair.
+    """Return hours of the paper's grid on one GPU for one seed: each task tuned once, then re-trained for each pair.
 
     Args:
-        samples_per_second: training throughput, examples.
-        examples: of each task's training split.
-        epochs: of the tuning and of each re-training, without early stopping: an upper bound. Source: paper §4.1.
-        pairs: of ratios. Source: paper §3.2 (nine by nine).
-        retrain_share: re-training examples of the search as a share of the grid's; 1 is the grid itself.
+        samples_per_second: training throughput in examples.
+        examples: task → size of its training split.
+        epochs: of tuning and of each re-training, without early stopping: an upper bound. Source: paper §4.1.
+        pairs: of prune ratios. Source: paper §3.2 (nine by nine).
+        retrain_share: the search's re-training examples as a share of the grid's; 1 is the grid.
 
-    Evaluation and importance are left out on both sides.
+    Evaluation and importance are not counted.
     """
     return sum(examples.values()) * epochs * (1 + pairs * retrain_share) / samples_per_second / 3600
 
 
-def names(shapes: Mapping[str, Shape] = SHAPES) -> list[tuple[str, str]]:
-    """(row name, backbone) of every row that `measure` makes."""
+def names(shapes: Mapping[str, T5Config] = SHAPES) -> list[tuple[str, str]]:
+    """Return (row name, backbone) of every row that `measure` makes."""
     return [(f"t5_share_{source}", shape) for shape in shapes for source in SOURCES] + [
         ("paper_grid_hours", shape) for shape in shapes
     ]
 
 
 def measure(
-    device: torch.device, *, shapes: Mapping[str, Shape] = SHAPES, dtype: torch.dtype = torch.bfloat16,
-    rounds: int = 20, batch: int = BATCH, side: int = 8192, retrain_share: float = 0.1,
+    device: torch.device, *, shapes: Mapping[str, T5Config] = SHAPES, dtype: torch.dtype = torch.bfloat16,
+    rounds: int = 20, batch: int = BATCH, retrain_share: float = 0.1,
 ) -> Findings:  # fmt: skip
-    """For each shape and source length: samples a second, peak memory, share of the matrix rate; then the hours.
+    """Measure samples per second, peak memory and share of the matrix rate by shape and source length; derive hours.
 
     Args:
-        retrain_share: of our search, for the hours; measured by the search's own records, 0.1 is its limit.
+        retrain_share: of our search, for the hours; the search's records give it, and 0.1 is its limit.
     """
     found, hardware = Findings(), hardware_of(device)
-    for name, shape in shapes.items():
-        backbone = build(shape, device, dtype, name)
+    for name, config in shapes.items():
+        backbone, counted = build(config, device, dtype, name), footprint.measure(config)
+        rate = matrix_rate(device, dtype)
         for source in SOURCES:
             step = Step(backbone, source, batch)
             for _ in range(3):
@@ -183,11 +131,11 @@ def measure(
                 torch.cuda.reset_peak_memory_stats(device)
             seconds = [once(step, device) for _ in range(rounds)]
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-            rate = matrix_rate(device, dtype, side)
+            operations = counted.operations(batch, source + LENGTH, "tune")
             found.timings(
                 "t5_scale", name, hardware, {f"source {source}": seconds}, {f"source {source}": batch}, "samples"
             )
-            shares = [operations(shape, source, batch) / taken / rate for taken in seconds]
+            shares = [operations / taken / rate for taken in seconds]
             samples = batch / median(seconds)
             ratio = paired_ratio(shares, [1.0] * rounds)
             found.rows.append(
@@ -197,7 +145,7 @@ def measure(
                 {"name": "t5_scale", "backbone": name, "hardware": hardware, "source": source, "batch": batch,
                  "prompt": LENGTH, "dtype": str(dtype), "parameters": backbone.num_params,
                  "samples_per_second": samples, "peak_bytes": peak, "matrix_rate": rate,
-                 "operations": operations(shape, source, batch), "share": ratio[0],
+                 "operations": operations, "share": ratio[0],
                  "share_if_all_parameters_counted": 4 * backbone.num_params * batch * (source + LENGTH)
                  / median(seconds) / rate}
             )  # fmt: skip

@@ -1,7 +1,4 @@
-"""The files of a bench: bench.csv, bench.md, raw.csv, raw.json, notes.json.
-
-Owns their form, and that a new measurement replaces the old one of the same comparison only. Never measures.
-"""
+"""The files of a bench: bench.csv, bench.md, raw.csv, raw.json, notes.json. A new measurement replaces the old one."""
 
 from __future__ import annotations
 
@@ -15,9 +12,9 @@ import pandas as pd
 
 from xprompt.bench.rows import COLUMNS, NOT_MEASURED, Findings, Row
 from xprompt.errors import StoreError
+from xprompt.files import write_atomically
 from xprompt.reporting import tables
 from xprompt.reporting.bench_figures import bench_table
-from xprompt.reporting.layout import write_whole
 
 _KEY = ["name", "backbone", "hardware"]
 _RAW = [*_KEY, "side", "round", "seconds", "work", "unit"]
@@ -25,15 +22,15 @@ _DIGITS = 6  # significant; more would change with every run and say nothing
 
 
 def add_rows(path: str | Path, rows: Iterable[Row]) -> pd.DataFrame:
-    """Put rows in a bench.csv: one of the same name, backbone and hardware is replaced, the others stay.
+    """Write rows into a bench.csv: those of the same name, backbone and hardware are replaced, the others stay.
 
-    A "not measured" row gives way to a measurement of the same name and backbone on hardware that was not there yet.
+    A measurement on new hardware replaces the "not measured" row of the same name and backbone.
 
     Args:
-        path: the file; made where it is not there.
-        rows: such as a search's cost and regret, made of its records.
+        path: the file; created if needed.
+        rows: such as a search's cost and regret, computed from its records.
 
-    Returns all rows, as they are now in the file.
+    Returns all rows of the file.
     """
     path = Path(path)
     new = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
@@ -43,7 +40,7 @@ def add_rows(path: str | Path, rows: Iterable[Row]) -> pd.DataFrame:
     settled = [h == NOT_MEASURED and (n, b) in fresh for n, b, h in old[_KEY].to_numpy()]
     kept = old[[not gone for gone in settled]] if len(old) else old
     merged = _replaced(kept, new, _KEY)
-    write_whole(path, merged.to_csv(index=False, lineterminator="\n", float_format=f"%.{_DIGITS}g"))
+    write_atomically(path, merged.to_csv(index=False, lineterminator="\n", float_format=f"%.{_DIGITS}g"))
     return merged
 
 
@@ -58,7 +55,7 @@ def read_rows(path: str | Path) -> pd.DataFrame:
 
 
 def write(folder: str | Path, found: Findings, about: dict[str, Any]) -> Path:
-    """Write or renew all files of a bench folder, and return the path of bench.csv.
+    """Write or update all files of a bench folder, and return the path of bench.csv.
 
     Args:
         found: what was measured, or could not be.
@@ -69,22 +66,22 @@ def write(folder: str | Path, found: Findings, about: dict[str, Any]) -> Path:
     timings = pd.DataFrame(found.raw, columns=_RAW)
     if raw.exists():
         timings = _replaced(pd.read_csv(raw), timings, _KEY)
-    write_whole(raw, timings.to_csv(index=False, lineterminator="\n", float_format="%.7g"))
+    write_atomically(raw, timings.to_csv(index=False, lineterminator="\n", float_format="%.7g"))
     keys = {tuple(fact[part] for part in _KEY) for fact in found.facts}
     older = [fact for fact in _json(facts) if tuple(fact[part] for part in _KEY) not in keys]
     together = [*older, *({**fact, "measured": about} for fact in found.facts)]
-    write_whole(facts, json.dumps(together, indent=1, default=str) + "\n")
+    write_atomically(facts, json.dumps(together, indent=1, default=str) + "\n")
     rows = add_rows(folder / "bench.csv", found.rows)
     open_ones = {(n, b) for n, b, h in rows[_KEY].to_numpy() if h == NOT_MEASURED}
     reasons = {tuple(note.values()): note for note in [*_json(notes), *found.notes]}
     said = [note for note in reasons.values() if (note["name"], note["backbone"]) in open_ones]
-    write_whole(notes, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
-    write_whole(folder / "bench.md", _page(rows, said))
+    write_atomically(notes, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / "bench.md", _page(rows, said))
     return folder / "bench.csv"
 
 
 def _page(rows: pd.DataFrame, notes: Sequence[Mapping[str, str]]) -> str:
-    head = "Ours against the baseline, measured side by side; a ratio above 1 means ours is better.\n\n"
+    head = "Ours against the baseline, timed in turns; a ratio above 1 means ours is better.\n\n"
     reasons: dict[str, list[str]] = {}
     for note in notes:
         reasons.setdefault(note["reason"], []).append(f"{note['name']} ({note['backbone']})")

@@ -1,55 +1,50 @@
-"""The command `python -m xprompt.bench`, called by `nox -s bench`.
-
-Owns the choices and the exit code. Never measures.
-"""
+"""`python -m xprompt bench`: measure speed and memory against the baselines."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from xprompt.bench.measuring import NAMES, measure
-from xprompt.bench.sizes import BACKBONES
-from xprompt.errors import XPromptError
-from xprompt.reporting.bench_figures import bench_table
+from xprompt.bench.sizes import BACKBONES, COMPARISONS
+from xprompt.cli.arguments import split_names
 
+HELP = "measure speed and memory against baselines"
+DESCRIPTION = (
+    "Measure speed and memory, ours and the baseline in turns, and write bench.csv and the raw timings. Run nothing "
+    "else on the machine meanwhile. Rows that are not measured now are kept."
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 measured, 2 wrong choices."""
-    own = argparse.ArgumentParser(
-        prog="nox -s bench --",
-        description="Measure speed and memory, ours and the baseline side by side, and write bench.csv with the raw "
-        "timings beside it. Leave the machine to it: other work is noise. Rows that are not measured now are kept.",
-    )
-    own.add_argument("--only", action="append", default=[], metavar="NAME", help=f"one of {', '.join(NAMES)}; may be "
-                     "given again; default: all")  # fmt: skip
-    own.add_argument("--backbones", default=",".join(BACKBONES), metavar="A,B", help="default: %(default)s")
-    own.add_argument("--device", default="", help="cpu or cuda; default: the CPU, and the GPU where there is one")
-    own.add_argument("--retrain-share", type=float, default=0.1, metavar="X", help="of the grid's re-training that the "
-                     "search needs, for the hours of the paper's grid; default: %(default)s")  # fmt: skip
-    own.add_argument("--quick", action="store_true", help="a few steps: shows that it works, the numbers mean nothing")
-    own.add_argument("--output", default="", metavar="FOLDER", help="default: reports/bench, or reports/bench-quick")
-    chosen = own.parse_args(arguments)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser this subcommand's choices."""
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"one of {', '.join(COMPARISONS)}; "
+                        "may be given again; default: all")  # fmt: skip
+    parser.add_argument("--backbones", default=",".join(BACKBONES), metavar="A,B", help="default: %(default)s")
+    parser.add_argument("--device", default="", help="cpu or cuda; default: the CPU, and the GPU where there is one")
+    parser.add_argument("--retrain-share", type=float, default=0.1, metavar="X", help="share of the grid's re-training "
+                        "that the search needs, for the hours of the paper's grid; default: %(default)s")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="a few steps: checks that everything works; the numbers "
+                        "mean nothing")  # fmt: skip
+    parser.add_argument("--output", default="", metavar="FOLDER", help="default: reports/bench, or reports/bench-quick")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    """Measure what was chosen, print the table and return 0."""
+    from xprompt.bench.measuring import measure  # torch, pandas and matplotlib come with these
+    from xprompt.reporting.bench_figures import bench_table
+    from xprompt.units import align_columns
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("xprompt").setLevel(logging.INFO)
     output = chosen.output or ROOT / "reports" / ("bench-quick" if chosen.quick else "bench")
-    try:
-        rows = measure(
-            output, only=chosen.only, backbones=chosen.backbones.split(","), quick=chosen.quick, device=chosen.device,
-            retrain_share=chosen.retrain_share,
-        )  # fmt: skip
-    except XPromptError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(bench_table(rows).to_string(index=False))
+    table = bench_table(
+        measure(
+            output, only=chosen.only, backbones=split_names(chosen.backbones), quick=chosen.quick,
+            device=chosen.device, retrain_share=chosen.retrain_share,
+        )
+    )  # fmt: skip
+    print(align_columns([list(table.columns), *table.to_numpy().tolist()]))
     print(f"\nBench: {output}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, did_you_mean
 
 Work = Literal["none", "evaluation", "prompt_tuning", "fine_tuning", "search", "retraining"]
 
@@ -70,5 +70,5 @@ METHODS: dict[str, Method] = {
 def get_method(name: str) -> Method:
     """Return a method's declaration. Raises `ConfigError` naming the known methods where there is none."""
     if name not in METHODS:
-        raise ConfigError(f"unknown method {name!r}; known: {', '.join(METHODS)}.")
+        raise ConfigError(f"unknown method {name!r}; known: {', '.join(METHODS)}.{did_you_mean(name, METHODS)}")
     return METHODS[name]

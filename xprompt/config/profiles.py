@@ -8,7 +8,7 @@ from __future__ import annotations
 from xprompt.config.pattern import Pattern
 from xprompt.config.profile import Profile
 from xprompt.config.settings import PruneSettings, TuneSettings
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, did_you_mean
 
 _PAPER = TuneSettings(epochs=100, patience=20)
 
@@ -147,5 +147,7 @@ PROFILES: dict[str, Profile] = {
 def get_profile(name: str) -> Profile:
     """Return the profile of that name. Raises `ConfigError` naming the known ones."""
     if name not in PROFILES:
-        raise ConfigError(f"unknown profile {name!r}; known profiles: {', '.join(PROFILES)}.")
+        raise ConfigError(
+            f"unknown profile {name!r}; known profiles: {', '.join(PROFILES)}.{did_you_mean(name, PROFILES)}"
+        )
     return PROFILES[name]

@@ -1,27 +1,29 @@
-"""What a backbone costs before it is there: weights, operations and memory, counted from its configuration alone.
+"""What a backbone costs before it is there: weights, operations and memory, from its configuration alone.
 
-Owns the architectures known without a download, and the arithmetic from an architecture to operations and bytes.
-Never reads a weight and never measures: models are built on torch's meta device, which holds shapes and no values.
+Models are built on torch's meta device, which holds shapes and no values. Operations are counted by torch on a real
+forward and backward pass; memory is arithmetic, since the counter does not see what a pass keeps.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from functools import cache
+from math import gcd
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
 
 from xprompt.backbones.shapes import build_on_meta, count_weights
-from xprompt.backbones.t5_fast_path import PLAIN_ATTENTION
+from xprompt.backbones.t5_fast_path import PLAIN_ATTENTION, FrozenT5
 from xprompt.errors import BackboneError
 
 Work = Literal["evaluate", "tune", "fine_tune"]
 
-#: Operations for each weight and each token that meets it: forward; + the gradient of the input; + that of the weight.
-_PER_WEIGHT: dict[Work, int] = {"evaluate": 2, "tune": 4, "fine_tune": 6}
-#: Times the forward's attention products, which have two factors to take a gradient of, in both kinds of training.
-_PER_ATTENTION: dict[Work, int] = {"evaluate": 1, "tune": 3, "fine_tune": 3}
 #: What a feed-forward layer keeps of each inner value for the activation itself (T5's "gelu_new" is eight operations).
 _KEPT_BY = {"gelu_new": 4, "relu": 1, "silu": 1, "gelu": 1}
 
@@ -32,18 +34,18 @@ class Footprint:
 
     Attributes:
         parameters: all weights, those of embeddings and head included.
-        source_weights: in matrix products that every source and prompt token meets.
-        label_weights: in those that every label position meets; 0 for a decoder-only LM, where it is a source token.
-        cross_weights: keys and values over the source, left out while the backbone is frozen (see `t5_scoring`).
-        hidden, inner, heads, feed_forward: widths H, heads × head width, number of heads, inner width.
+        one, two: the model with 1/repeats and 2/repeats of its layers, on the meta device. Operations are linear in the
+            layers, so that counts of these two give those of the whole.
+        repeats: greatest common divisor of the stacks' layers.
+        hidden, inner, heads, feed_forward: H, heads × head width, number of heads, inner width.
         layers: that a source token passes.
         kept_by_activation: values kept for each inner value of a feed-forward layer.
     """
 
     parameters: int
-    source_weights: int
-    label_weights: int
-    cross_weights: int
+    one: PreTrainedModel
+    two: PreTrainedModel
+    repeats: int
     hidden: int
     inner: int
     heads: int
@@ -51,26 +53,24 @@ class Footprint:
     layers: int
     kept_by_activation: int
 
-    def operations(self, rows: float, length: float, work: Work, *, recompute: bool = False) -> float:
-        """Floating-point operations for `rows` sources of `length` tokens (prompt included) and one label position.
+    def operations(self, rows: float, length: int, work: Work, *, recompute: bool = False) -> float:
+        """Return floating-point operations for `rows` sources of `length` tokens, prompt included, with label scores.
 
         Args:
             recompute: with gradient checkpointing, which does the forward pass twice.
         """
-        weights = self.source_weights * length + self.label_weights
-        if work == "fine_tune":
-            weights += self.cross_weights * length
-        attention = 4 * length**2 * self.inner * self.layers
-        again = 1 if recompute and work != "evaluate" else 0
-        return rows * ((_PER_WEIGHT[work] + 2 * again) * weights + (_PER_ATTENTION[work] + again) * attention)
+        (forward, total), (forward_two, total_two) = (_count(model, length, work) for model in (self.one, self.two))
+        if recompute and work != "evaluate":
+            total, total_two = total + forward, total_two + forward_two
+        return rows * (total + (self.repeats - 1) * (total_two - total))
 
     def activations(
         self, rows: int, length: int, dtype: torch.dtype, *, learns: bool = False, recompute: bool = False
     ) -> int:
-        """Bytes kept between forward and backward pass.
+        """Return the bytes kept between forward and backward pass.
 
         Args:
-            rows, length: of the batch, prompt included.
+            rows, length: B and P + T of the batch.
             learns: whether the weights are trained too, not only the prompt.
             recompute: with gradient checkpointing: each layer's input, and one layer at a time in full.
         """
@@ -81,7 +81,7 @@ class Footprint:
         return self.layers * (layer - bias) + bias
 
     def one_layer(self, rows: int, length: int, dtype: torch.dtype, *, learns: bool = False) -> int:
-        """Bytes that one layer needs at once: all that an evaluation ever holds beside the weights."""
+        """Return the bytes that one layer needs at once: all that an evaluation holds beside the weights."""
         full = dtype in (torch.float32, torch.float64)
         values = (2 if full else 6) * self.hidden + 4 * self.inner + self.kept_by_activation * self.feed_forward
         if learns:  # the inputs of every product, and attention's own weights, which the frozen way never stores
@@ -92,31 +92,29 @@ class Footprint:
 
 
 def measure(config: Any) -> Footprint:
-    """Count what a configuration describes.
+    """Return the footprint of what a configuration describes.
 
     Raises `BackboneError` where it names its widths as neither T5 nor Llama does.
     """
     model = build_on_meta(config)
-    encoder, decoder = model.get_encoder(), model.get_decoder()
-    two = config.is_encoder_decoder
     try:
         feed_forward = getattr(config, "d_ff", None) or config.intermediate_size
         heads = config.num_attention_heads
         head = getattr(config, "head_dim", None) or getattr(config, "d_kv", None) or config.hidden_size // heads
         activation = getattr(config, "dense_act_fn", None) or str(getattr(config, "hidden_act", "gelu"))
-        gated = getattr(config, "is_gated_act", not two)
+        gated = getattr(config, "is_gated_act", not config.is_encoder_decoder)
         hidden, layers = config.hidden_size, config.num_hidden_layers
     except AttributeError as error:
         raise BackboneError(
             f"an architecture of type {config.model_type!r} cannot be planned for ({error}): "
             "give a backbone of T5's or Llama's kind, or time a short run of it."
         ) from error
-    across = sum(n for name, n in _products(decoder) if two and _reads_source(name))
+    repeats = gcd(layers, getattr(config, "num_decoder_layers", None) or layers)
     return Footprint(
         parameters=count_weights(model, config),
-        source_weights=sum(n for _, n in _products(encoder if two else decoder)),
-        label_weights=sum(n for _, n in _products(decoder)) - across if two else 0,
-        cross_weights=across,
+        one=_with_layers(config, 1, repeats),
+        two=_with_layers(config, 2, repeats),
+        repeats=repeats,
         hidden=hidden,
         inner=heads * head,
         heads=heads,
@@ -126,10 +124,41 @@ def measure(config: Any) -> Footprint:
     )
 
 
-def _products(module: nn.Module) -> list[tuple[str, int]]:
-    return [(name, part.weight.numel()) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+def _with_layers(config: Any, numerator: int, denominator: int) -> PreTrainedModel:
+    """The model, on the meta device, with that fraction of its layers."""
+    small = copy.deepcopy(config)
+    small.num_hidden_layers = config.num_hidden_layers * numerator // denominator
+    if config.is_encoder_decoder:
+        small.num_decoder_layers = config.num_decoder_layers * numerator // denominator
+        small.decoder_start_token_id = 0
+    return build_on_meta(small).eval()
 
 
-def _reads_source(name: str) -> bool:
-    *_, owner, last = ["", *name.split(".")]
-    return owner in ("EncDecAttention", "encoder_attn") and last in ("k", "v", "k_proj", "v_proj")
+@cache
+def _count(model: PreTrainedModel, length: int, work: Work) -> tuple[int, int]:
+    """Operations of one row of `length` tokens: of the forward pass, and of both passes (evaluation has one)."""
+    model.requires_grad_(work == "fine_tune")
+    vectors = torch.zeros(1, length, model.config.hidden_size, device="meta", requires_grad=work != "evaluate")
+    # Plain attention: the counter knows it on every device, and the fused kernels do the same operations.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        states = _forward(model, vectors)
+        forward = counter.get_total_flops()
+        if work != "evaluate":
+            states.sum().backward()
+    return forward, counter.get_total_flops()
+
+
+def _forward(model: Any, vectors: Tensor) -> Tensor:
+    """The states that labels are scored by, of (1, S, H) input vectors, computed the way that the backbones do."""
+    length = vectors.shape[1]
+    if not model.config.is_encoder_decoder:
+        # With four dimensions a mask is used as it is; transformers would look into any other, which has no values.
+        mask = torch.ones(1, 1, length, length, dtype=torch.bool, device="meta")
+        return model.base_model(inputs_embeds=vectors, attention_mask=mask, use_cache=False).last_hidden_state
+    fast = FrozenT5(model)
+    if fast.fits:
+        mask = torch.ones(1, length, dtype=torch.long, device="meta")
+        return fast.first_hidden(fast.encode(vectors, mask), mask)
+    states = model.get_encoder()(inputs_embeds=vectors).last_hidden_state
+    start = vectors[:, :1]  # stands for the start token's embedding
+    return model.get_decoder()(inputs_embeds=start, encoder_hidden_states=states, use_cache=False).last_hidden_state

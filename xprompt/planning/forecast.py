@@ -1,7 +1,4 @@
-"""What a report will take on the machine at hand, before anything is downloaded: runs, weights, memory, hours.
-
-Owns the reckoning and its assumptions. Never trains, never downloads: counts come from footprints, speed from a probe.
-"""
+"""What a report will take on this machine, before anything is downloaded: runs, parameters, memory, hours."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ import torch
 from xprompt.backbones.loading import load_backbone
 from xprompt.backbones.pretrained import load_config
 from xprompt.backbones.shapes import count_parameters, known_config
+from xprompt.config.methods import get_method
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
@@ -31,8 +29,8 @@ from xprompt.runs.grid import choose_source, choose_tasks, grid
 from xprompt.tasks.registry import get_task
 from xprompt.units import readable_size
 
-#: Characters of a rendered source, where the data are not here to be counted: the mean of the release's training
-#: split, and the longest of either split (BoolQ: both of the validation split; COPA: an estimate, not counted).
+#: Characters of a rendered source, where the data are not on this machine: the mean over the release's training split,
+#: and the longest of both splits (BoolQ: both over the validation split; COPA: an estimate, not counted).
 CHARACTERS = {
     "boolq": (647, 4867),
     "cb": (350, 1217),
@@ -45,41 +43,40 @@ CHARACTERS = {
 #: Assumed for English and 32,000 pieces; SmolLM2's 49,000 give 4.2 to 4.7 on these tasks.
 CHARACTERS_PER_TOKEN = 4.2
 #: Share of the matrix rate that a whole step reaches. CPU: 0.7 to 1.3 measured on T5 small's and base's shapes in
-#: float32, on a machine with other work to do. GPU: an assumption, never measured; layer norms and activations are
-#: bound by memory there.
+#: float32, on a busy machine. GPU: an assumption, not measured; memory bounds layer norms and activations there.
 EFFICIENCY = {"cpu": 0.8, "cuda": 0.4}
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Every run of a report, and the machine it was reckoned for."""
+    """Every run of a report, and the machine it was estimated for."""
 
     profile: str
     footprint: Footprint
     machine: Machine
-    rate: float  # operations a second that a step sustains
-    timed: bool  # whether the rate was timed on the backbone itself
+    rate: float  # operations per second that a step sustains
+    timed: bool  # whether the rate was measured on the backbone itself
     local: bool  # whether the backbone is on this machine
     sizes: dict[str, Sizes]
     runs: list[PlannedRun]
 
     @cached_property
     def seconds(self) -> float:
-        """Of all runs, one after another."""
+        """Seconds of all runs, one after another."""
         return sum(run.operations for run in self.runs) / self.rate
 
     @property
     def weights(self) -> int:
-        """Bytes of the weights in the dtype they are used in."""
+        """Bytes of the weights in the dtype that runs use."""
         return self.footprint.parameters * self.machine.dtype.itemsize
 
     @property
     def too_large(self) -> list[PlannedRun]:
-        """Runs that the device, or the computer's memory on the way to it, cannot hold."""
+        """Runs that the device, or main memory on the way to it, cannot hold."""
         return [run for run in self.runs if not self.holds(run)]
 
     def holds(self, run: PlannedRun) -> bool:
-        """Whether memory is enough for a run. One that needs no backbone's gradient still loads the backbone."""
+        """Return whether memory is enough for a run. Every run loads the backbone, even one that trains nothing."""
         return run.memory <= self.machine.free and self.weights <= self.machine.memory
 
 
@@ -93,20 +90,20 @@ def forecast(
     machine: Machine | None = None,
     timed: bool = True,
 ) -> Forecast:
-    """Reckon the report of `nox -s reproduce` with the same choices (its main table's runs).
+    """Estimate the main table's runs of `python -m xprompt reproduce` with the same choices.
 
     Args:
-        profile, tasks, seeds, data_dir: as the command line has them.
-        methods: default: the profile's own.
-        machine: default: the one at hand, probed for a second.
-        timed: time a step of the backbone where it is on this machine; False: always by the matrix rate.
+        profile, tasks, seeds, data_dir: as on the command line.
+        methods: default: the profile's.
+        machine: default: this one, measured for a second.
+        timed: time a step of the backbone where it is on this machine; False: always take the matrix rate.
 
     Raises:
-        ConfigError, DataError, BackboneError: wrong choices; an architecture that is neither known nor here.
+        ConfigError, DataError, BackboneError: wrong choices; an architecture that is neither known nor on this machine.
     """
     own = get_profile(profile)
     names = choose_tasks(tasks, profile)
-    configs = _with_needed(grid(profile, names, methods, seeds, data_dir=choose_source(data_dir, names)))
+    configs = _with_parents(grid(profile, names, methods, seeds, data_dir=choose_source(data_dir, names)))
     if not configs:
         raise ConfigError(f"profile {profile!r} with methods {methods!r}: no run to plan; name one method or more.")
     known = known_config(own.backbone)
@@ -124,25 +121,21 @@ def forecast(
     return Forecast(profile, footprint, machine, rate, here, is_here(own.backbone), sizes, runs)
 
 
-def _with_needed(configs: Sequence[RunConfig]) -> list[RunConfig]:
-    """The runs, each after those it builds on, none twice."""
-    needed = {
-        "prompt_tuning_length": ("prompt_tuning", "xprompt"),
-        **dict.fromkeys(("prompt_tuning_matched", "xprompt", "xprompt_reversed", "xprompt_random"), ("prompt_tuning",)),
-    }
-    found: list[RunConfig] = []
+def _with_parents(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """The runs, each after its parents, none twice."""
+    planned: list[RunConfig] = []
     for config in configs:
-        for method in (*needed.get(config.method, ()), config.method):
-            one = config.replace(method=method)
-            if one not in found:
-                found.append(one)
-    return found
+        chain = [config]
+        while parent := get_method(chain[0].method).parent:
+            chain.insert(0, config.replace(method=parent))
+        planned += [run for run in chain if run not in planned]
+    return planned
 
 
 def _sizes(config: RunConfig) -> Sizes:
-    """Counted where the data are here; else the published counts and the declared lengths."""
+    """Counted where the data are on this machine; else the published counts and lengths."""
     task = get_task(config.task).with_pattern(config.pattern)
-    published = config.source == "hub" and task.files is None  # an own task's files are here, whatever the source
+    published = config.source == "hub" and task.files is None  # a custom task's files are here, whatever the source
     if published:
         train, validation = task.statistics
         average, longest = (characters / CHARACTERS_PER_TOKEN for characters in CHARACTERS[task.name])
@@ -158,12 +151,12 @@ def _sizes(config: RunConfig) -> Sizes:
 
 
 def is_here(backbone: str) -> bool:
-    """Whether a backbone is on this machine by its nature: embedded, from a package, or a folder."""
+    """Return whether a backbone is on this machine in any case: embedded, from a package, or a folder."""
     return backbone in ("nano", "smollm2") or Path(backbone).is_dir()
 
 
 def advise(plan: Forecast) -> list[str]:
-    """The least harmful changes that make too large a plan fit; [] where it fits."""
+    """Return the least harmful changes that make a plan fit that is too large; [] where it fits."""
     if not plan.too_large:
         return []
     change = Callable[[list[RunConfig]], list[RunConfig]]

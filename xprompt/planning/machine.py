@@ -1,13 +1,11 @@
-"""How fast this machine is: a short probe of its matrix products, or of a backbone that is already there.
-
-Owns what is measured to plan by. Never trains, and never measures for a report: see the records for that.
-"""
+"""How fast this machine is, measured in a second or two: matrix products, or steps of a backbone that is here."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 import psutil
 import torch
@@ -21,14 +19,14 @@ from xprompt.tasks.task import Task
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to run on.
+    """The hardware to run on.
 
     Attributes:
-        device, dtype: that a run would use.
+        device, dtype: those a run would use.
         name: of the GPU, or of the CPU's threads.
-        free: bytes of the device's memory that can be had now.
-        memory: bytes of the computer's own memory that can be had now; weights pass through it on their way to a GPU.
-        rate: operations a second of large matrix products, measured.
+        free: bytes of the device's memory that are available now.
+        memory: bytes of main memory that are available now; weights pass through it on their way to a GPU.
+        rate: floating-point operations per second of large matrix products, measured.
     """
 
     device: torch.device
@@ -40,7 +38,7 @@ class Machine:
 
 
 def probe_machine(backbone: str, dtype: str | None = None, seconds: float = 1.0) -> Machine:
-    """Measure this machine in the dtype that `load_backbone` would use for this backbone: about `seconds` long."""
+    """Measure this machine for about `seconds`, in the dtype that `load_backbone` would use for this backbone."""
     device = choose_device(None)
     chosen = choose_dtype(dtype, backbone, device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -49,27 +47,26 @@ def probe_machine(backbone: str, dtype: str | None = None, seconds: float = 1.0)
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Operations a second of square matrix products, the median of as many as fit into `seconds` (at least three)."""
+    """Measure operations per second of square matrix products, the median over `seconds`, of three at least."""
     width = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(width, width, device=device).to(dtype) for _ in range(2))
     taken: list[float] = []
     began = time.perf_counter()
     while len(taken) < 4 or time.perf_counter() - began < seconds:
         taken.append(_timed(lambda: left @ right, device))
-    timed = sorted(taken[1:])  # the first one pays for what is set up once
-    return 2 * width**3 / timed[len(timed) // 2]
+    return 2 * width**3 / median(taken[1:])  # the first one pays for what is set up once
 
 
 def backbone_rate(
     backbone: Backbone, footprint: Footprint, task: Task, rows: int, length: int, prompt: int, most: float
 ) -> float:
-    """Operations a second that a prompt-tuning step of this backbone sustains, on random tokens.
+    """Measure the operations per second of a prompt-tuning step of this backbone, on random tokens.
 
     Args:
-        rows, length, prompt: of the batch timed: examples, source tokens, prompt tokens.
-        most: operations to spend at most on one step; fewer rows are timed where a whole batch needs more.
+        rows, length, prompt: B, T and P of the timed batch.
+        most: upper limit on a step's operations; fewer rows are timed where a whole batch needs more.
 
-    The operations are `Footprint.operations`, so that the rate turns the same model's counts into seconds.
+    Operations are those of `Footprint.operations`, so that the rate turns the same counts into seconds.
     """
     rows = max(1, min(rows, int(most / footprint.operations(1, length + prompt, "tune"))))
     ids = torch.randint(3, len(backbone.embedding_rows()), (rows, length), generator=torch.Generator().manual_seed(0))

@@ -1,7 +1,4 @@
-"""What one run takes: its steps, its operations and its memory, reckoned from its settings.
-
-Owns the workload of each method. Never looks at the machine: `planning` divides by its speed and compares with it.
-"""
+"""What one run takes: its steps, operations and memory, estimated from its settings."""
 
 from __future__ import annotations
 
@@ -16,16 +13,16 @@ from xprompt.config.settings import TuneSettings
 from xprompt.methods.ratio_search import halving_schedule
 from xprompt.planning.footprint import Footprint
 
-#: Over what is counted, for workspaces and what the allocator cannot use.
+#: Factor on the memory counted, for workspaces and what the allocator cannot use.
 MARGIN = 1.1
 #: Copies of the weights while fine-tuning: frozen, trained, gradients, the best checkpoint, and the next best one
-#: while it is taken.
+#: while it is copied.
 COPIES = 5
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """A task's examples and source tokens, and how they are known."""
+    """A task's examples and source tokens; `counted` on the data, or published."""
 
     train: int
     validation: int
@@ -36,13 +33,13 @@ class Sizes:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run: what it trains, and what that takes.
+    """One run, and what it takes.
 
     Attributes:
-        candidates: prompts (or, fine-tuning, models) that it trains; 0 where nothing is trained.
-        steps: optimiser steps each, at most: early stopping may end sooner.
+        candidates: prompts (when fine-tuning, models) that it trains; 0 where it trains nothing.
+        steps: optimiser steps per candidate, at most: early stopping may end sooner.
         operations: floating-point operations of the whole run, at most.
-        memory: bytes on the device at its widest point, with one candidate in a pass (or `prune.side_by_side`).
+        memory: peak bytes on the device, with one candidate in a pass (or `prune.side_by_side`).
         recomputed: the same with gradient checkpointing.
     """
 
@@ -55,7 +52,7 @@ class PlannedRun:
 
 
 def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch.dtype) -> PlannedRun:
-    """Reckon one run: a frozen backbone's prompt-tuning steps, fine-tuning, or evaluation alone."""
+    """Estimate one run: prompt tuning, fine-tuning, a search, or evaluation alone."""
     train, selection = _split(config, sizes)
     prompt = config.length
     weights = footprint.parameters * dtype.itemsize
@@ -107,7 +104,7 @@ def _training(
     length: int,
     learns: bool = False,
 ) -> tuple[int, float]:
-    """Steps of each candidate, and the operations of all of them, evaluations on the selection split included."""
+    """Steps per candidate, and the operations of all candidates, evaluations on the selection split included."""
     steps = settings.num_steps(train)
     every = settings.eval_every or math.ceil(train / settings.batch_size)
     done = _candidate_steps(candidates, steps, search)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from xprompt.errors import ConfigError, StoreError
+from xprompt.files import write_atomically
 from xprompt.reporting import tables
 from xprompt.runs.store import Store
 
@@ -71,7 +70,7 @@ class Report:
             "tex": tables.to_latex(table, title),
         }
         for suffix, text in texts.items():
-            write_whole(self.tables / f"{item}.{suffix}", text)
+            write_atomically(self.tables / f"{item}.{suffix}", text)
         shown = {
             "title": title,
             "columns": [str(column) for column in table.columns],
@@ -118,7 +117,7 @@ class Report:
     def update(self, **parts: Any) -> dict[str, Any]:
         """Write `parts` at the top level of the manifest, and return the manifest."""
         manifest = {**self.manifest(), **parts}
-        write_whole(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         return manifest
 
     def _note(self, item: str, kind: str, files: list[str], runs: Sequence[str], about: Mapping[str, Any]) -> None:
@@ -144,20 +143,6 @@ class Picture:
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         return self.path.read_bytes(), {"width": self.width}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _check(item: str) -> None:

@@ -14,8 +14,8 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from xprompt.errors import ConfigError
+from xprompt.files import write_atomically
 from xprompt.reporting.html_export import to_page
-from xprompt.reporting.layout import write_whole
 
 _NOISE = (
     "Executing Cell",
@@ -72,7 +72,7 @@ def _export(path: Path) -> None:
     for name in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(name, None)
     nbformat.write(notebook, path)
-    write_whole(path.with_suffix(".html"), to_page(notebook, path.stem))
+    write_atomically(path.with_suffix(".html"), to_page(notebook, path.stem))
 
 
 def _is_output(line: logging.LogRecord) -> bool:

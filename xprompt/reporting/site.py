@@ -15,8 +15,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from xprompt.config.profiles import get_profile
+from xprompt.files import write_atomically
 from xprompt.reporting import wording
-from xprompt.reporting.layout import ITEMS, MAIN, Report, write_whole
+from xprompt.reporting.layout import ITEMS, MAIN, Report
 from xprompt.units import readable_duration
 
 NOT_VERSIONS = {
@@ -75,7 +76,7 @@ def build(report: Report) -> str:
         method=wording.method,
         task=wording.task,
     )
-    write_whole(report.index, text)
+    write_atomically(report.index, text)
     return text
 
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score
 
 from xprompt.errors import DataError
 from xprompt.tasks.task import Task
@@ -20,17 +19,23 @@ NO_LABEL = -1
 
 def _accuracy(task: Task, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> float:
     """Share of examples that are right."""
+    from sklearn.metrics import accuracy_score  # with pandas a second, which only scoring pays for
+
     return float(accuracy_score(labels, predictions))
 
 
 def _macro_f1(task: Task, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> float:
     """F1 per label, averaged over *all* the task's labels, those that a small split lacks included (as 0)."""
+    from sklearn.metrics import f1_score
+
     classes = list(range(len(task.label_words)))
     return float(f1_score(labels, predictions, labels=classes, average="macro", zero_division=0))
 
 
 def _f1a(task: Task, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> float:
     """F1 of the positive label (the last: True) over all answers together. Source: paper §Tasks (MultiRC)."""
+    from sklearn.metrics import f1_score
+
     positive = len(task.label_words) - 1
     return float(f1_score(labels, predictions, labels=[positive], average="macro", zero_division=0))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, did_you_mean
 from xprompt.tasks.custom import DECLARATION, OwnTask
 from xprompt.tasks.superglue import TASKS
 from xprompt.tasks.task import Statistics, Task
@@ -23,7 +23,8 @@ def get_task(name: str | Path) -> Task:
     if path.suffix != ".json":
         raise ConfigError(
             f"Unknown task {str(name)!r}; needed one of {', '.join(TASKS)}. "
-            f"Fix: name one of these, or give the path of a task of your own ({DECLARATION})."
+            f"Fix: name one of these, or give the path of a custom task ({DECLARATION})."
+            f"{did_you_mean(str(name), TASKS)}"
         )
     return _own(OwnTask.load(path), path)
 

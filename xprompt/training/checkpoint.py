@@ -9,7 +9,6 @@ Never knows what a state holds, and never reads a format that could run code.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -19,6 +18,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
+
+from xprompt.files import sha256
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -34,7 +35,7 @@ def save_state(folder: Path, identity: str, tensors: dict[str, Tensor], facts: d
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "partial.safetensors"
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
-    digest = _digest(partial.read_bytes())
+    digest = sha256(partial)
     name = f"{digest[:16]}.safetensors"
     _sync(partial)
     os.replace(partial, folder / name)
@@ -62,7 +63,7 @@ def load_state(folder: Path, identity: str) -> State | None:
         if Path(body["tensors"]).name != body["tensors"]:
             raise ValueError(f"it names a file elsewhere, {body['tensors']}")
         content = (folder / body["tensors"]).read_bytes()
-        if _digest(content) != body["sha256"]:
+        if sha256(content) != body["sha256"]:
             raise ValueError(f"{body['tensors']} does not match its sha256")
         return load(content), body["facts"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -74,11 +75,7 @@ def load_state(folder: Path, identity: str) -> State | None:
 
 
 def _seal(body: dict[str, Any]) -> str:
-    return _digest(json.dumps(body, sort_keys=True).encode())
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return sha256(json.dumps(body, sort_keys=True).encode())
 
 
 def _sync(path: Path) -> None:

@@ -1,7 +1,4 @@
-"""A forecast as a text for the terminal, with every assumption it rests on.
-
-Owns the wording of `python -m xprompt plan`. Never reckons: see `planning`.
-"""
+"""A forecast as text for the terminal, with every assumption it rests on."""
 
 from __future__ import annotations
 
@@ -10,11 +7,11 @@ from itertools import groupby
 from xprompt.config.profiles import get_profile
 from xprompt.planning.forecast import CHARACTERS_PER_TOKEN, EFFICIENCY, Forecast, advise
 from xprompt.planning.workload import COPIES, MARGIN, PlannedRun
-from xprompt.units import readable_duration, readable_size
+from xprompt.units import align_columns, readable_duration, readable_size
 
 
 def describe(plan: Forecast) -> str:
-    """Return the whole text: machine, backbone, data, runs, hours, what they rest on, and whether it all fits."""
+    """Return the text: machine, backbone, data, runs, hours, assumptions, and whether everything fits."""
     parts = [_facts(plan), _table(plan), _total(plan), _basis(plan), _verdict(plan)]
     return "\n\n".join(parts)
 
@@ -26,10 +23,10 @@ def _facts(plan: Forecast) -> str:
     hub = "" if plan.local else f"; {download} to download (float32), unless in the cache"
     lines = [
         f"Plan of profile {plan.profile}: the main table's {len(plan.runs)} runs with {profile.backbone}, protocol "
-        f"{plan.runs[0].config.protocol}. Nothing is downloaded for it.",
+        f"{plan.runs[0].config.protocol}. Nothing is downloaded.",
         "",
         f"Machine   {machine.name}, {dtype}: {readable_size(machine.free)} of memory free, "
-        f"{machine.rate / 1e9:,.0f} billion operations a second in matrix products (measured)",
+        f"{machine.rate / 1e9:,.0f} billion operations per second in matrix products (measured)",
         f"Backbone  {plan.footprint.parameters:,} parameters: {readable_size(plan.weights)} in {dtype}{hub}",
     ]
     for task, sizes in plan.sizes.items():
@@ -42,7 +39,7 @@ def _facts(plan: Forecast) -> str:
 
 
 def _table(plan: Forecast) -> str:
-    head = ["task", "method", "seeds", "candidates", "steps each", "memory", "recomputed", "a seed", "all seeds"]
+    head = ["task", "method", "seeds", "candidates", "steps each", "memory", "recomputed", "per seed", "all seeds"]
     rows = [head]
     ordered = sorted(plan.runs, key=lambda run: list(plan.sizes).index(run.config.task))
     for task, runs in groupby(ordered, key=lambda run: run.config.task):
@@ -65,41 +62,34 @@ def _table(plan: Forecast) -> str:
                     readable_duration(seconds),
                 ]
             )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    return align_columns(rows, left=2)
 
 
 def _total(plan: Forecast) -> str:
     days = f" ({plan.seconds / 86400:,.0f} days)" if plan.seconds > 2 * 86400 else ""
     return (
-        f"All runs, one after another: {readable_duration(plan.seconds)}{days} at most; early stopping, and runs "
-        "that are in the report's folder already, make it less."
+        f"All runs, one after another: {readable_duration(plan.seconds)}{days} at most; early stopping, and "
+        "finished runs in the report's folder, make it less."
     )
 
 
 def _basis(plan: Forecast) -> str:
     speed = (
-        f"{plan.rate / 1e9:,.0f} billion operations a second, timed on a step of this backbone"
+        f"{plan.rate / 1e9:,.0f} billion operations per second, timed on a step of this backbone"
         if plan.timed
         else f"{EFFICIENCY[plan.machine.device.type]:g} of the matrix rate above (an assumption about whole steps)"
     )
     return "\n".join(
         [
-            "What this rests on",
-            "- Operations: for each weight in a matrix product and each token that meets it 4 while a prompt is tuned "
-            "or scored, 6 while fine-tuning, 2 while evaluating; attention's own products beside them; one label "
-            "token an example; no padding.",
+            "Assumptions",
+            "- Operations: counted by torch on a forward pass, and a backward pass where something is trained or "
+            "scored; one label token per example; no padding.",
             f"- Speed: {speed}.",
-            f"- Tokens: characters / {CHARACTERS_PER_TOKEN}, at most max_source; the prompt's come on top.",
-            f"- Memory: weights ({COPIES} copies while fine-tuning, and AdamW's two), what the longest batch of one "
-            f"candidate keeps for its backward pass, {MARGIN - 1:.0%} over. More candidates go into a pass only where "
+            f"- Tokens: characters / {CHARACTERS_PER_TOKEN}, at most max_source; the prompt's are added.",
+            f"- Memory: weights ({COPIES} copies while fine-tuning, and AdamW's two), and what one candidate's longest "
+            f"batch keeps for its backward pass, plus {MARGIN - 1:.0%}. More candidates share a pass only where "
             "memory is left.",
-            "- recomputed: the memory with gradient_checkpointing=True, which takes a third to a half longer.",
+            "- Recomputed: the memory with gradient_checkpointing=True, which takes a third to a half longer.",
         ]
     )
 

@@ -1,0 +1,140 @@
+"""The command line: help at once, exit codes, unknown names, and each subcommand handed on to the library."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import xprompt as xp
+from tests.runs.test_run import config, place  # noqa: F401
+from xprompt.__main__ import COMMANDS, main
+from xprompt.planning import forecast as planning
+from xprompt.planning.machine import Machine
+
+HEAVY = ("torch", "transformers", "datasets", "sklearn", "matplotlib", "pandas", "peft", "papermill")
+COMMAND_LINES = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
+
+
+def modules_after(code: str) -> set[str]:
+    """Which of `HEAVY` a new interpreter has imported once it ran this."""
+    listing = f"{code}\nimport sys; print('imported', *[name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, timeout=120, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize("arguments", COMMAND_LINES, ids=" ".join)
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        f"from xprompt.__main__ import main\ntry: main({arguments})\nexcept SystemExit as stop: assert stop.code == 0"
+    )
+    assert modules_after(code) == set()
+
+
+def test_help_answers_in_under_a_second():
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "xprompt", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 1
+
+
+def test_help_has_one_line_for_each_subcommand(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for name, module in COMMANDS.items():
+        assert [name, *module.HELP.split()] in lines
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0 and capsys.readouterr().out == f"xprompt {xp.__version__}\n"
+
+
+def test_public_names_import_nothing_before_it_is_needed():
+    assert modules_after("import xprompt as xp") == set()
+    assert modules_after("import xprompt as xp; xp.load_task, xp.TASKS, xp.RunConfig, xp.Store") == set()
+    needed = modules_after("import xprompt as xp; xp.load_backbone, xp.tune, xp.evaluate, xp.xprompt, xp.run, xp.find")
+    assert needed == {"torch", "transformers"}
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["plann"], "unknown subcommand 'plann'; known: run, plan, reproduce, bench. Did you mean 'plan'?"),
+        (["plan", "--profile", "t5-huge"], "unknown profile 't5-huge'"),
+        (["plan", "--profile", "smolm2"], "Did you mean 'smollm2'?"),
+        (["plan", "--profile", "t5-xl", "--tasks", "sst"], "sst"),
+        (["plan", "--profile", "t5-xl", "--tasks", "bolq"], "Did you mean 'boolq'?"),
+        (["plan", "--profile", "t5-xl", "--seeds", "0"], "seeds 0"),
+        (["plan", "--profile", "t5-xl", "--methods", "magic"], "unknown method magic"),
+        (["plan", "--profile", "t5-xl", "--data-dir", "no-such-folder"], "no such folder"),
+        (["run", "--task", "rte", "--profile", "nanoo"], "Did you mean 'nano'?"),
+        (["run", "--task", "rte", "--set", "tune.stepps=1"], "stepps"),
+        (["run", "--task", "rte", "--set", "tuning.steps=1"], "no settings named 'tuning'"),
+        (["run", "--task", "rte", "--set", "steps"], "give NAME=VALUE"),
+        (["reproduce", "--only", "02_nothing"], "no notebook 02_nothing"),
+        (["reproduce", "--set", "methods"], "give NAME=VALUE"),
+        (["bench", "--only", "nothing"], "side_by_side"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_choice_ends_with_code_2_and_a_sentence(capsys, arguments, words):
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert words in shown.err and shown.err.startswith("error: ") and "Traceback" not in shown.err and not shown.out
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["run", "--tas", "rte"], ["plan", "--seed", "1"]], ids=" ".join)
+def test_options_are_written_out_and_needed_ones_given(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2 and "usage: python -m xprompt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_interrupted_command_ends_with_code_130(name, monkeypatch, capsys):
+    def interrupted(chosen):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(COMMANDS[name], "execute", interrupted)
+    assert main([name, *(["--task", "rte"] if name == "run" else [])]) == 130
+    assert "same command resumes" in capsys.readouterr().err
+
+
+def test_a_plan_is_printed(capsys):
+    assert main(["plan", "--profile", "tiny", "--tasks", "rte", "--seeds", "1", "--methods", "prompt_tuning"]) == 0
+    shown = capsys.readouterr().out
+    assert "1,226,240 parameters" in shown and "prompt_tuning" in shown and "It fits" in shown
+
+
+def test_a_plan_that_does_not_fit_ends_with_code_1(monkeypatch, capsys):
+    small = Machine(torch.device("cpu"), torch.float32, "a machine", 4 * 2**30, 4 * 2**30, 1e12)
+    monkeypatch.setattr(planning, "probe_machine", lambda *a, **k: small)
+    assert main(["plan", "--profile", "t5-xl", "--tasks", "rte", "--seeds", "1"]) == 1
+    assert "does NOT fit" in capsys.readouterr().out
+
+
+def test_a_run_is_done_with_its_settings_and_printed(place, tmp_path, capsys):  # noqa: F811
+    changes = {"backbone": json.dumps(str(place / "model")), "length": 5, "pieces": 4, "tune.steps": 2,
+               "tune.batch_size": 8, "tune.gradient_checkpointing": "true"}  # fmt: skip
+    words = ["run", "--task", "rte", "--profile", "tiny", "--method", "prompt_tuning", "--no-watch",
+             "--data-dir", str(place / "data"), "--output", str(tmp_path)]  # fmt: skip
+    words += [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
+    assert main(words) == 0
+    assert "rte prompt_tuning seed 0: accuracy" in capsys.readouterr().out
+    (record,) = xp.Store(tmp_path).records()
+    assert record["config"]["tune"]["steps"] == 2 and record["config"]["length"] == 5
+
+
+def test_the_console_script_is_this_command_line():
+    pyproject = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'xprompt = "xprompt.__main__:main"' in pyproject
