@@ -9,7 +9,7 @@ import pytest
 
 STEPS = """
 import resource, torch
-from xprompt.allocation import keep_freed_memory
+from xprompt.backbones.malloc import keep_freed_memory
 kept = keep_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
