@@ -1,6 +1,6 @@
-"""XPrompt: soft prompts tuned in front of a frozen language model, then pruned hierarchically, rewound, re-trained.
+"""XPrompt: soft prompts tuned in front of a frozen language model, then pruned hierarchically, rewound, retrained.
 
-Owns the public names. They are imported on first use, so that reporting never pays for (or needs) torch.
+The public names are imported on first use, so that reporting never pays for (or needs) torch.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _HOME = {
     "PROFILES": "config.profiles",
     "TASKS": "tasks.superglue",
     "get_task": "tasks.registry",
+    "CustomTask": "tasks.custom",
     "OwnTask": "tasks.custom",
     "load_task": "data.loading",
     "SoftPrompt": "prompts.soft_prompt",

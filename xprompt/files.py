@@ -1,11 +1,16 @@
-"""Files written whole or not at all, and their digests."""
+"""Files written whole or not at all, their digests, and JSON read strictly."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import tempfile
 from pathlib import Path
+from typing import Any, NoReturn
+
+_MOST_DIGITS = 4300  # of a whole number; also where Python itself refuses to write one
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -33,3 +38,51 @@ def sync_file(path: Path) -> None:
     """Have the system write a file to its disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON that means one thing everywhere.
+
+    Raises:
+        ValueError: malformed JSON (as `json.JSONDecodeError`); or what Python lets pass in silence: NaN and Infinity, a
+            number out of range, a key twice in one object, half of a surrogate pair.
+    """
+    try:
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique_keys
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start]).strip("'")
+            raise ValueError(f"{half} is half of a surrogate pair and no character") from None
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text:.20} is out of range")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits is out of range")
+    return int(text)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        values[key] = value
+    return values
