@@ -1,7 +1,4 @@
-"""The errors a user can meet, one class a room; each message states what was given, what was needed, and the fix.
-
-Owns the exception types only. Never formats, logs or recovers.
-"""
+"""The errors a user can meet; each message states what was given, what was needed, and the fix."""
 
 from __future__ import annotations
 
@@ -11,11 +8,11 @@ class XPromptError(Exception):
 
 
 class ConfigError(XPromptError, ValueError):
-    """Settings that cannot mean anything: an unknown name, a ratio outside its range, options that contradict."""
+    """Settings that make no sense: an unknown name, a ratio outside its range, options that contradict."""
 
 
 class DataError(XPromptError, ValueError):
-    """A source that cannot be read as the task says it should: names the file, the line and the field."""
+    """A source that cannot be read as the task declares it: names the file, the line and the field."""
 
 
 class BackboneError(XPromptError, RuntimeError):

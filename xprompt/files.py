@@ -35,7 +35,7 @@ def sha256(content: bytes | Path) -> str:
 
 
 def sync_file(path: Path) -> None:
-    """Have the system write a file to its disk."""
+    """Flush a file from the system's cache to its disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 

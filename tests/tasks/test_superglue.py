@@ -202,8 +202,8 @@ def test_a_pattern_for_another_task_is_refused(template, label_words, words):
     [
         ("{premise.__class__}", ("Yes", "No"), "no dots, brackets or formats"),
         ("{premise!r}", ("Yes", "No"), "no dots, brackets or formats"),
-        (ASKED, ("Yes", " Yes"), "a word of its own for each label"),
-        (ASKED, ("Yes", ""), "a word of its own for each label"),
+        (ASKED, ("Yes", " Yes"), "a different word for each label"),
+        (ASKED, ("Yes", ""), "a different word for each label"),
     ],
 )
 def test_a_pattern_that_makes_no_sense_is_refused(template, label_words, words):

@@ -50,9 +50,11 @@ def read_table(file: Path) -> Iterator[RawExample]:
     """
     where = "/".join(file.parts[-2:])
     is_tsv = file.suffix == ".tsv"
-    separator, quoting = ("\t", csv.QUOTE_NONE) if is_tsv else (",", csv.QUOTE_MINIMAL)
     text = io.StringIO(_read_text(file, where), newline="")
-    reader = csv.reader(text, delimiter=separator, quoting=quoting, strict=True)
+    if is_tsv:
+        reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(text, strict=True)
     header: list[str] = []
     position = 0
     while True:
@@ -65,7 +67,7 @@ def read_table(file: Path) -> Iterator[RawExample]:
             return
         if row and not header:
             header = [name.strip() for name in row]
-            _check_header(header, f"{where}, line {line}", separator)
+            _check_header(header, f"{where}, line {line}", "\t" if is_tsv else ",")
         elif row:
             if len(row) != len(header):
                 raise data_error(
@@ -116,9 +118,8 @@ def _table_error(where: str, error: csv.Error) -> DataError:
             "shorter cells",
             "shorten the text, or close the quote that opens it",
         )
-    return data_error(
-        where, f"a quote out of place ({error})", "quotes in pairs", "close it, or double it within a text"
-    )
+    fault = "a quote that is never closed" if "unexpected end" in str(error) else f"a quote out of place ({error})"
+    return data_error(where, fault, "quotes in pairs", "close the quote, or double it where it belongs to a text")
 
 
 def _check_header(header: list[str], where: str, separator: str) -> None:
