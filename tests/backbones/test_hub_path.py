@@ -22,10 +22,10 @@ from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 import xprompt as xp
 from tests.conftest import tiny_model
-from xprompt import nano
 from xprompt.backbones import pretrained as loading
 from xprompt.backbones.shapes import count_parameters
 from xprompt.data import readers as sources
+from xprompt.nano import generator
 from xprompt.tasks.example import RawExample
 from xprompt.tasks.registry import get_task
 
@@ -83,7 +83,7 @@ def checkpoint(folder: Path, seed: int, *, pickled: bool) -> None:
 
 
 def lines(task: str, split: str) -> list[dict]:
-    return nano.raw_examples(task, split)[: ROWS[split] if task != "multirc" else 6]
+    return generator.raw_examples(task, split)[: ROWS[split] if task != "multirc" else 6]
 
 
 def records(task: str, split: str) -> list[list]:

