@@ -1,7 +1,8 @@
-"""The project's files agree: dependencies, versions, commands, the order of the modules, what a wheel holds."""
+"""The project's files agree: dependencies, versions, commands, rooms and their order, sizes, what a wheel holds."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import stat
@@ -25,6 +26,12 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+ROOMS = sorted(path.parent for path in (ROOT / "xprompt").glob("*/__init__.py"))
+MODULES = sorted((ROOT / "xprompt").rglob("*.py"))
+
+
+def docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
 def pins() -> list[Requirement]:
@@ -39,13 +46,13 @@ def pinned(python: str) -> dict[str, Version]:
         "platform_system": "Linux", "platform_machine": "x86_64", "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
     }  # fmt: skip
-    found: dict[str, Version] = {}
+    versions: dict[str, Version] = {}
     for pin in pins():
         if pin.marker is None or pin.marker.evaluate(environment):
             name = canonicalize_name(pin.name)
-            assert name not in found, f"{name} is pinned twice for Python {python}"
-            found[name] = Version(next(iter(pin.specifier)).version)
-    return found
+            assert name not in versions, f"{name} is pinned twice for Python {python}"
+            versions[name] = Version(next(iter(pin.specifier)).version)
+    return versions
 
 
 def direct() -> list[Requirement]:
@@ -55,13 +62,13 @@ def direct() -> list[Requirement]:
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_every_dependency_is_pinned_to_a_version_that_pyproject_allows(python):
-    found = pinned(python)
+    versions = pinned(python)
     for requirement in direct():
         if requirement.marker and not requirement.marker.evaluate({"python_version": python}):
             continue
         name = canonicalize_name(requirement.name)
-        assert name in found, f"{name} is not in constraints.txt for Python {python}: run `nox -s lock`"
-        assert requirement.specifier.contains(found[name]), f"{name}: {found[name]} does not satisfy {requirement}"
+        assert name in versions, f"{name} is not in constraints.txt for Python {python}: run `nox -s lock`"
+        assert requirement.specifier.contains(versions[name]), f"{name} {versions[name]} does not satisfy {requirement}"
 
 
 def test_pins_are_exact_and_hold_with_and_without_a_gpu():
@@ -121,28 +128,56 @@ def test_the_readmes_commands_are_those_of_nox_and_ci():
         assert session in sessions
 
 
-def test_modules_import_only_downward_and_reporting_without_torch():
+def test_rooms_import_only_downward_and_reporting_without_torch():
     done = subprocess.run(
         [Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_module_has_its_place_in_the_order():
+def test_the_top_of_the_package_holds_rooms_and_a_few_files():
+    files = {path.stem for path in (ROOT / "xprompt").glob("*.py")} - {"__init__"}
+    assert files == {"__main__", "reproduce", "distributed", "units", "files", "errors"}, "a new file belongs in a room"
     layers = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
-    placed = {name.strip() for layer in layers for name in re.split(r"[|:]", layer)}
-    found = {path.stem for path in (ROOT / "xprompt").glob("*.py")} - {"__init__"}
-    found |= {path.parent.name for path in (ROOT / "xprompt").glob("*/__init__.py")}
-    assert found == placed
+    assert {name.strip() for layer in layers for name in re.split(r"[|:]", layer)} == files | {p.name for p in ROOMS}
 
 
-def test_no_module_is_named_utils_and_each_says_what_it_owns():
-    for path in sorted((ROOT / "xprompt").rglob("*.py")):
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_a_room_says_what_it_is_for_what_it_never_does_and_its_files(room):
+    text = docstring(room / "__init__.py")
+    assert len(text.splitlines()) > 3 and re.search(r"\bnever\b", text, re.I), f"{room.name}/__init__.py: a docstring"
+    files = {path.stem for path in room.glob("*.py")} - {"__init__"}
+    assert not {name for name in files if not re.search(rf"\b{name}\b", text)}, "files that it does not list"
+    listed = set(re.findall(r"^ *[-*] `(\w+?)(?:\.py)?`", text, re.M))
+    assert listed <= files, f"it lists what is not there: {listed - files}"
+
+
+def test_a_module_is_named_by_what_it_holds_and_opens_with_a_sentence():
+    for path in MODULES:
         assert not re.search(r"utils|helpers|misc|common", path.stem), path
-        head = path.read_text(encoding="utf-8")[:1500]
-        assert re.search(r"^Owns ", head, re.M) and re.search(r"\b[Nn]ever\b", head), (
-            f"{path}: owns what, never does what?"
+        first, *rest = docstring(path).splitlines() or [""]
+        assert re.search(r"\w.*\w", first), f"{path}: no docstring"
+        assert not any(line.startswith("Owns ") for line in rest), f"{path}: rooms, not files, say what they never do"
+
+
+def test_what_people_read_is_in_the_fields_words():
+    pages = [ROOT / "README.md", *MODULES, *(ROOT / "notebooks").rglob("*.ipynb"), *(ROOT / "notebooks").rglob("*.md")]
+    for page in pages:
+        dialect = re.search(
+            r"told apart|taken up|\banew\b|\breckon|\bown task\b", page.read_text(encoding="utf-8"), re.I
         )
+        assert not dialect, f"{page.relative_to(ROOT)}: {dialect.group()!r} (see the glossary in CONTRIBUTING.md)"
+
+
+def test_the_readme_fits_one_sitting():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+def test_published_reports_are_compact():
+    for report in (ROOT / "reports" / "published").iterdir():
+        files = [path for path in report.rglob("*") if path.is_file()]
+        assert len(files) <= 100, f"{report.name}: {len(files)} files"
+        assert sum(path.stat().st_size for path in files) <= 5 * 2**20, f"{report.name} is over 5 MB"
 
 
 def test_package_data_is_in_the_package_and_not_ignored_by_git():

@@ -1,4 +1,4 @@
-"""XPrompt: soft prompts tuned in front of a frozen language model, then pruned hierarchically, rewound, re-trained.
+"""XPrompt: soft prompts tuned in front of a frozen language model, then pruned hierarchically, rewound, retrained.
 
 The public names, each imported on first use: `import xprompt as xp` takes no time, and reports need no torch.
 """
@@ -26,6 +26,7 @@ _HOME = {
     "PROFILES": "config.profiles",
     "TASKS": "tasks.superglue",
     "get_task": "tasks.registry",
+    "CustomTask": "tasks.custom",
     "OwnTask": "tasks.custom",
     "load_task": "data.loading",
     "SoftPrompt": "prompts.soft_prompt",

@@ -1,8 +1,6 @@
-"""Several processes that work on one run, each with its share of every batch.
+"""Several processes that work on one run, each on its shard of every batch, and sums over them.
 
-Owns the process group, and the sums over it. Never knows what is summed: `training`, `evaluation` and
-`importance_scores` ask for their share of a batch and for sums, and get the whole batch and their own numbers back
-where one process works alone.
+A process that works alone gets the whole batch and its own numbers back.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import torch.distributed as group
 from torch import Tensor
 
 _BUCKET = 2**24  # values sent at once
-#: The others wait for the main process here, also while it waits for a run that another job holds.
+#: How long the others wait for the main process, also while it waits for a run that another job has locked.
 _PATIENCE = datetime.timedelta(days=2)
 
 
@@ -43,29 +41,29 @@ class ProcessGroup:
             kind = tensor.dtype, tensor.device
             bucket = buckets.setdefault(kind, [])
             if bucket and sum(t.numel() for t in bucket) + tensor.numel() > _BUCKET:
-                _sum_at_once(buckets.pop(kind))
+                _sum_bucket(buckets.pop(kind))
                 bucket = buckets.setdefault(kind, [])
             bucket.append(tensor)
         for bucket in buckets.values():
-            _sum_at_once(bucket)
+            _sum_bucket(bucket)
 
     def broadcast_from_main(self, answer: bool) -> bool:
-        """The main process's answer, in every process."""
+        """Return the main process's answer in every process."""
         if self.world_size == 1:
             return answer
-        said = torch.tensor(int(answer))
-        group.broadcast(said, src=0)
-        return bool(said)
+        flag = torch.tensor(int(answer))
+        group.broadcast(flag, src=0)
+        return bool(flag)
 
     def all_equal(self, number: int) -> bool:
-        """Whether every process has the same number."""
-        ends = torch.tensor([number, -number])
+        """Return whether every process has the same number."""
+        extremes = torch.tensor([number, -number])  # maxima: the largest, and minus the smallest
         if self.world_size > 1:
-            group.all_reduce(ends, op=group.ReduceOp.MAX)
-        return int(ends[0]) == -int(ends[1])
+            group.all_reduce(extremes, op=group.ReduceOp.MAX)
+        return int(extremes[0]) == -int(extremes[1])
 
     def barrier(self) -> None:
-        """Go on when every process has come here."""
+        """Wait until every process has come here."""
         self.all_equal(0)
 
 
@@ -73,7 +71,7 @@ _current = ProcessGroup()
 
 
 def process_group() -> ProcessGroup:
-    """Who shares this process's work; alone outside `join_processes`."""
+    """Return the group that this process works in; a group of one outside `join_processes`."""
     return _current
 
 
@@ -99,7 +97,7 @@ def join_processes() -> Iterator[ProcessGroup]:
         group.destroy_process_group()
 
 
-def _sum_at_once(tensors: list[Tensor]) -> None:
+def _sum_bucket(tensors: list[Tensor]) -> None:
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     group.all_reduce(flat)
     for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):

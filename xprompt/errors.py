@@ -11,11 +11,11 @@ class XPromptError(Exception):
 
 
 class ConfigError(XPromptError, ValueError):
-    """Settings that cannot mean anything: an unknown name, a ratio outside its range, options that contradict."""
+    """Settings that make no sense: an unknown name, a ratio outside its range, options that contradict."""
 
 
 class DataError(XPromptError, ValueError):
-    """A source that cannot be read as the task says it should: names the file, the line and the field."""
+    """A source that cannot be read as the task declares it: names the file, the line and the field."""
 
 
 class BackboneError(XPromptError, RuntimeError):

@@ -1,13 +1,18 @@
-"""Files written whole or not at all, and their digests."""
+"""Files written whole or not at all, their digests, and JSON read strictly."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NoReturn
+
+_MOST_DIGITS = 4300  # of a whole number; also where Python itself refuses to write one
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -32,7 +37,7 @@ def sha256(content: bytes | Path) -> str:
 
 
 def sync_file(path: Path) -> None:
-    """Have the system write a file to its disk."""
+    """Flush a file from the system's cache to its disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
@@ -64,3 +69,51 @@ def replace_folder(folder: Path, target: Path) -> None:
             os.replace(target, aside / target.name)
         shutil.rmtree(aside, ignore_errors=True)
     sync_folder(target.parent)
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON that means one thing everywhere.
+
+    Raises:
+        ValueError: malformed JSON (as `json.JSONDecodeError`); or what Python lets pass in silence: NaN and Infinity, a
+            number out of range, a key twice in one object, half of a surrogate pair.
+    """
+    try:
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique_keys
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start]).strip("'")
+            raise ValueError(f"{half} is half of a surrogate pair and no character") from None
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text:.20} is out of range")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits is out of range")
+    return int(text)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        values[key] = value
+    return values

@@ -10,11 +10,11 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 import xprompt as xp
 from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
-from xprompt.backbones import t5_fast_path as t5_scoring
+from xprompt.backbones import t5_fast_path
 from xprompt.backbones.base import exact_labels
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.backbones.loading import wrap
-from xprompt.backbones.prefix_cache import FrozenCausal
+from xprompt.backbones.prefix_cache import PrefixCache
 from xprompt.backbones.t5_fast_path import FrozenT5
 from xprompt.data.batching import Batch, batches
 from xprompt.tasks.registry import get_task
@@ -155,8 +155,13 @@ def test_a_prompt_for_another_width_is_refused(backbone):
 
 
 def test_label_words_that_look_alike_are_refused(backbone):
-    with pytest.raises(xp.BackboneError, match="apart"):
+    with pytest.raises(xp.BackboneError, match="cannot distinguish"):
         backbone.verbalizer(replace(get_task("rte"), label_words=("mat", "mat")))
+
+
+def test_a_label_word_that_becomes_an_unknown_token_is_refused(backbone):
+    with pytest.raises(xp.BackboneError, match=r"has no tokens for '雨', a label word of rte: it becomes <unk>"):
+        backbone.verbalizer(replace(get_task("rte"), label_words=("mat", "雨")))
 
 
 def test_untied_heads_are_not_scaled(tmp_path):
@@ -211,9 +216,9 @@ def test_wrap_refuses_a_head_it_cannot_cut():
 
 @pytest.mark.parametrize("longest", [0, 96], ids=["fused", "products"])
 @pytest.mark.parametrize("shape", ["first", "gated"])
-def test_the_short_way_through_t5_equals_transformers_own(shape, longest, monkeypatch):
+def test_the_fast_path_through_t5_equals_transformers_own(shape, longest, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(t5_scoring, "PLAIN_ATTENTION", longest)
+    monkeypatch.setattr(t5_fast_path, "PLAIN_ATTENTION", longest)
     gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}
     config = T5Config(vocab_size=320, d_model=32, d_kv=8, num_heads=4, d_ff=64, num_layers=2, dropout_rate=0.1,
                       decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
@@ -228,7 +233,7 @@ def test_the_short_way_through_t5_equals_transformers_own(shape, longest, monkey
     batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
     found = {}
     for short in (True, False):
-        monkeypatch.setattr(FrozenT5, "fits", property(lambda self, short=short: short))
+        monkeypatch.setattr(FrozenT5, "applies", property(lambda self, short=short: short))
         prompt = a_prompt(backbone)
         rows = prompt().expand(6, -1, -1)
         prompt_mask = torch.ones(6, 5, dtype=torch.bool)
@@ -242,27 +247,29 @@ def test_the_short_way_through_t5_equals_transformers_own(shape, longest, monkey
 
 
 @pytest.mark.parametrize("threads, gradient, plain", [(1, False, False), (1, True, True), (2, False, True)])
-def test_plain_products_attend_where_they_are_the_faster_way(threads, gradient, plain, monkeypatch):
+def test_plain_products_attend_where_they_are_faster(threads, gradient, plain, monkeypatch):
     backbone, fused = tiny_model("seq2seq"), []
     real = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(t5_scoring.F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or real(*a, **k))
+    monkeypatch.setattr(
+        t5_fast_path.F, "scaled_dot_product_attention", lambda *a, **k: fused.append(1) or real(*a, **k)
+    )
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     batch = one_batch(backbone, tiny_data(3, "train"))
     with torch.set_grad_enabled(gradient):
         for longest, expected in ((96, plain), (4, False)):
-            monkeypatch.setattr(t5_scoring, "PLAIN_ATTENTION", longest)
+            monkeypatch.setattr(t5_fast_path, "PLAIN_ATTENTION", longest)
             fused.clear()
             backbone.label_scores(None, batch, backbone.verbalizer(xp.TASKS["rte"]))
             assert len(fused) == (0 if expected else 2)
 
 
-def test_where_weights_learn_or_dropout_is_on_transformers_own_way_is_taken():
+def test_where_weights_learn_or_dropout_is_on_transformers_own_forward_is_used():
     backbone = tiny_model("seq2seq", dropout=0.1)
-    assert backbone._short_way.fits
+    assert backbone._fast_path.applies
     with backbone.dropout(True):
-        assert not backbone._short_way.fits
+        assert not backbone._fast_path.applies
     backbone.model.requires_grad_(True)
-    assert not backbone._short_way.fits
+    assert not backbone._fast_path.applies
 
 
 @pytest.mark.parametrize("label_words", [("entailment", "not_entailment"), ("mat red", "mat blue")])
@@ -277,7 +284,7 @@ def test_a_prompt_run_once_for_all_rows_equals_one_run_in_every_row(label_words)
     prompt_index = torch.tensor([0, 0, 1, 1, 1, 2, 2])
     found = []
     for shared in (True, False):
-        backbone._by_pieces.usable = shared
+        backbone._prefix_cache.is_supported = shared
         scores = backbone.label_scores(prompts, batch, verbalizer, prompt_mask, prompt_index)
         (gradient,) = torch.autograd.grad((scores * torch.tensor([1.0, -2.0])).sum(), prompts)
         found.append((scores, gradient))
@@ -287,11 +294,11 @@ def test_a_prompt_run_once_for_all_rows_equals_one_run_in_every_row(label_words)
         assert torch.allclose(one, other, atol=1e-11, rtol=1e-9)
 
 
-def test_a_prompt_is_run_once_only_where_nothing_tells_its_rows_apart(monkeypatch):
+def test_a_prompt_is_run_once_only_where_its_rows_are_alike(monkeypatch):
     backbone, data = tiny_model("decoder", dropout=0.1), tiny_data(3, "train")
     batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
     seen = []
-    monkeypatch.setattr(backbone, "_read", lambda *given: seen.append(given))
+    monkeypatch.setattr(backbone, "_run_prompt_once", lambda *given: seen.append(given))
     prompt = a_prompt(backbone)().detach()
     assert backbone._context(prompt, batch) is None and len(seen) == 1
     backbone.label_scores(prompt.expand(3, -1, -1), batch, verbalizer)  # each row its own, as importance needs it
@@ -308,6 +315,6 @@ def test_a_model_that_does_not_look_back_over_everything_is_run_whole():
 
     config = MistralConfig(vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
                            num_attention_heads=4, num_key_value_heads=2, sliding_window=8, head_dim=8)  # fmt: skip
-    assert not FrozenCausal(MistralForCausalLM(config).eval()).usable
+    assert not PrefixCache(MistralForCausalLM(config).eval()).is_supported
     config.sliding_window = None
-    assert FrozenCausal(MistralForCausalLM(config).eval()).usable
+    assert PrefixCache(MistralForCausalLM(config).eval()).is_supported

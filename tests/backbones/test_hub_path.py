@@ -22,10 +22,10 @@ from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 import xprompt as xp
 from tests.conftest import tiny_model
-from xprompt import nano
 from xprompt.backbones import pretrained as loading
 from xprompt.backbones.shapes import count_parameters
 from xprompt.data import readers as sources
+from xprompt.nano import generator
 from xprompt.tasks.example import RawExample
 from xprompt.tasks.registry import get_task
 
@@ -39,7 +39,7 @@ CONFIG = {
     "tie_word_embeddings": False, "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1,
     "dropout_rate": 0.1, "vocab_size": 512,
 }  # fmt: skip
-#: What a process of its own sees of the caches; JSON on its last line.
+#: What a separate process sees of the caches; JSON on its last line.
 SEEN = """
 import json, sys
 import xprompt as xp
@@ -83,12 +83,12 @@ def checkpoint(folder: Path, seed: int, *, pickled: bool) -> None:
 
 
 def lines(task: str, split: str) -> list[dict]:
-    return nano.raw_examples(task, split)[: ROWS[split] if task != "multirc" else 6]
+    return generator.raw_examples(task, split)[: ROWS[split] if task != "multirc" else 6]
 
 
 def records(task: str, split: str) -> list[list]:
-    own = get_task(task)
-    found = [r for i, line in enumerate(lines(task, split)) for r in own.records(RawExample(line, "here", i))]
+    declared = get_task(task)
+    found = [r for i, line in enumerate(lines(task, split)) for r in declared.examples(RawExample(line, "here", i))]
     return [[r.uid, r.group, dict(r.fields), r.label] for r in found]
 
 

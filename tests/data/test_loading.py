@@ -127,10 +127,10 @@ def test_an_unreachable_hub_is_one_sentence_with_the_fix(monkeypatch):
 
 
 def test_the_embedded_generator(monkeypatch):
-    import xprompt.nano
+    from xprompt.nano import generator
 
     made = {"train": [rte(i) for i in range(5)], "validation": [rte(9)]}
-    monkeypatch.setattr(xprompt.nano, "raw_examples", lambda task, split: made[split])
+    monkeypatch.setattr(generator, "raw_examples", lambda task, split: made[split])
     splits = load_task("rte")
     assert (len(splits.train), len(splits.validation), splits.source) == (5, 1, "nano")
     made["train"][3]["label"] = "perhaps"
@@ -138,13 +138,13 @@ def test_the_embedded_generator(monkeypatch):
         load_task("rte", "nano")
 
 
-def test_a_task_of_your_own(root: Path):
+def test_a_changed_task(root: Path):
     from dataclasses import replace
 
     task = replace(get_task("rte"), template="{premise} so {hypothesis}")
-    own, known = load_task(task, root), load_task("rte", root)
-    assert task.render(own.train[0]) == "Premise 0. so claim 0"
-    assert own.train.records == known.train.records and own.fingerprint != known.fingerprint
+    changed, known = load_task(task, root), load_task("rte", root)
+    assert task.render(changed.train[0]) == "Premise 0. so claim 0"
+    assert changed.train.examples == known.train.examples and changed.fingerprint != known.fingerprint
 
 
 # Errors
@@ -187,7 +187,7 @@ def test_other_peoples_line_ends_and_marks_do_no_harm(tmp_path, ending):
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     write(tmp_path, "RTE/train.jsonl", [])
     (tmp_path / "RTE" / "train.jsonl").write_bytes(b'{"premise": "caf\xe9"}')
-    with pytest.raises(DataError, match=r"train\.jsonl: given bytes that are no UTF-8 .*needed UTF-8"):
+    with pytest.raises(DataError, match=r"RTE/train\.jsonl, line 1: given the byte 0xe9, .*needed UTF-8"):
         load_task("rte", tmp_path)
 
 
@@ -291,7 +291,7 @@ def test_hold_out_is_disjoint_complete_and_stratified(labels, fraction, seed):
         return
     held = splits.hold_out(fraction, seed)
     assert held.selection is not None and held.selection.split == "selection"
-    assert Counter(held.train.records) + Counter(held.selection.records) == Counter(splits.train.records)
+    assert Counter(held.train.examples) + Counter(held.selection.examples) == Counter(splits.train.examples)
     assert len(held.selection) == wanted
     whole, part = Counter(labels), Counter(held.selection.labels)
     assert all(abs(part[label] - wanted * whole[label] / len(labels)) < 1 for label in whole)
@@ -306,7 +306,7 @@ def test_equal_inputs_stay_on_one_side(pairs, seed):
     try:
         held = splits.hold_out(0.4, seed)
     except DataError as error:
-        assert "no block parted" in str(error)  # all too large for a quota: refused, never parted
+        assert "every block whole" in str(error)  # all too large for a quota: refused, never divided
         return
     assert held.selection is not None
     assert not {r.fields["premise"] for r in held.train} & {r.fields["premise"] for r in held.selection}

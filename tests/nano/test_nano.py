@@ -11,9 +11,9 @@ from collections import Counter
 
 import pytest
 
-from xprompt import nano
+from xprompt.backbones.pretrained import nano_checkpoint
 from xprompt.errors import DataError
-from xprompt.nano import causes, corpus, facts, pronouns, senses, world
+from xprompt.nano import causes, corpus, facts, generator, pronouns, senses, world
 from xprompt.tasks.registry import get_task
 
 SPLITS = ("train", "validation")
@@ -42,27 +42,33 @@ def sample() -> list[tuple[str, str]]:
     return [corpus.draw(rng, i / 6000) for i in range(6000)]
 
 
-@pytest.mark.parametrize("task", nano.TASKS)
+@pytest.mark.parametrize("task", generator.TASKS)
 def test_sizes_and_balance(task):
     for split, least in zip(SPLITS, (2000, 1000), strict=True):
-        counts = labels(task, nano.raw_examples(task, split))
+        counts = labels(task, generator.raw_examples(task, split))
         assert sum(counts.values()) >= least
         share = max(counts.values()) / sum(counts.values())
         assert share < (0.40 if task == "cb" else 0.56), counts
 
 
-@pytest.mark.parametrize("task", nano.TASKS)
+@pytest.mark.parametrize("task", generator.TASKS)
 def test_same_seed_same_lines_other_seed_other_lines(task):
-    generate, _, _ = nano.TASKS[task]
+    generate, _, _ = generator.TASKS[task]
     first, again, other = (generate("train", 60, seed) for seed in (0, 0, 1))
     assert first == again
     assert first != other
-    assert nano.raw_examples(task, "train")[0] == nano.raw_examples(task, "train", 0)[0]
+    assert generator.raw_examples(task, "train")[0] == generator.raw_examples(task, "train", 0)[0]
 
 
-@pytest.mark.parametrize("task", nano.TASKS)
+def test_examples_and_corpus_are_those_of_the_published_results(sample):
+    texts = [json.dumps(generator.raw_examples(task, split)) for task in generator.TASKS for split in SPLITS]
+    assert hashlib.sha256("".join(texts).encode()).hexdigest().startswith("920e782cb76075aa")
+    assert hashlib.sha256(json.dumps(sample).encode()).hexdigest().startswith("7a6013c344f56d3e")
+
+
+@pytest.mark.parametrize("task", generator.TASKS)
 def test_no_passage_is_in_two_parts(task, sample):
-    texts = {s: {t for x in nano.raw_examples(task, s) for t in passage_texts(task, x)} for s in SPLITS}
+    texts = {s: {t for x in generator.raw_examples(task, s) for t in passage_texts(task, x)} for s in SPLITS}
     assert not texts["train"] & texts["validation"]
     for split in SPLITS:
         assert {world.bucket(t) for t in texts[split]} == {split}
@@ -70,12 +76,12 @@ def test_no_passage_is_in_two_parts(task, sample):
     assert not [source for source, _ in sample if source in every]
 
 
-@pytest.mark.parametrize("task", nano.TASKS)
+@pytest.mark.parametrize("task", generator.TASKS)
 def test_no_line_twice_in_a_split(task):
     for split in SPLITS:
         keys = [
             json.dumps({k: v for k, v in x.items() if k != "idx"}, sort_keys=True)
-            for x in nano.raw_examples(task, split)
+            for x in generator.raw_examples(task, split)
         ]
         assert len(keys) == len(set(keys))
 
@@ -108,11 +114,11 @@ def mentions(task: str, line: dict) -> list[tuple[str, str]]:
     return [(name, v) for v in values if v != name]
 
 
-@pytest.mark.parametrize("task", [t for t in nano.TASKS if t != "multirc"])
-def test_held_pairings_are_new_in_validation(task):
+@pytest.mark.parametrize("task", [t for t in generator.TASKS if t != "multirc"])
+def test_held_out_pairings_are_new_in_validation(task):
     def share(split):
-        lines = nano.raw_examples(task, split)
-        return sum(any(world.is_held(*pair) for pair in mentions(task, x)) for x in lines) / len(lines)
+        lines = generator.raw_examples(task, split)
+        return sum(any(world.is_held_out(*pair) for pair in mentions(task, x)) for x in lines) / len(lines)
 
     assert share("train") == 0.0
     assert 0.2 < share("validation") < 0.45
@@ -131,15 +137,15 @@ def test_multirc_holds_pairings_back():
                 yield from ((n, v) for n in words & set(world.NAMES) for _, v in values if v in words)
 
     def share(split):
-        lines = nano.raw_examples("multirc", split)
-        return sum(any(world.is_held(*pair) for pair in told(line)) for line in lines) / len(lines)
+        lines = generator.raw_examples("multirc", split)
+        return sum(any(world.is_held_out(*pair) for pair in told(line)) for line in lines) / len(lines)
 
-    assert sum(len(list(told(line))) for line in nano.raw_examples("multirc", "train")[:100]) > 300
+    assert sum(len(list(told(line))) for line in generator.raw_examples("multirc", "train")[:100]) > 300
     assert share("train") == 0.0
     assert 0.2 < share("validation") < 0.45
 
 
-@pytest.mark.parametrize("task", nano.TASKS)
+@pytest.mark.parametrize("task", generator.TASKS)
 def test_records_read_like_the_official_release(task):
     from xprompt.data.loading import load_task
 
@@ -147,7 +153,7 @@ def test_records_read_like_the_official_release(task):
     assert len(splits.train) >= 2000 and len(splits.validation) >= 1000
     rendered = get_task(task).render(splits.train[0])
     assert "{" not in rendered
-    for line in nano.raw_examples(task, "validation")[:200]:
+    for line in generator.raw_examples(task, "validation")[:200]:
         assert json.loads(json.dumps(line)) == line and isinstance(line["idx"], int)
         if task == "wic":
             for which in "12":
@@ -209,14 +215,14 @@ def test_corpus_does_not_teach_what_tasks_keep(sample):
 
 def test_unknown_names_fail():
     with pytest.raises(DataError, match="boolq"):
-        nano.raw_examples("record", "train")
+        generator.raw_examples("record", "train")
     with pytest.raises(DataError, match="validation"):
-        nano.raw_examples("rte", "test")  # type: ignore[arg-type]
+        generator.raw_examples("rte", "test")  # type: ignore[arg-type]
 
 
 def test_generators_need_no_torch():
-    code = "import sys; from xprompt import nano; nano.raw_examples('copa', 'train'); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    use = "from xprompt.nano import generator; generator.raw_examples('copa', 'train')"
+    subprocess.run([sys.executable, "-c", f"import sys; {use}; assert 'torch' not in sys.modules"], check=True)
 
 
 # ---- the checkpoint
@@ -238,12 +244,12 @@ LEAST: dict[str, float] = {
 def model():
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    folder = nano.checkpoint()
+    folder = nano_checkpoint()
     return AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def test_checkpoint_is_the_one_on_its_card():
-    folder = nano.checkpoint()
+    folder = nano_checkpoint()
     weights = folder / "model.safetensors"
     assert weights.stat().st_size <= 12_000_000
     assert hashlib.sha256(weights.read_bytes()).hexdigest() in (folder / "README.md").read_text(encoding="utf-8")
@@ -268,8 +274,8 @@ def test_tokenizer(model):
     ids = tokenizer(text)["input_ids"]
     assert ids[-1] == 1 and 2 not in ids
     assert "漢字" in tokenizer.decode(ids, skip_special_tokens=True)
-    for task in nano.TASKS:
-        line = nano.raw_examples(task, "validation")[0]
+    for task in generator.TASKS:
+        line = generator.raw_examples(task, "validation")[0]
         for text in passage_texts(task, line):
             pieces = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])[:-1]
             assert all(p.startswith("▁") and len(p) > 1 for p in pieces), pieces

@@ -1,4 +1,4 @@
-"""Tasks of one's own: a declaration beside CSV, TSV or JSON lines, from load_task to a report, and every complaint."""
+"""Custom tasks: a declaration beside CSV, TSV or JSON lines, from load_task to a report, and every error."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_quoted_separators_quotes_and_line_ends_survive(tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_without_a_validation_file_a_share_is_set_apart_the_same_for_every_run(tmp_path, seed):
+def test_without_a_validation_file_the_same_share_is_held_out_for_every_run(tmp_path, seed):
     path = make(tmp_path, {"train.csv": csv()}, validation_share=0.25, validation_seed=seed)
     splits = xp.load_task(path, seed=7)
     assert (len(splits.train), len(splits.validation), splits.validation.split) == (30, 10, "validation")
@@ -81,10 +81,10 @@ def test_without_a_validation_file_a_share_is_set_apart_the_same_for_every_run(t
     other = xp.load_task(make(tmp_path, {}, validation_share=0.25, validation_seed=seed + 1))
     assert other.fingerprint != splits.fingerprint
     held = splits.hold_out(0.2, seed=1)
-    assert held.validation.records == splits.validation.records
+    assert held.validation.examples == splits.validation.examples
 
 
-def test_a_group_is_never_parted_and_em_counts_it(tmp_path):
+def test_a_group_stays_together_and_em_counts_it(tmp_path):
     rows = [(text, label, text.split()[0]) for text, label in ROWS]
     path = make(tmp_path, {"train.csv": csv(rows, "text,topic,who")}, group="who", metrics=["em"], validation_share=0.3)
     splits = xp.load_task(path).hold_out(0.3)
@@ -112,7 +112,7 @@ def test_what_a_run_is_called_depends_on_what_is_declared_and_not_on_where(tmp_p
     assert xp.run(configs[0], tmp_path / "store").folder != first.folder
 
 
-def test_an_own_task_goes_through_the_grid_a_run_and_the_report(tmp_path):
+def test_a_custom_task_goes_through_the_grid_a_run_and_the_report(tmp_path):
     path = make(tmp_path / "own", metrics=["accuracy", "macro_f1"])
     store = xp.Store(tmp_path / "report")
     configs = rp.grid("tiny", [path, "rte"], ["majority", "prompt_tuning", "xprompt"], 1)
@@ -150,9 +150,9 @@ def test_one_name_twice_or_a_name_that_is_taken_is_refused(tmp_path):
 
 
 def test_what_is_saved_is_read_again(tmp_path):
-    own = xp.OwnTask(**DECLARED, validation_share=0.5, metrics=["macro_f1"])
-    path = own.save(tmp_path / "new")
-    assert path.name == "task.json" and xp.OwnTask.load(path) == own
+    declared = xp.CustomTask(**DECLARED, validation_share=0.5, metrics=["macro_f1"])
+    path = declared.save(tmp_path / "new")
+    assert path.name == "task.json" and xp.CustomTask.load(path) == declared
     (tmp_path / "new" / "train.csv").write_text(csv())
     assert len(xp.load_task(path).validation) == 20
 
@@ -176,7 +176,8 @@ def test_what_is_saved_is_read_again(tmp_path):
         ({"template": "{text} {text}"}, "exactly once"),
         ({"cut": "topic"}, "cut needs one of text"),
         ({"verbalizer": {"go": "travel"}}, "two or more labels"),
-        ({"verbalizer": {"go": "x", "wear": "x"}}, "a word of its own"),
+        ({"verbalizer": {"go": "x", "wear": "x"}}, "each with a different word"),
+        ({"verbalizer": {"go": "x", "go ": "y"}}, "differ in outer white space only"),
         ({"metrics": ["f1"]}, "metrics"),
         ({"metrics": ["em"]}, "em needs group"),
         ({"validation_share": 1.0}, "validation_share: Input should be less than 1"),
@@ -184,7 +185,7 @@ def test_what_is_saved_is_read_again(tmp_path):
     ],
     ids=str,
 )
-def test_a_declaration_that_cannot_be_meant_is_named_with_its_file(tmp_path, changes, words):
+def test_a_declaration_that_makes_no_sense_is_named_with_its_file(tmp_path, changes, words):
     with pytest.raises(xp.ConfigError) as raised:
         get_task(make(tmp_path / "own", **changes))
     assert str(raised.value).startswith("own/task.json: ") and words in str(raised.value)
@@ -194,8 +195,8 @@ def test_a_declaration_that_cannot_be_meant_is_named_with_its_file(tmp_path, cha
     ("text", "words"),
     [
         ('{"name": "a",', r"own/task\.json: no valid JSON \(.*line 1 column"),
-        ('{"name": "a", "name": "b"}', "'name' is declared twice"),
-        ('{"verbalizer": {"go": "a", "go": "b"}}', "'go' is declared twice"),
+        ('{"name": "a", "name": "b"}', "the key 'name' stands twice"),
+        ('{"verbalizer": {"go": "a", "go": "b"}}', "the key 'go' stands twice"),
         ("[1]", "needed one JSON object"),
     ],
 )
@@ -232,9 +233,32 @@ GOOD = {"validation.csv": csv()}
          "own/train.csv, line 3: given 3 values; needed 2, one a column (text, topic)"),
         ({**GOOD, "train.csv": "text,topic\na\n"}, {}, "line 2: given 1 values"),
         ({**GOOD, "train.csv": "text,topic,text\na,go,b\n"}, {}, "line 1: given two columns 'text'"),
-        ({**GOOD, "train.csv": 'text,topic\na,go\n"b,go\n'}, {}, "own/train.csv, after line 2: given unexpected end"),
+        ({**GOOD, "train.csv": 'text,topic\na,go\n"b,go\n'}, {}, "line 3: given a quote that is never closed"),
         ({**GOOD, "train.jsonl": '{"text": "a", "topic": "go"}\n{"text": "b", \n'}, {},
          "own/train.jsonl, line 2, column 15: given malformed JSON"),
+        ({**GOOD, "train.jsonl": '{"text": NaN, "topic": "go"}\n'}, {},
+         "own/train.jsonl, line 1: given malformed JSON (NaN is not JSON)"),
+        ({**GOOD, "train.jsonl": '{"text": -Infinity, "topic": "go"}\n'}, {}, "malformed JSON (-Infinity"),
+        ({**GOOD, "train.jsonl": '\n{"text": 1e400, "topic": "go"}\n'}, {}, "line 2: given malformed JSON (the numb"),
+        ({**GOOD, "train.jsonl": '{"text": ' + "7" * 5000 + ', "topic": "go"}\n'}, {}, "JSON (a number of 5,000"),
+        ({**GOOD, "train.jsonl": '{"text": "a", "text": "b", "topic": "go"}\n'}, {},
+         "own/train.jsonl, line 1: given malformed JSON (the key 'text' stands twice in one object)"),
+        ({**GOOD, "train.jsonl": '{"text": "a \\ud83d", "topic": "go"}\n'}, {},
+         "own/train.jsonl, line 1: given malformed JSON (\\ud83d is half of a surrogate pair"),
+        ({**GOOD, "train.jsonl": "[" * 100_000}, {}, "own/train.jsonl, line 1: given malformed JSON (it is nested"),
+        ({**GOOD, "train.jsonl": '{"text": "a\\u0000", "topic": "go"}\n'}, {}, "line 1, field 'text': given 'a\\x00'"),
+        ({**GOOD, "train.csv": "text,topic\n ,go\n"}, {}, "own/train.csv, line 2, field 'text': given an empty cell"),
+        ({**GOOD, "train.csv": "text,topic,who\na,go,Ann\nb,go,\n"}, {"group": "who"},
+         "own/train.csv, line 3, field 'who': given an empty cell"),
+        ({**GOOD, "train.jsonl": '{"text": "a", "topic": "go", "who": null}\n'}, {"group": "who"}, "'who': given None"),
+        ({**GOOD, "train.csv": "text,topic\na,go\n\n" + "b" * 131_073 + ",go\n"}, {},
+         "own/train.csv, line 4: given a cell of more than 131,072 characters"),
+        ({**GOOD, "train.csv": 'text,topic\n"a\nb" c,go\n'}, {}, "own/train.csv, line 2: given a quote out of place"),
+        ({**GOOD, "train.csv": "text;topic\na;go\n"}, {},
+         "own/train.csv, line 1: given one column, 'text;topic', as if separated by semicolons; needed columns sepa"),
+        ({**GOOD, "train.csv": "text\ttopic\na\tgo\n"}, {}, "separated by tabs; needed columns separated by commas"),
+        ({**GOOD, "train.tsv": "text,topic\na,go\n"}, {}, "separated by commas; needed columns separated by tabs"),
+        ({**GOOD, "train.tsv": "text\ttopic\na\tb\tgo\n"}, {}, "line 2: given 3 values"),
         ({**GOOD, "train.jsonl": '["a", "go"]\n'}, {}, "own/train.jsonl, line 1: given '[\"a\", \"go\"]'"),
         ({**GOOD, "train.jsonl": '{"text": null, "topic": "go"}\n'}, {}, "line 1, field 'text': given None"),
         ({**GOOD, "train.jsonl": '{"text": "a", "topic": null}\n'}, {}, "field 'topic': given an example without"),
@@ -249,14 +273,67 @@ def test_what_is_wrong_with_the_examples_is_said_with_file_line_and_field(tmp_pa
     assert words in str(raised.value) and "Fix: " in str(raised.value)
 
 
-def test_bytes_that_are_no_utf8_are_named(tmp_path):
-    path = make(tmp_path / "own")
-    (tmp_path / "own" / "train.csv").write_bytes(b"text,topic\ncaf\xe9,go\n")
-    with pytest.raises(xp.DataError, match=r"own/train\.csv, after line 0: given 'utf-8' codec"):
+def test_a_tsv_has_no_quotes(tmp_path):
+    rows = [('"a', "go"), ("b", "wear"), ('c"', "go"), ('"d"', "wear")]
+    text = "text\ttopic\n" + "".join(f"{words}\t{label}\n" for words, label in rows)
+    train = xp.load_task(make(tmp_path, {"train.tsv": text, "validation.tsv": text})).train
+    assert [example.fields["text"] for example in train] == [words for words, _ in rows]
+
+
+def test_labels_are_stripped_in_the_declaration_as_in_the_files(tmp_path):
+    path = make(tmp_path, verbalizer={" wear": "clothes", "go ": "travel"})
+    assert xp.load_task(path).train.labels == [1] * 20 + [0] * 20
+
+
+def test_whole_characters_beyond_the_basic_plane_are_read_from_either_form(tmp_path):
+    lines = '{"text": "\\ud83d\\ude00", "topic": "go"}\n{"text": "\U0001f600", "topic": "wear"}\n'
+    train = xp.load_task(make(tmp_path, {"train.jsonl": lines, "validation.jsonl": lines})).train
+    assert [example.fields["text"] for example in train] == ["\U0001f600"] * 2
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv", "train.jsonl"])
+def test_utf16_is_named_as_such(tmp_path, name):
+    path = make(tmp_path / "own", GOOD)
+    for encoding in ("utf-16", "utf-16-le"):
+        (tmp_path / "own" / name).write_bytes(csv().encode(encoding))
+        with pytest.raises(xp.DataError, match=rf"{name}, line 1: given UTF-16 .*; needed UTF-8 text"):
+            xp.load_task(path)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
+def test_the_line_of_a_byte_that_is_no_utf8_is_named_however_far_down(tmp_path, name):
+    path = make(tmp_path / "own", GOOD)
+    lines = [b'{"text": "a", "topic": "go"}' if name.endswith("jsonl") else b"a,go"] * 5001
+    lines[5000] = lines[5000].replace(b"a", b"caf\xe9", 1)
+    (tmp_path / "own" / name).write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
+    with pytest.raises(xp.DataError, match=rf"{name}, line 5001: given the byte 0xe9"):
         xp.load_task(path)
 
 
-def test_a_folder_of_the_release_beside_an_own_task_is_no_matter(tmp_path):
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, monkeypatch):
+    path = make(tmp_path / "own", {**GOOD, name: csv()})
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(xp.DataError, match=rf"own/{name}: given a file that cannot be read \(Permission denied\)"):
+        xp.load_task(path)
+
+
+def test_the_former_name_of_a_custom_task_still_works():
+    assert xp.OwnTask is xp.CustomTask
+
+
+def test_bytes_that_are_no_utf8_are_named(tmp_path):
+    path = make(tmp_path / "own")
+    (tmp_path / "own" / "train.csv").write_bytes(b"text,topic\ncaf\xe9,go\n")
+    with pytest.raises(xp.DataError, match=r"own/train\.csv, line 2: given the byte 0xe9, .*Latin-1.*save the file as"):
+        xp.load_task(path)
+
+
+def test_a_folder_of_the_release_beside_a_custom_task_does_not_matter(tmp_path):
     path = make(tmp_path / "own")
     (tmp_path / "data" / "RTE").mkdir(parents=True)
     assert rp.choose_source(str(tmp_path / "data"), [path, "rte"]) == str(tmp_path / "data")

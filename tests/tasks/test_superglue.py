@@ -77,8 +77,8 @@ def released(data: dict[str, Any]) -> RawExample:
 def test_a_released_line_and_the_hubs_row_become_the_same_record(name):
     line, row, text, words = EXAMPLES[name]
     task = get_task(name)
-    (record,) = task.records(released(line))
-    assert task.records(RawExample(row, "hub, row 1", flat=True)) == [record]
+    (record,) = task.examples(released(line))
+    assert task.examples(RawExample(row, "hub, row 1", flat=True)) == [record]
     assert task.render(record) == text
     assert task.label_text(record.label) == words
 
@@ -87,9 +87,9 @@ def test_a_released_line_and_the_hubs_row_become_the_same_record(name):
 def test_a_declaration_is_consistent(task):
     assert len(task.label_values) == len(task.label_words) == len(set(task.label_words))
     assert set(task.metrics) <= set(METRICS)
-    (record,) = task.records(released(EXAMPLES[task.name][0]))
+    (record,) = task.examples(released(EXAMPLES[task.name][0]))
     named = {field for _, field, _, _ in string.Formatter().parse(task.template) if field}
-    assert named == set(record.fields) and {task.cut_field, task.together or task.cut_field} <= named
+    assert named == set(record.fields) and {task.cut_field, task.block_field or task.cut_field} <= named
     start, end = task.cut_span(record)
     assert task.render(record)[start:end] == record.fields[task.cut_field]
 
@@ -109,7 +109,7 @@ def test_every_answer_of_multirc_is_a_record_and_its_question_the_group():
         return {"idx": idx, "question": f"q{idx}?", "answers": answers}
 
     line = {"idx": 4, "passage": {"text": "Some text.", "questions": [question(1, [0, 1]), question(2, [1])]}}
-    records = get_task("multirc").records(released(line))
+    records = get_task("multirc").examples(released(line))
     assert [(r.uid, r.group, r.label) for r in records] == [
         ("4-1-10", "4-1", 0), ("4-1-11", "4-1", 1), ("4-2-20", "4-2", 1)]  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_every_answer_of_multirc_is_a_record_and_its_question_the_group():
 def test_a_line_without_idx_is_named_by_its_position():
     line = dict(EXAMPLES["rte"][0])
     del line["idx"]
-    assert get_task("rte").records(released(line))[0].uid == "6"
+    assert get_task("rte").examples(released(line))[0].uid == "6"
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -129,38 +129,38 @@ def test_a_field_that_is_missing_or_of_another_kind_is_named(name):
                 continue  # positions of the words: not read
             for broken in ({k: v for k, v in data.items() if k != field}, {**data, field: 5}):
                 with pytest.raises(DataError, match=rf"^a\.jsonl, line 3, field '{field}'.*needed.*Fix:"):
-                    get_task(name).records(RawExample(broken, "a.jsonl, line 3", flat=flat))
+                    get_task(name).examples(RawExample(broken, "a.jsonl, line 3", flat=flat))
 
 
 def test_a_nested_field_is_named_with_its_path():
     line = {"idx": 0, "passage": {"text": "t", "questions": [{"question": "q", "answers": [{"text": "a"}]}]}}
     with pytest.raises(DataError, match=r"line 7, field 'passage\.questions\[0\]\.answers\[0\]\.label'"):
-        get_task("multirc").records(released(line))
+        get_task("multirc").examples(released(line))
     line["passage"]["questions"] = ["q"]
     with pytest.raises(DataError, match=r"field 'passage\.questions\[0\]': given 'q'; needed an object"):
-        get_task("multirc").records(released(line))
+        get_task("multirc").examples(released(line))
 
 
 @pytest.mark.parametrize("label", ["maybe", 0, True, "", ["entailment"]])
 def test_a_label_outside_the_set_is_refused(label):
     line = {**EXAMPLES["rte"][0], "label": label}
     with pytest.raises(DataError, match=r"line 7, field 'label': given .*needed one of \['entailment', 'not"):
-        get_task("rte").records(released(line))
+        get_task("rte").examples(released(line))
 
 
 def test_true_is_no_number_and_one_is_no_truth_value():
     for name, label in (("boolq", 1), ("copa", True), ("wic", "true")):
         with pytest.raises(DataError, match="field 'label'"):
-            get_task(name).records(released({**EXAMPLES[name][0], "label": label}))
+            get_task(name).examples(released({**EXAMPLES[name][0], "label": label}))
 
 
-def test_an_unlabelled_example_is_told_apart_from_a_wrong_label():
+def test_an_unlabelled_example_is_not_a_wrong_label():
     line = {k: v for k, v in EXAMPLES["rte"][0].items() if k != "label"}
     for data in (line, {**line, "label": None}):
         with pytest.raises(DataError, match="line 7, field 'label': given an example without a label.*never test"):
-            get_task("rte").records(released(data))
+            get_task("rte").examples(released(data))
     with pytest.raises(DataError, match=r"field 'label': given -1; needed one of \[0, 1\]"):
-        get_task("rte").records(RawExample({**line, "label": -1}, "hub, row 1", flat=True))
+        get_task("rte").examples(RawExample({**line, "label": -1}, "hub, row 1", flat=True))
 
 
 def test_an_unknown_task_names_the_known_ones():
@@ -175,7 +175,7 @@ def test_a_task_is_put_by_another_pattern_and_keeps_everything_else():
     task = get_task("rte")
     put = task.with_pattern(Pattern(template=ASKED, label_words=("Yes", "No")))
     line, _, _, _ = EXAMPLES["rte"]
-    (record,) = put.records(RawExample(line, "RTE/train.jsonl, line 1"))
+    (record,) = put.examples(RawExample(line, "RTE/train.jsonl, line 1"))
     assert put.render(record) == f"{line['premise']} Does it follow that {line['hypothesis']}"
     assert put.label_text(record.label) == ("Yes", "No")[record.label]
     start, end = put.cut_span(record)
@@ -202,10 +202,10 @@ def test_a_pattern_for_another_task_is_refused(template, label_words, words):
     [
         ("{premise.__class__}", ("Yes", "No"), "no dots, brackets or formats"),
         ("{premise!r}", ("Yes", "No"), "no dots, brackets or formats"),
-        (ASKED, ("Yes", " Yes"), "a word of its own for each label"),
-        (ASKED, ("Yes", ""), "a word of its own for each label"),
+        (ASKED, ("Yes", " Yes"), "a different word for each label"),
+        (ASKED, ("Yes", ""), "a different word for each label"),
     ],
 )
-def test_a_pattern_that_cannot_be_meant_is_refused(template, label_words, words):
+def test_a_pattern_that_makes_no_sense_is_refused(template, label_words, words):
     with pytest.raises(ConfigError, match=words):
         Pattern(template=template, label_words=label_words)

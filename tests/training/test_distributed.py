@@ -185,15 +185,15 @@ def test_a_spread_backbone_tunes_the_same(place, tmp_path, config, monkeypatch):
     """On one CPU all places are one; tested are accelerate's hooks, the other way through T5, and the record."""
     accelerate = pytest.importorskip("accelerate")
     one = xp.load_backbone(str(place / "model"))
-    expand_prompts = xp.load_backbone(str(place / "model"), device_map={"": "cpu"})
-    accelerate.dispatch_model(expand_prompts.model, {"": "cpu"}, force_hooks=True)  # as for several devices
-    assert one.fingerprint == expand_prompts.fingerprint and one._short_way.fits and not expand_prompts._short_way.fits
+    placed = xp.load_backbone(str(place / "model"), device_map={"": "cpu"})
+    accelerate.dispatch_model(placed.model, {"": "cpu"}, force_hooks=True)  # as for several devices
+    assert one.fingerprint == placed.fingerprint and one._fast_path.applies and not placed._fast_path.applies
     splits = Splits(get_task("rte"), tiny_data(16, "train"), tiny_data(16, "validation"), "test")
     prompt = xp.SoftPrompt.init(one, 5, pieces=4)
-    a, b = (xp.tune(backbone, prompt, splits, QUICK).prompt.embeddings for backbone in (one, expand_prompts))
+    a, b = (xp.tune(backbone, prompt, splits, QUICK).prompt.embeddings for backbone in (one, placed))
     assert torch.allclose(a, b, atol=1e-5) and not torch.equal(a, prompt.embeddings)
     name = xp.run(config.replace(method="zero_shot"), tmp_path / "a").record["run"]
-    monkeypatch.setattr(pipeline, "_backbone", lambda *_: expand_prompts)
+    monkeypatch.setattr(pipeline, "_backbone", lambda *_: placed)
     record = xp.run(config.replace(method="zero_shot"), tmp_path / "b", device_map="auto").record
     assert record["provenance"]["device_map"] == {"": "cpu"} and record["run"] == name
     with pytest.raises(xp.BackboneError, match="leave out device"):

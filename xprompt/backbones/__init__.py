@@ -1,1 +1,22 @@
-"""."""
+"""Frozen language models behind one interface: a soft prompt goes in front, label scores and losses come out.
+
+This room never holds a prompt, never changes a weight, and never runs code that comes with a model.
+
+In reading order:
+
+- `base`: `Backbone`, the only place where prompt and input are joined; label scores, losses, generation.
+- `seq2seq`: encoder-decoder models (T5 first).
+- `causal`: decoder-only models.
+- `loading`: `load_backbone` by name, `wrap` for a model in memory.
+- `pretrained`: the files behind a name → model and tokenizer, and what can go wrong there.
+- `devices`: device, dtype, free memory.
+- `shapes`: architectures and parameter counts from a configuration alone.
+- `fingerprint`: a digest of the weights, by which runs recognise a backbone.
+
+What makes it fast, with equal numbers:
+
+- `t5_fast_path`: only what a frozen T5 needs to score a label.
+- `prefix_cache`: a prompt shared by many rows is run once.
+- `gradient_checkpointing`: recompute activations instead of keeping them.
+- `malloc`: keep freed memory between steps on a CPU.
+"""

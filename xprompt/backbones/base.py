@@ -1,8 +1,8 @@
-"""A frozen language model that a soft prompt can be put in front of.
+"""A frozen language model that a soft prompt can be put in front of: `Backbone.join`, label scores, losses, generation.
 
-Owns the *only* place where prompt and input are joined, and the way from a batch to label scores and losses. (A
-decoder-only LM that runs a shared prompt once joins them in its cache: `architectures`.)
-Training, evaluation and generation all go through it. Never holds a prompt, never changes a weight.
+Training, evaluation and generation all build their input here. (A decoder-only LM that runs a shared prompt once joins
+the two in its cache of keys and values: `prefix_cache`.)
+Shapes: B batch, T source tokens, P prompt tokens, S = P + T, H embedding width, C prompts, L labels, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from xprompt.backbones.fingerprint import fingerprint
-from xprompt.backbones.spreading import expand_prompts
 from xprompt.data.batching import Batch
 from xprompt.data.splits import TaskDataset
 from xprompt.data.tokenization import TokenizedDataset, encode
@@ -28,6 +27,20 @@ from xprompt.errors import BackboneError
 from xprompt.tasks.task import Task
 
 IGNORE_INDEX = -100
+
+
+def expand_prompts(tensor: Float[Tensor, "C ..."], prompt_index: Int[Tensor, " B"]) -> Float[Tensor, "B ..."]:
+    """Copy the tensor of each row's prompt to the row: row b gets `tensor[prompt_index[b]]`.
+
+    Indexing gives the same values, but on a CPU with several threads it adds up the rows' gradients in any order: no
+    two runs would be alike. Here they are summed in the order of the rows.
+
+    Args:
+        tensor: (C, …), one entry a prompt.
+        prompt_index: (B,), in [0, C).
+    """
+    flat = tensor.flatten(1)  # (C, n)
+    return F.embedding(prompt_index.to(tensor.device), flat).unflatten(1, tensor.shape[1:])  # (B, …)
 
 
 @dataclass(frozen=True)
@@ -44,8 +57,9 @@ class Verbalizer:
     first: Int[Tensor, " L"] | None
 
     def targets(self, labels: Int[Tensor, " B"], end: int | None) -> Int[Tensor, "B S"]:
-        """Each example's label string, closed by `end`, padded with −100."""
-        rows = [[*self.sequences[i], *([] if end is None else [end])] for i in labels.tolist()]
+        """Return each example's label string, closed by `end`, padded with −100."""
+        closing = [] if end is None else [end]
+        rows = [[*self.sequences[i], *closing] for i in labels.tolist()]
         width = max(map(len, rows))
         return torch.tensor([r + [IGNORE_INDEX] * (width - len(r)) for r in rows], device=labels.device)
 
@@ -71,31 +85,31 @@ class Backbone(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the device of the input embeddings."""
+        """Device of the input embeddings, where inputs go."""
         return self.model.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Dtype of the weights."""
         return self.model.get_input_embeddings().weight.dtype
 
     @property
     def hidden_size(self) -> int:
-        """H, the width of an input embedding."""
+        """Width H of an input embedding."""
         return self.model.get_input_embeddings().weight.shape[1]
 
     @property
     def num_params(self) -> int:
-        """Parameters of the language model."""
+        """Number of parameters of the language model."""
         return sum(p.numel() for p in self.model.parameters())
 
     def embedding_rows(self) -> Float[Tensor, "V H"]:
-        """Input embeddings as the model sees them (some models scale theirs), one row a vocabulary entry."""
+        """Return the input embeddings as the model sees them (some models scale theirs), one row a vocabulary entry."""
         table = self.model.get_input_embeddings()
         return table(torch.arange(table.weight.shape[0], device=self.device))
 
     def encode(self, data: TaskDataset) -> TokenizedDataset:
-        """Render and tokenise a split for this backbone. Sources over `max_source` are cut at the task's field."""
+        """Render and tokenise a split. Sources over `max_source` tokens are cut in the task's cut field."""
         return encode(data, self.tokenizer, self.max_source, suffix=self.suffix)
 
     @contextlib.contextmanager
@@ -113,20 +127,23 @@ class Backbone(ABC):
         """Put the prompt in front of the input: [P; X].
 
         Args:
-            prompt: (Q, H) for all rows, (B, Q, H) for each, or, with `prompt_index`, (C, Q, H); None for no prompt.
-            prompt_mask: (B, Q), with `prompt_index` (C, Q): 1 where a position exists. Prompts with fewer positions
-                leave their *first* ones out, so that what is there stands next to the input and relative positions are
+            prompt: (P, H) for all rows, (B, P, H) for each, or, with `prompt_index`, (C, P, H); None for no prompt.
+            prompt_mask: (B, P), with `prompt_index` (C, P): 1 where a position exists. Prompts with fewer positions
+                leave their *first* ones out, so that the others stand next to the input and relative positions are
                 those of the physically shorter prompt.
             prompt_index: (B,) which of C prompts stands in front of each row, in [0, C).
 
         Returns:
-            embeddings (B, Q + T, H) and attention mask (B, Q + T).
+            embeddings (B, P + T, H) and attention mask (B, P + T).
+
+        Raises:
+            BackboneError: a prompt of another width than H.
 
         Source: paper §3.1.
         """
-        ids = batch.input_ids.to(self.device)
-        mask = batch.attention_mask.to(self.device)
-        inputs = self.model.get_input_embeddings()(ids)
+        ids = batch.input_ids.to(self.device)  # (B, T)
+        mask = batch.attention_mask.to(self.device)  # (B, T)
+        inputs = self.model.get_input_embeddings()(ids)  # (B, T, H)
         if prompt is None:
             return inputs, mask
         if prompt.shape[-1] != self.hidden_size:
@@ -134,15 +151,15 @@ class Backbone(ABC):
                 f"the prompt is {prompt.shape[-1]} wide, {self.name} needs {self.hidden_size}: "
                 "it was made for another backbone."
             )
-        rows = prompt if prompt.dim() == 3 else prompt.expand(len(ids), -1, -1)
         if prompt_index is not None:
-            rows, prompt_mask = (
-                expand_prompts(prompt, prompt_index),
-                None if prompt_mask is None else prompt_mask[prompt_index],
-            )
+            rows = expand_prompts(prompt, prompt_index)  # (B, P, H)
+            prompt_mask = None if prompt_mask is None else prompt_mask[prompt_index]  # (B, P)
+        else:
+            rows = prompt if prompt.dim() == 3 else prompt.expand(len(ids), -1, -1)  # (B, P, H)
         if prompt_mask is None:
-            prompt_mask = mask.new_ones(rows.shape[:2])
-        return torch.cat([rows.to(inputs.dtype), inputs], dim=1), torch.cat([prompt_mask.to(mask), mask], dim=1)
+            prompt_mask = mask.new_ones(rows.shape[:2])  # (B, P)
+        embeddings = torch.cat([rows.to(inputs.dtype), inputs], dim=1)  # (B, P + T, H)
+        return embeddings, torch.cat([prompt_mask.to(mask), mask], dim=1)  # (B, P + T)
 
     def label_scores(
         self,
@@ -154,17 +171,20 @@ class Backbone(ABC):
     ) -> Float[Tensor, "B L"]:
         """Score every label of every example; the largest is the prediction.
 
-        Logits of the label words' first ids where those differ, else the label strings' log-likelihoods.
+        Scores are logits of the label words' first ids where those differ, else log-likelihoods of the label strings.
         `prompt`, `prompt_mask` and `prompt_index` as in `join`.
+
+        Returns:
+            (B, L), float32 at least.
         """
         context = self._context(prompt, batch, prompt_mask, prompt_index)
         if verbalizer.first is not None:
-            return self._head(self._first_hidden(context), verbalizer.first)
+            return self._head(self._first_hidden(context), verbalizer.first)  # (B, L)
         scores = []
-        for ids in verbalizer.sequences:
-            target = torch.tensor([[*ids, *([] if self._end is None else [self._end])]], device=self.device)
-            scores.append(self._log_likelihood(context, target.expand(len(batch.labels), -1)))
-        return torch.stack(scores, dim=1)
+        for label in range(len(verbalizer.sequences)):
+            labels = torch.full((len(batch),), label, device=self.device)  # (B,)
+            scores.append(self._log_likelihood(context, verbalizer.targets(labels, self._end)))  # (B,)
+        return torch.stack(scores, dim=1)  # (B, L)
 
     def loss(
         self,
@@ -175,12 +195,14 @@ class Backbone(ABC):
         objective: str = "label_scores",
         prompt_index: Tensor | None = None,
     ) -> Float[Tensor, " B"]:
-        """Loss of each example: −log p(label | [P; X]) among the labels, or, as "generation", of the label string."""
-        labels = batch.labels.to(self.device)
+        """Return each example's loss (B,).
+
+        As "label_scores": −log p(label | [P; X]) among the labels; as "generation": −log p of the label string.
+        """
+        labels = batch.labels.to(self.device)  # (B,)
         if objective == "label_scores":
-            return F.cross_entropy(
-                self.label_scores(prompt, batch, verbalizer, prompt_mask, prompt_index), labels, reduction="none"
-            )
+            scores = self.label_scores(prompt, batch, verbalizer, prompt_mask, prompt_index)  # (B, L)
+            return F.cross_entropy(scores, labels, reduction="none")
         context = self._context(prompt, batch, prompt_mask, prompt_index)
         return -self._log_likelihood(context, verbalizer.targets(labels, self._end))
 
@@ -193,37 +215,47 @@ class Backbone(ABC):
         max_new_tokens: int = 8,
         prompt_index: Tensor | None = None,
     ) -> list[str]:
-        """Greedy text after each input. Same joined input as training and scoring."""
-        embeddings, mask = self._aligned(*self.join(prompt, batch, prompt_mask, prompt_index))
+        """Generate greedily after each input, joined as for training and scoring; return one text a row."""
+        embeddings, mask = self._align(*self.join(prompt, batch, prompt_mask, prompt_index))
         out = self.model.generate(
             inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
             pad_token_id=self.tokenizer.pad_token_id,
         )  # fmt: skip
-        return [t.strip() for t in self.tokenizer.batch_decode(out, skip_special_tokens=True)]
+        return [text.strip() for text in self.tokenizer.batch_decode(out, skip_special_tokens=True)]
 
     def verbalizer(self, task: Task) -> Verbalizer:
-        """The task's label words in this backbone's tokens. Raises `BackboneError` where two cannot be told apart."""
+        """Return the task's label words in this backbone's tokens.
+
+        Raises:
+            BackboneError: two words become the same tokens, or one becomes none or an unknown token.
+        """
         sequences = tuple(tuple(self._label_ids(word)) for word in task.label_words)
         if len(set(sequences)) < len(sequences) or not all(sequences):
             raise BackboneError(
-                f"{self.name} cannot tell the label words of {task.name} apart: {task.label_words} become {sequences}. "
-                "Choose other label words."
+                f"{self.name} cannot distinguish the label words of {task.name}: {task.label_words} become "
+                f"{sequences}. Choose other label words."
             )
-        first = [s[0] for s in sequences]
+        unknown = self.tokenizer.unk_token_id
+        lost = [word for word, ids in zip(task.label_words, sequences, strict=True) if unknown in ids]
+        if unknown is not None and lost:
+            raise BackboneError(
+                f"{self.name} has no tokens for {', '.join(map(repr, lost))}, a label word of {task.name}: it becomes "
+                f"{self.tokenizer.unk_token}, which stands for any unknown text. Choose other label words."
+            )
+        first = [ids[0] for ids in sequences]
         distinct = len(set(first)) == len(first)
         return Verbalizer(sequences, torch.tensor(first, device=self.device) if distinct else None)
 
     def _head(self, hidden: Float[Tensor, "B H"], columns: Int[Tensor, " L"] | None) -> Float[Tensor, "B L"]:
-        """Logits of those columns of the head only, in float32 at least; of all of them where None."""
+        """Return logits of those columns of the head only, in float32 at least; of all V where None."""
         head = self.model.get_output_embeddings()
         if self._head_scale is None:
             raise BackboneError(
                 f"the output head of {self.name} ({type(self.model).__name__}) does more than one linear map of the "
                 "last hidden state: it is not supported. Use a T5 or a Llama-like model."
             )
-        weight = head.weight if columns is None else head.weight[columns.to(head.weight.device)]
-        hidden = hidden.to(weight.device) * self._head_scale
-        logits = F.linear(hidden, weight)
+        weight = head.weight if columns is None else head.weight[columns.to(head.weight.device)]  # (L, H)
+        logits = F.linear(hidden.to(weight.device) * self._head_scale, weight)  # (B, L)
         bias = getattr(head, "bias", None)
         if bias is not None:
             logits = logits + (bias if columns is None else bias[columns])
@@ -231,31 +263,32 @@ class Backbone(ABC):
 
     @torch.no_grad()
     def _find_head_scale(self) -> float | None:
-        """What multiplies the last hidden state before the head: measured against the model's own logits.
+        """Find what multiplies the last hidden state before the head, by the model's own logits.
 
         Some models scale (T5 with a tied head by H^-1/2, the LM-adapted ones not at all), which no setting says
         reliably across versions; a wrong guess would change every score.
         """
         ids = torch.zeros(1, 2, dtype=torch.long, device=self.device) + (self.tokenizer.eos_token_id or 0)
-        one = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids[:, 0], index=ids[:, 0])
-        hidden = self._first_hidden(self._context(None, one))
-        truth = self._reference_logits(one)
+        probe = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids[:, 0], index=ids[:, 0])
+        hidden = self._first_hidden(self._context(None, probe))  # (1, H)
+        expected = self._reference_logits(probe).float().to(self.device)  # (1, V)
         for scale in (1.0, self.hidden_size**-0.5):
             self._head_scale = scale
-            if torch.allclose(self._head(hidden, None).float(), truth.float().to(self.device), rtol=2e-2, atol=1e-3):
+            if torch.allclose(self._head(hidden, None).float(), expected, rtol=2e-2, atol=1e-3):
                 return scale
         return None
 
     def _string_score(self, hidden: Float[Tensor, "B S H"], targets: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        logits = self._head(hidden.flatten(0, 1), None)
-        nll = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none")
-        return -nll.view(targets.shape).sum(dim=1)
+        logits = self._head(hidden.flatten(0, 1), None)  # (B · S, V)
+        nll = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none")  # (B · S,)
+        return -nll.view(targets.shape).sum(dim=1)  # (B,)
 
     @property
     def _end(self) -> int | None:
         return self.tokenizer.eos_token_id
 
-    def _aligned(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _align(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Move the joined input to where this kind of model wants it."""
         return embeddings, mask
 
     @abstractmethod
@@ -265,22 +298,22 @@ class Backbone(ABC):
     def _context(
         self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, prompt_index: Tensor | None = None
     ) -> Any:
-        """Everything of the forward that does not depend on the label."""
+        """Compute all of the forward that does not depend on the label."""
 
     @abstractmethod
     def _first_hidden(self, context: Any) -> Float[Tensor, "B H"]:
-        """The state that predicts the first label token."""
+        """Return the state that predicts the first label token."""
 
     @abstractmethod
     def _log_likelihood(self, context: Any, targets: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        """Log p of each row's target string (−100: not there)."""
+        """Return log p of each row's target string (−100: padding)."""
 
     @abstractmethod
     def _reference_logits(self, batch: Batch) -> Float[Tensor, "B V"]:
-        """The model's own logits at the first label position."""
+        """Return the model's own logits at the first label position."""
 
 
 def exact_labels(texts: Sequence[str], task: Task) -> list[int]:
-    """Labels of generated texts by exact match with the label words; −1, a wrong answer, where none matches."""
-    known = {word: i for i, word in enumerate(task.label_words)}
-    return [known.get(text, -1) for text in texts]
+    """Return the label whose word each generated text is, to the letter; −1, a wrong answer, where it is none."""
+    labels = {word: label for label, word in enumerate(task.label_words)}
+    return [labels.get(text, -1) for text in texts]

@@ -11,14 +11,17 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, else the first GPU, else the CPU."""
+    """Return the device asked for, else the first GPU, else the CPU."""
     if device is not None:
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def choose_dtype(dtype: str | torch.dtype | None, name: str, device: torch.device) -> torch.dtype:
-    """The dtype asked for, else bfloat16 on a GPU and float32 elsewhere (nano is always float32)."""
+    """Return the dtype asked for, else bfloat16 on a GPU and float32 elsewhere (nano is always float32).
+
+    Raises `BackboneError` naming the known dtypes.
+    """
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype is None:
@@ -29,7 +32,7 @@ def choose_dtype(dtype: str | torch.dtype | None, name: str, device: torch.devic
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be had on a device now, in bytes."""
+    """Return the bytes of memory that a process can have on a device now."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

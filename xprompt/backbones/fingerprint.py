@@ -1,4 +1,4 @@
-"""What tells one backbone's weights from another's."""
+"""A short digest of a model's weights, by which runs recognise the same backbone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SAMPLED = 2**20
 
 
 def fingerprint(model: torch.nn.Module) -> str:
-    """16 hex digits over every tensor's name, shape, dtype and values (a tensor of over a million: every n-th)."""
+    """Return 16 hex digits over every tensor's name, shape, dtype and values (of over a million values: every n-th)."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         flat = tensor.detach().reshape(-1)

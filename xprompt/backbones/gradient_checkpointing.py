@@ -1,7 +1,7 @@
-"""Gradient checkpointing: a block's activations are thrown away and computed again in the backward pass.
+"""Gradient checkpointing: drop a block's activations and recompute them in the backward pass.
 
-Owns the switch. Never changes a number: dropout stays as it was, since only the blocks' own flag is set, and random
-numbers are drawn again as before.
+No number changes: only the blocks' own flag is set, so that dropout stays as it was, and a recomputed block draws the
+same random numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load a backbone by name, or make one of a model in memory."""
+"""Load a backbone by name, or wrap a model that is in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load_backbone(
     max_source: int | None = None,
     device_map: str | dict[str, Any] | None = None,
 ) -> Backbone:
-    """Load a frozen backbone. On a CPU, the process keeps freed memory from then on (`allocation`).
+    """Load a frozen backbone. On a CPU, the process keeps freed memory from then on (`malloc`).
 
     Args:
         name: "nano" (embedded), "smollm2" (from a Python package), a local folder, or a hub id.
@@ -40,18 +40,18 @@ def load_backbone(
     Raises:
         BackboneError: one sentence naming what was given, what was needed, and the fix.
     """
-    chosen = choose_device(device)
+    place = choose_device(device)
     if device_map is not None and (device is not None or importlib.util.find_spec("accelerate") is None):
         raise BackboneError(
             f"device_map {device_map!r} was given: leave out device, which says the same, and install accelerate."
         )
-    if chosen.type == "cpu":
+    if place.type == "cpu":
         keep_freed_memory()
     model, tokenizer = load_model(
-        name, dtype=choose_dtype(dtype, name, chosen), revision=revision, device=chosen, device_map=device_map
+        name, dtype=choose_dtype(dtype, name, place), revision=revision, device=place, device_map=device_map
     )
     if device_map is None:
-        torch.nn.Module.to(model, chosen)
+        torch.nn.Module.to(model, place)
     elif any(tensor.is_meta for tensor in model.state_dict().values()):
         raise BackboneError(
             f"{name} does not fit these devices: device_map {device_map!r} leaves weights to memory or disk, from "
@@ -61,6 +61,6 @@ def load_backbone(
 
 
 def wrap(model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int | None = None) -> Backbone:
-    """Make a backbone of a model and tokenizer that are already in memory. The model is frozen in place."""
-    kind: type[Backbone] = Seq2SeqBackbone if model.config.is_encoder_decoder else DecoderBackbone
-    return kind(model, tokenizer, name=name, max_source=max_source or 256)
+    """Wrap a model and tokenizer that are already in memory. The model is frozen in place."""
+    backbone: type[Backbone] = Seq2SeqBackbone if model.config.is_encoder_decoder else DecoderBackbone
+    return backbone(model, tokenizer, name=name, max_source=max_source or 256)

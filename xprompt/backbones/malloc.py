@@ -1,10 +1,8 @@
-"""Memory that one step has freed is kept for the next, on a CPU under glibc, and can be given back after the last.
-
-Owns what is asked of the C library. Never allocates, and changes no number.
+"""Have glibc keep the memory that one step frees for the next, on a CPU; and give it back after the last.
 
 A step on a small backbone makes and frees blocks of some megabytes hundreds of times. glibc gives them back to the
-system and asks for them again, and the system clears every page anew: on nano a quarter of an evaluation's time, and a
-tenth of a tuning step's. A process's peak hardly changes (nano: 625 MB against 621).
+system and asks for them again, and the system clears every page each time: on nano a quarter of an evaluation's time,
+and a tenth of a tuning step's. A process's peak hardly changes (nano: 625 MB against 621).
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import os
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, by glibc's malloc.h
 _ALWAYS = 2**31 - 1
 _LARGEST = 2**25  # bytes; up to here glibc's own rule may go too. Larger blocks, such as weights, are given back.
-_SAID = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+_USER_SETTINGS = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 
 
 def keep_freed_memory() -> bool:
@@ -26,7 +24,7 @@ def keep_freed_memory() -> bool:
     Returns whether it does: not where the environment says how memory is kept (glibc's GLIBC_TUNABLES and MALLOC_…),
     nor with another C library than glibc.
     """
-    if any(name in os.environ for name in _SAID):
+    if any(name in os.environ for name in _USER_SETTINGS):
         return False
     try:
         set_option = ctypes.CDLL(None).mallopt

@@ -1,14 +1,14 @@
-"""What a frozen decoder-only LM has to compute only once: the states of a prompt that many rows of a batch share.
+"""Run a prompt that many rows share once through a frozen decoder-only LM, and the rows on top of its keys and values.
 
-Owns a second way through such a model, by its own cache of keys and values, equal to running [P; X] whole up to
-rounding (a test holds the two together in float64, values and gradients). Never trains weights: where dropout is
-active or activations are computed again, `architectures` runs the whole sequence.
-
-A decoder-only LM looks only back, so that a prompt in front sees nothing of the input: its states are the same in
-every row. With P prompt tokens and T source tokens that is P of P + T positions of every forward and backward pass,
-a quarter with 20 and 60. And where label words share their first piece and each label's whole string is scored, the
-input's own keys and values serve all strings.
+Equal to running [P; X] whole up to rounding (a test compares values and gradients in float64), which `causal` does
+wherever dropout is active or activations are recomputed.
+Shapes: B batch, C prompts, S positions run now, A all positions so far, H embedding width.
 """
+
+# A decoder-only LM looks only back, so that a prompt in front sees nothing of the input: its states are the same in
+# every row. With P prompt tokens and T source tokens that is P of P + T positions of every forward and backward pass,
+# a quarter with 20 and 60. And where label words share their first piece and each label's whole string is scored, the
+# input's own keys and values serve all strings.
 
 from __future__ import annotations
 
@@ -23,84 +23,90 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from xprompt.backbones.spreading import expand_prompts
+from xprompt.backbones.base import expand_prompts
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A sequence that was run.
+class CacheState:
+    """What a sequence leaves behind once it was run.
 
     Attributes:
-        states: (B, S, H), the last states of what was run now.
-        mask: (B, …), 1 on what is there, whatever was run before included.
-        cache: keys and values of all of it, one pair a layer.
+        hidden: (B, S, H), the last states of the positions run now.
+        attention_mask: (B, A), 1 where a position exists, earlier sequences included.
+        key_values: keys and values of all A positions, one pair a layer.
     """
 
-    states: Float[Tensor, "B S H"]
-    mask: Int[Tensor, "B T"]
-    cache: tuple[tuple[Tensor, Tensor], ...]
+    hidden: Float[Tensor, "B S H"]
+    attention_mask: Int[Tensor, "B A"]
+    key_values: tuple[tuple[Tensor, Tensor], ...]
 
 
-class FrozenCausal:
-    """A decoder-only LM with full attention in every layer, run piece by piece."""
+class PrefixCache:
+    """A frozen decoder-only LM with full attention in every layer, run one sequence after another.
+
+    Attributes:
+        is_supported: whether the model gives the same states this way, measured on construction.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model: Any = model.base_model
         self.blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        self.usable = (
+        self.is_supported = (
             "position_ids" in inspect.signature(self.model.forward).parameters
             and all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
-            and self._agrees()
+            and self._is_exact()
         )
 
     @property
-    def fits(self) -> bool:
-        """Whether the prompt's states may be shared now: not where dropout is active or a block is computed again."""
-        return self.usable and not self.model.training and not any(block.training for block in self.blocks)
+    def applies(self) -> bool:
+        """Whether prompts may be shared now: not where dropout is active or a block is recomputed."""
+        return self.is_supported and not self.model.training and not any(block.training for block in self.blocks)
 
     def run(
-        self, embeddings: Float[Tensor, "B S H"], mask: Int[Tensor, "B S"], after: Reading | None = None
-    ) -> Reading:
-        """Run a sequence, alone or as what follows a reading of the same rows; `mask` is its own part of it."""
-        width = embeddings.shape[1]
-        cache: Any = DynamicCache() if after is None else DynamicCache(after.cache)
-        whole = mask if after is None else torch.cat([after.mask, mask], dim=1)
-        positions = (whole.cumsum(dim=1) - 1).clamp(min=0)[:, -width:]
-        states = self.model(
+        self, embeddings: Float[Tensor, "B S H"], mask: Int[Tensor, "B S"], past: CacheState | None = None
+    ) -> CacheState:
+        """Run a sequence, alone or after the past of the same rows; `mask` covers this sequence only."""
+        cache: Any = DynamicCache() if past is None else DynamicCache(past.key_values)
+        mask = mask if past is None else torch.cat([past.attention_mask, mask], dim=1)  # (B, A)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -embeddings.shape[1] :]  # (B, S)
+        hidden = self.model(
             inputs_embeds=embeddings,
-            attention_mask=whole,
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
-        return Reading(states, whole, tuple((layer.keys, layer.values) for layer in cache.layers))
+        ).last_hidden_state  # (B, S, H)
+        return CacheState(hidden, mask, tuple((layer.keys, layer.values) for layer in cache.layers))
 
     @staticmethod
-    def expand_prompts(reading: Reading, prompt_index: Int[Tensor, " B"]) -> Reading:
-        """A reading of C prompts → of the B rows that they stand in front of; `prompt_index` says which, in [0, C).
+    def expand(state: CacheState, prompt_index: Int[Tensor, " B"]) -> CacheState:
+        """Copy the state of C prompts to the B rows that they stand in front of.
 
-        The rows' gradients are summed in float32 at least, as those of prompts that are spread before the model are.
+        The rows' gradients are summed in float32 at least, as those of prompts expanded before the model are.
+
+        Args:
+            state: of C prompts.
+            prompt_index: (B,), which prompt stands in front of each row, in [0, C).
         """
 
-        def of_rows(tensor: Tensor) -> Tensor:
+        def expand(tensor: Tensor) -> Tensor:  # (C, …) → (B, …)
             wide = torch.promote_types(tensor.dtype, torch.float32)
             return expand_prompts(tensor.to(wide), prompt_index).to(tensor.dtype)
 
-        cache = tuple((of_rows(keys), of_rows(values)) for keys, values in reading.cache)
-        return Reading(expand_prompts(reading.states, prompt_index), reading.mask[prompt_index], cache)
+        key_values = tuple((expand(keys), expand(values)) for keys, values in state.key_values)
+        return CacheState(expand_prompts(state.hidden, prompt_index), state.attention_mask[prompt_index], key_values)
 
     @torch.no_grad()
-    def _agrees(self) -> bool:
-        """Whether this model gives the same states piece by piece: measured, since no setting says it reliably."""
+    def _is_exact(self) -> bool:
+        """Measure whether two sequences in a row give the states of the whole: no setting says it reliably."""
         table = self.model.get_input_embeddings()
-        ids = torch.arange(2 * 6, device=table.weight.device).view(2, 6) % table.weight.shape[0]
-        mask = torch.ones_like(ids)
-        embeddings = table(ids)
+        ids = torch.arange(2 * 6, device=table.weight.device).view(2, 6) % table.weight.shape[0]  # (2, 6)
+        mask, embeddings = torch.ones_like(ids), table(ids)  # (2, 6), (2, 6, H)
         try:
-            whole = self.run(embeddings, mask).states[:, 2:]
-            first = self.run(embeddings[:, :2], mask[:, :2])
-            pieces = self.run(embeddings[:, 2:], mask[:, 2:], first).states
+            whole = self.run(embeddings, mask).hidden[:, 2:]  # (2, 4, H)
+            past = self.run(embeddings[:, :2], mask[:, :2])
+            continued = self.run(embeddings[:, 2:], mask[:, 2:], past).hidden  # (2, 4, H)
         except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
-            return False  # a model with a cache, or without one, of its own kind
-        apart = (whole.float() - pieces.float()).norm() / whole.float().norm()
-        return bool(apart < (1e-3 if embeddings.dtype in (torch.float32, torch.float64) else 3e-2))
+            return False  # a model without a cache, or with one of its own kind
+        error = (whole.float() - continued.float()).norm() / whole.float().norm()
+        return bool(error < (1e-3 if embeddings.dtype in (torch.float32, torch.float64) else 3e-2))

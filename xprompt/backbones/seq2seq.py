@@ -1,7 +1,4 @@
-"""The two kinds of backbone, encoder-decoder and decoder-only, and loading either by name.
-
-Owns where each kind reads its label from. Never joins prompt and input: `backbone` does, for both.
-"""
+"""Encoder-decoder language models: where the prompt goes and where the label is read."""
 
 from __future__ import annotations
 
@@ -23,43 +20,43 @@ class Seq2SeqBackbone(Backbone):
     kind = "seq2seq"
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int = 256) -> None:
-        self._short_way = FrozenT5(model)
+        self._fast_path = FrozenT5(model)
         super().__init__(model, tokenizer, name=name, max_source=max_source)
 
     def _label_ids(self, word: str) -> list[int]:
         return list(self.tokenizer(word, add_special_tokens=False).input_ids)
 
-    @property
-    def _start(self) -> int:
-        return self.model.config.decoder_start_token_id
+    def _start_ids(self, rows: int) -> Tensor:
+        return torch.full((rows, 1), self.model.config.decoder_start_token_id, device=self.device)  # (B, 1)
 
     def _context(
         self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, prompt_index: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        embeddings, mask = self.join(prompt, batch, prompt_mask, prompt_index)
-        if self._short_way.fits:
-            return self._short_way.encode(embeddings, mask), mask
-        return self.model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state, mask
+        embeddings, mask = self.join(prompt, batch, prompt_mask, prompt_index)  # (B, S, H), (B, S)
+        if self._fast_path.applies:
+            return self._fast_path.encode(embeddings, mask), mask
+        encoder = self.model.get_encoder()
+        return encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state, mask  # (B, S, H), (B, S)
 
     def _first_hidden(self, context: tuple[Tensor, Tensor]) -> Tensor:
-        if self._short_way.fits:
-            return self._short_way.first_hidden(*context)
-        start = torch.full((len(context[0]), 1), self._start, device=self.device)
-        return self._decode(context, start)[:, 0]
+        if self._fast_path.applies:
+            return self._fast_path.first_hidden(*context)
+        return self._decode(context, self._start_ids(len(context[0])))[:, 0]  # (B, H)
 
     def _decode(self, context: tuple[Tensor, Tensor], ids: Tensor) -> Tensor:
         states, mask = context
         return self.model.get_decoder()(
             input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
-        ).last_hidden_state
+        ).last_hidden_state  # (B, label tokens, H)
 
     def _log_likelihood(self, context: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
-        before = torch.cat([targets.new_full((len(targets), 1), self._start), targets[:, :-1]], dim=1)
-        return self._string_score(self._decode(context, before.clamp(min=0)), targets)
+        shifted = torch.cat([self._start_ids(len(targets)).to(targets), targets[:, :-1]], dim=1)  # (B, label tokens)
+        return self._string_score(self._decode(context, shifted.clamp(min=0)), targets)  # (B,)
 
     def _reference_logits(self, batch: Batch) -> Tensor:
-        start = torch.full((len(batch.input_ids), 1), self._start, device=self.device)
-        states = self._context(None, batch)[0]
+        states, _ = self._context(None, batch)  # (B, T, H)
         return self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=start, use_cache=False
-        ).logits[:, 0]
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            decoder_input_ids=self._start_ids(len(states)),
+            use_cache=False,
+        ).logits[:, 0]  # (B, V)

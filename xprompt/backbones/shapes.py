@@ -1,4 +1,4 @@
-"""Architectures and parameter counts known from a configuration alone; nothing is downloaded."""
+"""Architectures and parameter counts from a configuration alone; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _T5_V11 = {
 
 
 def known_config(name: str) -> Any | None:
-    """The configuration of a backbone whose architecture is known here (google/t5-*-lm-adapt), else None."""
+    """Return the configuration of a backbone whose architecture is known here (google/t5-*-lm-adapt), else None."""
     size = name.removeprefix("google/t5-").removesuffix("-lm-adapt")
     if size not in _T5_V11 or name != f"google/t5-{size}-lm-adapt":
         return None
@@ -32,15 +32,15 @@ def known_config(name: str) -> Any | None:
 
 
 def count_parameters(config: Any) -> int:
-    """Weights of the language model that a configuration describes, each shared one counted once."""
+    """Count the weights of the language model that a configuration describes, each shared one once."""
     return count_weights(build_on_meta(config), config)
 
 
 def build_on_meta(config: Any) -> Any:
     """Build the model that a configuration describes, with shapes and no values."""
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
-        return kind.from_config(config)
+        return auto_class.from_config(config)
 
 
 def count_weights(model: Any, config: Any) -> int:

@@ -1,20 +1,20 @@
-"""What a frozen T5 computes to score a label, and no more: its encoder, and its decoder's first position.
+"""Compute what a frozen T5 needs to score a label, and no more: its encoder, and its decoder's first position.
 
-Owns a second way through T5's weights, equal to transformers' own up to rounding (a test holds the two together in
-float64, values and gradients). Never joins prompt and input, never trains weights: where dropout is active, weights
-learn, or modules are spread over devices, `architectures` takes transformers' forward.
-
-Where the time goes (profiled on nano and on T5 shapes): nine tenths are matrix products. What is left out:
-
-- Keys and values of the cross-attention for every source position. With one query, a head's scores are
-  (q W_k) · states and its output is W_v (attention · states): the weights meet one vector a head in place of T states.
-  That is a seventh of all products of a T5 v1.1.
-- Query and key of the decoder's self-attention: over one position, attention is the value.
-- The mask, where no row of a batch is padded.
-
-Fused attention is for long rows and for GPUs. On a CPU torch's own kernel gains nothing from a second core, and its
-backward pass is slow: over 48 positions two cores do plain products 1.4 times as fast in evaluation, 1.7 in training.
+Equal to transformers' own forward up to rounding (a test compares values and gradients in float64), which `seq2seq`
+uses wherever dropout is active, weights are trained, or modules lie on several devices.
+Shapes: B batch, S prompt and source positions, H embedding width, N heads, D width of a head.
 """
+
+# Nine tenths of the time go to matrix products (profiled on nano and on T5 shapes). What is left out:
+#
+# - Keys and values of the cross-attention for every source position. With one query, a head's scores are
+#   (q W_k) · states and its output is W_v (attention · states): the weights meet one vector a head in place of S
+#   states. That is a seventh of all products of a T5 v1.1.
+# - Query and key of the decoder's self-attention: over one position, attention is the value.
+# - The mask, where no row of a batch is padded.
+#
+# Fused attention is for long rows and for GPUs. On a CPU torch's own kernel gains nothing from a second core, and its
+# backward pass is slow: over 48 positions two cores do plain products 1.4 times as fast in evaluation, 1.7 in training.
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FrozenT5:
         self._weights = tuple(model.parameters())  # listed once: to walk the modules takes 3 % of nano's evaluation
 
     @property
-    def fits(self) -> bool:
+    def applies(self) -> bool:
         """Whether it is T5 itself (its relatives differ in their position bias), on one device, and frozen now."""
         return (
             type(self.model) is T5ForConditionalGeneration
@@ -52,12 +52,13 @@ class FrozenT5:
         )
 
     def encode(self, embeddings: Float[Tensor, "B S H"], mask: Int[Tensor, "B S"]) -> Float[Tensor, "B S H"]:
-        """The encoder's last states."""
+        """Return the encoder's last states."""
         encoder = self.model.encoder
         length = embeddings.shape[1]
-        hidden, bias = embeddings, encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
+        hidden = embeddings  # (B, S, H)
+        bias = encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)  # (1, N, S, S)
         if mask.device.type != "cpu" or not mask.all():  # asking a GPU would make the loop wait for it
-            bias = bias.masked_fill(mask[:, None, None, :] == 0, torch.finfo(bias.dtype).min)
+            bias = bias.masked_fill(mask[:, None, None, :] == 0, torch.finfo(bias.dtype).min)  # (B, N, S, S)
         for block in encoder.block:
             if block.gradient_checkpointing and block.training:  # as transformers' own forward asks
                 hidden = block._gradient_checkpointing_func(_encode_block, block, hidden, bias)
@@ -66,14 +67,14 @@ class FrozenT5:
         return encoder.final_layer_norm(hidden)
 
     def first_hidden(self, states: Float[Tensor, "B S H"], mask: Int[Tensor, "B S"]) -> Float[Tensor, "B H"]:
-        """The decoder's last state at its first position, which predicts the first label token."""
+        """Return the decoder's last state at its first position, which predicts the first label token."""
         decoder = self.model.decoder
-        start = torch.full((len(states),), self.model.config.decoder_start_token_id, device=states.device)
-        hidden = decoder.embed_tokens(start)
+        start = torch.full((len(states),), self.model.config.decoder_start_token_id, device=states.device)  # (B,)
+        hidden = decoder.embed_tokens(start)  # (B, H)
         for block in decoder.block:
-            own, cross, feed_forward = block.layer
-            hidden = hidden + own.SelfAttention.o(own.SelfAttention.v(own.layer_norm(hidden)))
-            hidden = hidden + _read(cross.EncDecAttention, cross.layer_norm(hidden), states, mask)
+            attention, cross, feed_forward = block.layer
+            hidden = hidden + attention.SelfAttention.o(attention.SelfAttention.v(attention.layer_norm(hidden)))
+            hidden = hidden + _cross_attend(cross.EncDecAttention, cross.layer_norm(hidden), states, mask)
             hidden = hidden + feed_forward.DenseReluDense(feed_forward.layer_norm(hidden))
         return decoder.final_layer_norm(hidden)
 
@@ -85,20 +86,20 @@ def _encode_block(block: Any, hidden: Tensor, bias: Tensor) -> Tensor:
 
 
 def _attend(attention: Any, hidden: Tensor, bias: Tensor) -> Tensor:
-    """Self-attention of one encoder layer; T5 does not scale its scores."""
+    """Attend within the source in one encoder layer; T5 does not scale its scores."""
     query, key, value = (
-        linear(hidden).unflatten(-1, (attention.n_heads, -1)).transpose(1, 2)
+        linear(hidden).unflatten(-1, (attention.n_heads, -1)).transpose(1, 2)  # (B, N, S, D)
         for linear in (attention.q, attention.k, attention.v)
     )
     if _is_short(hidden):
-        out = (query @ key.transpose(-1, -2) + bias).softmax(dim=-1) @ value
+        out = (query @ key.transpose(-1, -2) + bias).softmax(dim=-1) @ value  # (B, N, S, D)
     else:
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-    return attention.o(out.transpose(1, 2).flatten(2))
+    return attention.o(out.transpose(1, 2).flatten(2))  # (B, S, H)
 
 
 def _is_short(hidden: Float[Tensor, "B S H"]) -> bool:
-    """Whether plain products are the faster way to attend; on one core they are in the backward pass only."""
+    """Tell whether plain products attend faster; on one core they do in the backward pass only."""
     return (
         hidden.device.type == "cpu"
         and hidden.shape[1] <= PLAIN_ATTENTION
@@ -107,13 +108,14 @@ def _is_short(hidden: Float[Tensor, "B S H"]) -> bool:
     )
 
 
-def _read(attention: Any, hidden: Float[Tensor, "B H"], states: Tensor, mask: Tensor) -> Float[Tensor, "B H"]:
-    """Cross-attention of one query a row, the weights applied to the query and to what was read."""
+def _cross_attend(attention: Any, hidden: Float[Tensor, "B H"], states: Tensor, mask: Tensor) -> Float[Tensor, "B H"]:
+    """Attend with one query a row, the weights of key and value applied to the query and to the attended states."""
     heads = (attention.n_heads, -1)
     query = attention.q(hidden).unflatten(-1, heads)  # (B, N, D)
-    asked = torch.einsum("bnd,ndh->bnh", query, attention.k.weight.unflatten(0, heads))
-    scores = asked @ states.transpose(1, 2)  # (B, N, S)
+    query = torch.einsum("bnd,ndh->bnh", query, attention.k.weight.unflatten(0, heads))  # (B, N, H)
+    scores = query @ states.transpose(1, 2)  # (B, N, S)
     scores = scores.masked_fill(mask[:, None] == 0, torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
-    read = torch.einsum("bnh,ndh->bnd", weights @ states, attention.v.weight.unflatten(0, heads))
-    return attention.o(read.flatten(1))
+    attended = weights @ states  # (B, N, H)
+    attended = torch.einsum("bnh,ndh->bnd", attended, attention.v.weight.unflatten(0, heads))  # (B, N, D)
+    return attention.o(attended.flatten(1))  # (B, H)

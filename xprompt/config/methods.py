@@ -1,4 +1,4 @@
-"""The methods, one declaration each: the name, where it starts from, what its result depends on, what it trains.
+"""The methods, one declaration each: name, title, parent, function, and the settings that its result depends on.
 
 Everything else follows from here: the names that settings accept, the run that is done first, a run's identity, plans,
 schedules, display names, colours. The functions lie in `xprompt.methods`, named and not imported, so that settings and

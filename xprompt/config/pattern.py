@@ -1,4 +1,4 @@
-"""A template with its label words: how a task is put to one backbone."""
+"""A pattern: a template with its label words, as a task is posed to one backbone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from xprompt.config.settings import Settings
 
 
 class Pattern(Settings):
-    """A template with its label words, in place of a task's own: how the task is put to one backbone.
+    """A template with its label words, which replace those of a task for one backbone.
 
     The pattern-verbalizer pair of Schick and Schütze (2021). Differs: the paper has T5's templates alone (Tab 10).
 
     Args:
-        template: the input, with the same fields as the task's own template.
+        template: the input, with the same fields as the task's template.
         label_words: one text per label, in the order of the task's.
     """
 
@@ -23,11 +23,11 @@ class Pattern(Settings):
     label_words: tuple[str, ...]
 
     @model_validator(mode="after")
-    def _agrees(self) -> Pattern:
+    def _is_consistent(self) -> Pattern:
         fields_in(self.template)
         words = [word.strip() for word in self.label_words]
         if len(set(words)) < len(words) or "" in words:
-            raise ValueError("label_words needs a word of its own for each label")
+            raise ValueError("label_words needs a different word for each label")
         return self
 
 
@@ -36,13 +36,13 @@ def fields_in(template: str) -> tuple[str, ...]:
 
     Raises `ValueError` where braces hold anything else: dots, brackets and formats would reach into an object.
     """
-    named: list[str] = []
+    fields: list[str] = []
     for text, field, form, conversion in string.Formatter().parse(template):
-        if set(text) & {"{", "}"} or form or conversion or (field is not None and not _plain(field)):
+        if set(text) & {"{", "}"} or form or conversion or (field is not None and not _is_plain(field)):
             raise ValueError("in template, braces hold the plain name of a column: no dots, brackets or formats")
-        named += [] if field is None else [field]
-    return tuple(named)
+        fields += [] if field is None else [field]
+    return tuple(fields)
 
 
-def _plain(field: str) -> bool:
+def _is_plain(field: str) -> bool:
     return bool(field.strip()) and not field.strip().isdigit() and not set(field) & set(".[]")

@@ -1,4 +1,4 @@
-"""What a profile is made of: a backbone with the settings that suit it."""
+"""The form of a profile: a backbone with the settings that suit it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Profile(Settings):
     length: int = Field(20, ge=1, description="prompt tokens P")
     pieces: int = Field(16, ge=1, description="pieces K a token")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads that a run makes use of: as many runs go side by side; None: all there are"
+        None, ge=1, description="CPU threads that a run makes use of, so that several run in parallel; None: all"
     )
     init: Initialiser = "vocab"
     tune: TuneSettings
@@ -30,7 +30,7 @@ class Profile(Settings):
     few_shot: int | Literal["official"] | None = None
     limit_train: int | None = None
     limit_validation: int | None = None
-    selection: float = Field(0.2, gt=0, lt=1, description="share of train set apart by held_out")
+    selection: float = Field(0.2, gt=0, lt=1, description="share of train that protocol held_out selects on")
     selection_limit: int = Field(1000, ge=1)
     patterns: dict[str, Pattern] = Field({}, description="task → its pattern, where the paper's is not used")
     default_tasks: tuple[str, ...] = ("wic", "boolq", "cb")

@@ -1,7 +1,4 @@
-"""The named profiles: a backbone with the settings that suit it.
-
-Owns the numbers of each profile and why they differ from the paper's. Never validates a run.
-"""
+"""The named profiles: the numbers of each, and why they differ from the paper's."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ _PAPER = TuneSettings(epochs=100, patience=20)
 
 
 def _t5(size: str, about: str) -> Profile:
-    """The paper's recipe to the letter on a T5 v1.1 LM-adapted backbone (paper §4.1)."""
+    """Return the paper's recipe to the letter on a T5 v1.1 LM-adapted backbone (paper §4.1)."""
     return Profile(
         name=f"t5-{size}",
         about=about,
@@ -28,7 +25,7 @@ def _t5(size: str, about: str) -> Profile:
     )
 
 
-# Small backbones: 0.3 is right for tuning from vocabulary, but re-training a rewound prompt at 0.3 undoes it
+# Small backbones: 0.3 is right for tuning from vocabulary, but retraining a rewound prompt at 0.3 undoes it
 # within a few steps; 0.05 keeps what was tuned. The walkthrough shows both.
 _NANO_TUNE = TuneSettings(
     learning_rate=0.3, schedule="linear", steps=200, batch_size=32, eval_every=50, eval_batch_size=128
@@ -43,7 +40,7 @@ _NANO = Profile(
     about="the embedded default: a 1 M-parameter T5 and generated English tasks; no network",
     backbone="nano",
     source="nano",
-    threads=1,  # two prompt-tuning runs on two cores of an AMD EPYC: 24 s side by side, 30 s one after the other
+    threads=1,  # two prompt-tuning runs on two cores of an AMD EPYC: 24 s in parallel, 30 s one after the other
     max_source=128,
     tune=_NANO_TUNE,
     fine_tune=_NANO_FINE_TUNE,

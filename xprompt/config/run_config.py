@@ -1,7 +1,4 @@
-"""The settings that name one run.
-
-Owns `RunConfig`: two runs with equal settings are the same run. Never loads data or models.
-"""
+"""The settings that name one run: two runs with equal settings are the same run."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from xprompt.config.settings import (
 class RunConfig(Settings):
     """Everything that names one run. Fields left out are filled from the profile, and are then part of its name.
 
-    `pattern` is the profile's for this task where it has one; "paper" puts the task as it is declared.
+    `pattern` is the profile's for this task where it has one; "paper" means the template that the task declares.
     """
 
     task: str
@@ -40,7 +37,7 @@ class RunConfig(Settings):
     max_source: int = 0
     length: int = 0
     pieces: int = 0
-    # These defaults are never used: the chosen profile's stand in before validation.
+    # These defaults are never used: the chosen profile's are filled in before validation.
     init: Initialiser = Field(default_factory=lambda: PROFILES["nano"].init)
     tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].tune)
     fine_tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].fine_tune)
@@ -55,7 +52,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_profile(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _fill_from_profile(cls, values: dict[str, Any]) -> dict[str, Any]:
         profile = get_profile(values.get("profile", "nano"))
         filled = dict(values)
         for name in cls.model_fields.keys() & Profile.model_fields.keys():
@@ -66,7 +63,7 @@ class RunConfig(Settings):
         return filled
 
     @model_validator(mode="after")
-    def _paper_means_the_grid(self) -> RunConfig:
+    def _search_by_grid_in_paper_protocol(self) -> RunConfig:
         if self.protocol == "paper" and self.prune.search != "grid":
             object.__setattr__(self, "prune", self.prune.replace(search="grid"))
         return self
@@ -78,16 +75,16 @@ class RunConfig(Settings):
         return None if parent is None else self.replace(method=parent)
 
     def settings(self) -> dict[str, Any]:
-        """All settings as plain JSON values."""
+        """Return all settings as plain JSON values."""
         return self.model_dump(mode="json")
 
     def identity(self) -> dict[str, Any]:
-        """The settings this method's result depends on: what a run's name is made of.
+        """Return the settings that this method's result depends on, of which the run ID is a hash.
 
-        A prompt-tuning run is the same run whatever grid a later XPrompt run searches, and however many
-        candidates are trained side by side, and whether activations are kept or computed again. Where its data and
-        its backbone lie does not matter either: what they hold does, and their fingerprints stand in the name beside
-        these settings. The paper's pattern is no setting: a run's name is the same as before there were others.
+        A prompt-tuning run is the same run whatever grid a later XPrompt run searches, however many candidates are
+        trained in one pass, and whether activations are kept or recomputed. Where its data and its backbone lie does
+        not matter either: what they hold does, and their fingerprints go into the run ID beside these settings. The
+        paper's pattern is left out, so that run IDs are the same as before there were others.
         """
         values = self.settings()
         del values["source"], values["backbone"]
@@ -97,7 +94,7 @@ class RunConfig(Settings):
             del values[unused]
         if "prune" in values:
             del values["prune"]["side_by_side"]
-        for one in (values.get("tune"), values.get("fine_tune"), values.get("prune", {}).get("retune")):
-            if one is not None:
-                one.pop("gradient_checkpointing", None)
+        for tuning in (values.get("tune"), values.get("fine_tune"), values.get("prune", {}).get("retune")):
+            if tuning is not None:
+                tuning.pop("gradient_checkpointing", None)
         return values

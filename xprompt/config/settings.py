@@ -1,7 +1,4 @@
-"""The validated settings of training, pruning and profiles.
-
-Owns which settings exist and what values they may take. Never loads data or models.
-"""
+"""The validated settings of training and pruning: which there are, and the values they may take."""
 
 from __future__ import annotations
 
@@ -38,20 +35,19 @@ class Settings(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            lines = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or type(self).__name__}: {e['msg']} (given {_short(e['input'])})"
+            kind = type(self)
+            complaints = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or kind.__name__}: {e['msg']} (given {_shorten(e['input'])})"
                 for e in error.errors()
             )
-            raise ConfigError(
-                f"{type(self).__name__}: {lines}. Fields: {', '.join(type(self).model_fields)}."
-            ) from error
+            raise ConfigError(f"{kind.__name__}: {complaints}. Fields: {', '.join(kind.model_fields)}.") from error
 
     def replace(self, **changes: Any) -> Any:
         """Return a validated copy with these fields changed."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -78,11 +74,11 @@ class TuneSettings(Settings):
     objective: Literal["label_scores", "generation"] = "label_scores"
     max_grad_norm: float | None = Field(None, gt=0)
     gradient_checkpointing: bool = Field(
-        False, description="compute activations again in the backward pass: less memory, same numbers"
+        False, description="recompute activations in the backward pass: less memory, same numbers"
     )
 
     @model_validator(mode="after")
-    def _one_length(self) -> TuneSettings:
+    def _check_lengths(self) -> TuneSettings:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give exactly one of steps and epochs, not steps={self.steps}, epochs={self.epochs}")
         if self.batch_size % self.accumulation:
@@ -93,7 +89,7 @@ class TuneSettings(Settings):
         return self
 
     def num_steps(self, num_examples: int) -> int:
-        """Optimiser steps for a training set of `num_examples`."""
+        """Return the optimiser steps for a training set of `num_examples`."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
@@ -101,7 +97,7 @@ class TuneSettings(Settings):
 
 
 class PruneSettings(Settings):
-    """Which masks are tried, and how the rewound prompts are re-trained. Source: paper §3.2, §3.3."""
+    """Which masks are tried, and how the rewound prompts are retrained. Source: paper §3.2, §3.3."""
 
     level: Level = "both"
     token_ratios: tuple[float, ...] = PAPER_RATIOS
@@ -110,14 +106,14 @@ class PruneSettings(Settings):
     importance_limit: int | None = Field(None, ge=1, description="training examples scored; None: all")
     retune: TuneSettings = TuneSettings(epochs=100)
     search: Literal["grid", "halving"] = Field(
-        "grid", description="of held_out runs: re-train every candidate, or stop the worse early; paper means grid"
+        "grid", description="of held_out runs: retrain every candidate, or stop the worse early; paper means grid"
     )
     side_by_side: int | None = Field(
         None, ge=1, description="candidates in one pass; None: as many as memory holds (never changes a result)"
     )
 
     @model_validator(mode="after")
-    def _ratios(self) -> PruneSettings:
+    def _check_ratios(self) -> PruneSettings:
         for name in ("token_ratios", "piece_ratios"):
             ratios = getattr(self, name)
             if not ratios or any(not 0 <= r < 1 for r in ratios):
@@ -125,7 +121,7 @@ class PruneSettings(Settings):
         return self
 
     def grid(self) -> list[tuple[float, float]]:
-        """All (token ratio, piece ratio) pairs of the search, in order."""
+        """Return all (token ratio, piece ratio) pairs of the search, in order."""
         tokens = self.token_ratios if self.level != "piece" else (0.0,)
         pieces = self.piece_ratios if self.level != "token" else (0.0,)
         return [(t, p) for t in tokens for p in pieces]

@@ -1,1 +1,13 @@
-"""."""
+"""From a source to batches: raw examples, splits, token ids, padded tensors.
+
+This room never adds a prompt, never computes a loss, and never chooses at random without a seed.
+
+In reading order:
+
+- `loading`: `load_task`, from a source to splits.
+- `readers`: where raw examples come from: the embedded generator, the hub, a folder, a custom task's files.
+- `text_files`: JSON lines, CSV and TSV, read strictly.
+- `splits`: `Splits`, few-shot samples, limits, the held-out part.
+- `tokenization`: from examples to token ids; what is too long is cut.
+- `batching`: batches by length, micro-batches, shards.
+"""

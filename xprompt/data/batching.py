@@ -1,6 +1,6 @@
-"""Which examples a step works on: the endless stream of batches, their micro-batches, a process's share, a merge.
+"""Which examples a step works on: batches by length, micro-batches, a process's shard, batches joined.
 
-Owns how batches are drawn, cut and put together. Never encodes text, never adds a prompt.
+Shapes: B examples, T source tokens.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from xprompt.data.tokenization import TokenizedDataset
 from xprompt.distributed import ProcessGroup
-from xprompt.tasks.example import fault
+from xprompt.tasks.example import data_error
 
+#: Batches sorted by length together while training: smaller pools would correlate length with content.
 POOL = 16
-"""Batches sorted by length together while training: tighter buckets would correlate with what is in them."""
+#: Rows that keep two CPU cores busy: with more a pass leaves the cache and gets slower (measured on nano).
 CPU_ROWS = 64
-"""Rows that keep two CPU cores busy: past them a pass only leaves the cache, and gets slower (measured on nano)."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples side by side, padded on the right; `index` says which of the `TokenizedDataset` they are."""
+    """B examples, padded on the right; `index` says which of the `TokenizedDataset` they are."""
 
     input_ids: torch.Tensor  # (B, T) long
     attention_mask: torch.Tensor  # (B, T) long, 1 on tokens and 0 on padding
@@ -41,7 +41,7 @@ class Batch:
 
 
 def batches(encoded: TokenizedDataset, batch_size: int, *, seed: int | None, epoch: int = 0) -> Iterator[Batch]:
-    """Yield every example exactly once, in batches of like length; a last, short batch is kept.
+    """Yield every example exactly once, in batches of similar length; a last, short batch is kept.
 
     Args:
         encoded: the split.
@@ -52,14 +52,14 @@ def batches(encoded: TokenizedDataset, batch_size: int, *, seed: int | None, epo
         epoch: with a seed, each epoch has its own order; the same (seed, epoch) always the same one.
     """
     if batch_size < 1:
-        raise fault("Batching", f"batch_size={batch_size}", "at least 1", "choose a positive batch size")
+        raise data_error("Batching", f"batch_size={batch_size}", "at least 1", "choose a positive batch size")
     lengths = np.array([len(row) for row in encoded.ids], dtype=np.int64)
-    for chosen in _order(lengths, batch_size, seed, epoch):
-        yield _collate(encoded, chosen)
+    for positions in _order(lengths, batch_size, seed, epoch):
+        yield _collate(encoded, positions)
 
 
 def infinite_batches(encoded: TokenizedDataset, batch_size: int, seed: int, start: int = 0) -> Iterator[Batch]:
-    """Batches for ever, every epoch in an order of its own, from the start-th on."""
+    """Yield batches without end from number `start` on, every epoch in its own order."""
     epoch, skipped = divmod(start, -(-len(encoded) // batch_size))
     yield from islice(batches(encoded, batch_size, seed=seed, epoch=epoch), skipped, None)
     while True:
@@ -68,7 +68,7 @@ def infinite_batches(encoded: TokenizedDataset, batch_size: int, seed: int, star
 
 
 def micro_batch(batch: Batch, part: int, parts: int) -> Batch:
-    """The part-th of `parts` micro-batches; a short batch's last ones may be empty."""
+    """Return micro-batch `part` of `parts`; a short batch's last ones may be empty."""
     if parts == 1:
         return batch
     size = -(-len(batch) // parts)
@@ -76,48 +76,41 @@ def micro_batch(batch: Batch, part: int, parts: int) -> Batch:
 
 
 def shard(batch: Batch, group: ProcessGroup) -> Batch:
-    """The examples of a batch that are this process's: every world_size-th row of a batch ordered by length."""
+    """Return this process's rows of a batch: every world_size-th, since rows are ordered by length."""
     return batch if group.world_size == 1 else slice_rows(batch, slice(group.rank, None, group.world_size))
 
 
 def repeat(batch: Batch, times: int) -> Batch:
-    """The batch, `times` over."""
-    return (
-        batch
-        if times == 1
-        else Batch(
-            *(
-                t.repeat(times, *[1] * (t.dim() - 1))
-                for t in (batch.input_ids, batch.attention_mask, batch.labels, batch.index)
-            )
-        )
-    )
+    """Return the batch `times` over, (times · B) rows."""
+    if times == 1:
+        return batch
+    return Batch(**{name: torch.cat([tensor] * times) for name, tensor in vars(batch).items()})
 
 
 def concat(parts: list[Batch], pad_id: int) -> Batch:
-    """The candidates' batches as one, padded to the longest."""
+    """Return batches, one a candidate, as one, padded to the longest."""
     if all(part is parts[0] for part in parts):
         return repeat(parts[0], len(parts))
     longest = max(part.input_ids.shape[1] for part in parts)
 
-    def widened(tensor: Tensor, value: int) -> Tensor:
+    def pad(tensor: Tensor, value: int) -> Tensor:
         return nn.functional.pad(tensor, (0, longest - tensor.shape[1]), value=value)
 
     return Batch(
-        torch.cat([widened(p.input_ids, pad_id) for p in parts]),
-        torch.cat([widened(p.attention_mask, 0) for p in parts]),
-        torch.cat([p.labels for p in parts]),
-        torch.cat([p.index for p in parts]),
+        torch.cat([pad(part.input_ids, pad_id) for part in parts]),  # (C · B, T)
+        torch.cat([pad(part.attention_mask, 0) for part in parts]),  # (C · B, T)
+        torch.cat([part.labels for part in parts]),  # (C · B,)
+        torch.cat([part.index for part in parts]),  # (C · B,)
     )
 
 
 def slice_rows(batch: Batch, rows: slice) -> Batch:
-    """Those examples of a batch, at the width it has."""
-    return Batch(batch.input_ids[rows], batch.attention_mask[rows], batch.labels[rows], batch.index[rows])
+    """Return these rows of a batch, at its width."""
+    return Batch(**{name: tensor[rows] for name, tensor in vars(batch).items()})
 
 
 def _order(lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int) -> Iterator[np.ndarray]:
-    """Yield the positions of each batch, by length within it."""
+    """Yield each batch's positions in the split (B,), by length within it."""
     total = len(lengths)
 
     def by_length(positions: np.ndarray) -> np.ndarray:
@@ -128,21 +121,22 @@ def _order(lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int) -
         yield from (order[i : i + batch_size] for i in range(0, total, batch_size))
         return
     rng = np.random.default_rng([seed, epoch])
-    order, whole, pool = rng.permutation(total), total - total % batch_size, POOL * batch_size
-    bucketed = [by_length(order[i : min(i + pool, whole)]) for i in range(0, whole, pool)]
-    full: Sequence[np.ndarray] = list(np.concatenate(bucketed).reshape(-1, batch_size)) if bucketed else []
+    order = rng.permutation(total)  # (N,)
+    in_full_batches, pool = total - total % batch_size, POOL * batch_size
+    sorted_pools = [by_length(order[i : min(i + pool, in_full_batches)]) for i in range(0, in_full_batches, pool)]
+    full: Sequence[np.ndarray] = list(np.concatenate(sorted_pools).reshape(-1, batch_size)) if sorted_pools else []
     yield from (full[i] for i in rng.permutation(len(full)))
-    if whole < total:
-        yield by_length(order[whole:])
+    if in_full_batches < total:
+        yield by_length(order[in_full_batches:])
 
 
-def _collate(encoded: TokenizedDataset, chosen: np.ndarray) -> Batch:
-    rows = [encoded.ids[i] for i in chosen]
-    lengths = torch.tensor([len(row) for row in rows])
-    width = int(lengths.max())
+def _collate(encoded: TokenizedDataset, positions: np.ndarray) -> Batch:
+    rows = [encoded.ids[i] for i in positions]
+    lengths = torch.tensor([len(row) for row in rows])  # (B,)
+    width = int(lengths.max())  # T
     return Batch(
         input_ids=torch.tensor([row + [encoded.pad_id] * (width - len(row)) for row in rows]),
         attention_mask=(torch.arange(width) < lengths[:, None]).long(),
-        labels=torch.tensor([encoded.labels[i] for i in chosen], dtype=torch.long),
-        index=torch.tensor(chosen, dtype=torch.long),
+        labels=torch.tensor([encoded.labels[i] for i in positions], dtype=torch.long),
+        index=torch.tensor(positions, dtype=torch.long),
     )

@@ -1,19 +1,16 @@
-"""Where lines come from: the embedded generator, the hub, a folder as released, a folder of parquet tables.
-
-Owns opening and decoding a source. Never interprets a task's fields: `Task.records` does.
-"""
+"""Read a split's raw examples from its source: the embedded generator, the hub, a folder, a custom task's files."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from xprompt.data.text_files import read_jsonl, read_table
 from xprompt.errors import DataError
-from xprompt.tasks.custom import csv_lines
-from xprompt.tasks.example import RawExample, fault
+from xprompt.nano import generator
+from xprompt.tasks.example import RawExample, data_error
 from xprompt.tasks.task import Task
 
 HUB_DATASET = "aps/super_glue"
@@ -23,30 +20,30 @@ _OFFICIAL = {"train": "train", "validation": "val"}
 
 
 def read(task: Task, source: str | Path, split: Split, revision: str | None = None) -> list[RawExample] | None:
-    """Return a split's lines, or None where the source does not have the split.
+    """Return a split's raw examples, or None where the source does not have the split.
 
     Args:
-        task: whose lines.
+        task: whose examples; a custom task brings its own files, whatever the source.
         source: "nano", "hub", or a folder: `TASK/train.jsonl` and `val.jsonl` as released, or
             `task/train*.parquet` and `task/validation*.parquet` as on the hub.
         split: "train" or "validation".
         revision: a commit or tag of the hub's dataset; None takes the newest.
 
     Raises:
-        DataError: an unknown source, an unreachable hub, a line that is not a JSON object.
-
-    A task of one's own brings its files along; the source is not asked.
+        DataError: an unknown source, an unreachable hub, a line that cannot be read.
     """
     if task.files is not None:
-        own = task.files.train if split == "train" else task.files.validation
-        return None if own is None else list(_jsonl(own) if own.suffix == ".jsonl" else csv_lines(own))
+        file = task.files.train if split == "train" else task.files.validation
+        if file is None:
+            return None
+        return list(read_jsonl(file) if file.suffix == ".jsonl" else read_table(file))
     if source == "nano":
         return _nano(task, split)
     if source == "hub":
         return _hub(task, split, revision)
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        raise fault(
+        raise data_error(
             f"Source {str(source)!r}",
             "neither a known name nor a folder",
             "'nano', 'hub' or an existing folder in the official release layout",
@@ -54,55 +51,22 @@ def read(task: Task, source: str | Path, split: Split, revision: str | None = No
         )
     file = folder / task.folder / f"{_OFFICIAL[split]}.jsonl"
     if file.is_file():
-        return list(_jsonl(file))
+        return list(read_jsonl(file))
     tables = sorted((folder / task.name).glob(f"{split}*.parquet"))
-    return [line for table in tables for line in _parquet(table)] if tables else None
+    return [raw for table in tables for raw in _parquet(table)] if tables else None
 
 
 def read_few_shot(task: Task, source: str | Path) -> list[RawExample]:
-    """Return the lines of the official 32-shot file, `fewglue/TASK/train.jsonl` in a folder."""
+    """Return the raw examples of the official 32-shot file, `fewglue/TASK/train.jsonl` in a folder."""
     file = Path(source).expanduser() / "fewglue" / task.folder / "train.jsonl"
     if not file.is_file():
-        raise fault(
+        raise data_error(
             f"few_shot='official' for {task.name}",
             f"source {str(source)!r} without it",
             f"a folder with fewglue/{task.folder}/train.jsonl",
             "add the 32-shot files, or pass a number to sample by seed",
         )
-    return list(_jsonl(file))
-
-
-def _jsonl(file: Path) -> Iterator[RawExample]:
-    where = "/".join(file.parts[-3:])
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise fault(
-            where,
-            f"bytes that are no UTF-8 ({error.reason} at byte {error.start})",
-            "UTF-8 text",
-            "save the file as UTF-8, or fetch the release again",
-        ) from error
-    for number, text in enumerate(lines, start=1):
-        if not text.strip():
-            continue
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise fault(
-                f"{where}, line {number}, column {error.colno}",
-                f"malformed JSON ({error.msg})",
-                "one JSON object a line",
-                "repair that line, or fetch the release again",
-            ) from error
-        if not isinstance(data, dict):
-            raise fault(
-                f"{where}, line {number}",
-                f"{text.strip()!r:.60}",
-                "one JSON object a line",
-                "repair that line, or fetch the release again",
-            )
-        yield RawExample(data, f"{where}, line {number}", number - 1)
+    return list(read_jsonl(file))
 
 
 def _parquet(file: Path) -> Iterator[RawExample]:
@@ -113,7 +77,7 @@ def _parquet(file: Path) -> Iterator[RawExample]:
     try:
         rows = pyarrow.parquet.read_table(file).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise fault(
+        raise data_error(
             where,
             f"a table that cannot be read ({error!s:.80})",
             "a parquet file as on the hub",
@@ -131,11 +95,11 @@ def _hub(task: Task, split: Split, revision: str | None) -> list[RawExample]:
     except Exception as error:  # the network stack below raises many kinds, with no base in common
         raise _hub_fault(task, split, revision, error) from error
     # Offline, `datasets` takes whichever copy it has cached; a cached copy lies in a folder of its commit's name.
-    held = {Path(file["filename"]).parent.name for file in getattr(rows, "cache_files", ())}
-    if revision and _COMMIT.fullmatch(revision) and held and revision not in held:
-        raise fault(
+    cached = {Path(file["filename"]).parent.name for file in getattr(rows, "cache_files", ())}
+    if revision and _COMMIT.fullmatch(revision) and cached and revision not in cached:
+        raise data_error(
             f"{HUB_DATASET} {task.name} ({split})",
-            f"revision {revision}, while the local cache has {', '.join(sorted(held))}",
+            f"revision {revision}, while the local cache has {', '.join(sorted(cached))}",
             "that revision in the cache, or a connection to the hub",
             "connect once, or ask for the cached revision",
         )
@@ -159,7 +123,5 @@ def _hub_fault(task: Task, split: Split, revision: str | None, error: Exception)
 
 
 def _nano(task: Task, split: Split) -> list[RawExample]:
-    from xprompt import nano
-
-    lines = nano.raw_examples(task.name, split)
-    return [RawExample(data, f"nano {task.name}/{split}, example {i + 1}", i) for i, data in enumerate(lines)]
+    examples = generator.raw_examples(task.name, split)
+    return [RawExample(data, f"nano {task.name}/{split}, example {i + 1}", i) for i, data in enumerate(examples)]

@@ -1,7 +1,4 @@
-"""Which examples a run sees: splits, few-shot samples, limits, and the held-out part.
-
-Owns every choice among records, each by seed. Never reads a source, never tokenises.
-"""
+"""Which examples a run sees: splits, few-shot samples, limits, and the held-out part, each by seed."""
 
 from __future__ import annotations
 
@@ -14,52 +11,52 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
-from xprompt.tasks.example import Example, fault
+from xprompt.tasks.example import Example, data_error
 from xprompt.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class TaskDataset(Sequence[Example]):
-    """The records of one split, in the source's order."""
+    """The examples of one split, in the source's order."""
 
     task: Task
     split: str
-    records: tuple[Example, ...]
+    examples: tuple[Example, ...]
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.examples)
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
     @overload
     def __getitem__(self, index: slice) -> TaskDataset: ...
     def __getitem__(self, index: int | slice) -> Example | TaskDataset:
-        """Return a record, or for a slice the split cut down to it."""
-        return replace(self, records=self.records[index]) if isinstance(index, slice) else self.records[index]
+        """Return an example, or for a slice the split cut down to it."""
+        return replace(self, examples=self.examples[index]) if isinstance(index, slice) else self.examples[index]
 
     @property
     def labels(self) -> list[int]:
         """(N,) labels, as positions in the task's label set."""
-        return [record.label for record in self.records]
+        return [example.label for example in self.examples]
 
     @property
     def groups(self) -> list[str]:
-        """(N,) groups: what is right or wrong together."""
-        return [record.group for record in self.records]
+        """(N,) groups: the examples of one are scored as one."""
+        return [example.group for example in self.examples]
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the task's declaration and every record."""
+        """SHA-256 over the task's declaration and every example."""
         task = self.task
         parts: list[list[object]] = [
             [task.name, task.template, task.label_words, task.metrics, task.cut_field, task.cut_side]
         ]
-        parts += [[r.uid, r.group, dict(r.fields), r.label] for r in self.records]
+        parts += [[e.uid, e.group, dict(e.fields), e.label] for e in self.examples]
         return _sha256(json.dumps(part, sort_keys=True) for part in parts)
 
     def take(self, indices: Iterable[int], split: str | None = None) -> TaskDataset:
-        """Return the records at these positions, in the source's order, whatever the order given."""
-        return TaskDataset(self.task, split or self.split, tuple(self.records[i] for i in sorted(indices)))
+        """Return the examples at these positions, in the source's order, whatever the order given."""
+        return TaskDataset(self.task, split or self.split, tuple(self.examples[i] for i in sorted(indices)))
 
 
 @dataclass(frozen=True)
@@ -74,34 +71,34 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the fingerprints of the splits."""
+        """SHA-256 over the fingerprints of the splits."""
         parts = (self.train, self.selection, self.validation)
         return _sha256("none" if part is None else part.fingerprint for part in parts)
 
     def hold_out(self, fraction: float = 0.1, seed: int = 0, at_most: int | None = None) -> Splits:
         """Move a stratified part of the training split into `selection`.
 
-        Labels keep their shares as near as whole blocks allow. A block is never parted: all examples with one
-        input text; where the task names a `together` field (MultiRC: the paragraph), all with one such text.
+        Labels keep their shares as near as whole blocks allow. A block, which stays on one side, is all examples with
+        one input text; where the task names a `block_field` (MultiRC: the paragraph), all with one such text.
 
         Args:
-            fraction: of the training records, 0 < fraction < 1.
+            fraction: of the training examples, 0 < fraction < 1.
             seed: chooses which; 0 is a seed.
-            at_most: upper limit in records.
+            at_most: upper limit in examples.
 
         Raises:
             DataError: already held out, a value outside its range, or too few blocks to fill both sides.
         """
         where = f"Holding out from {self.task.name}'s training split"
         if self.selection is not None:
-            raise fault(
+            raise data_error(
                 where,
                 "splits that have a selection part",
                 "splits without one",
                 "hold out once, from what load_task returned",
             )
         if not 0 < fraction < 1 or (at_most is not None and at_most < 1):
-            raise fault(
+            raise data_error(
                 where,
                 f"fraction={fraction}, at_most={at_most}",
                 "0 < fraction < 1 and at_most >= 1",
@@ -110,54 +107,54 @@ class Splits:
         wanted = max(1, round(fraction * len(self.train)))
         wanted = wanted if at_most is None else min(wanted, at_most)
         blocks: dict[str, list[int]] = defaultdict(list)
-        for i, record in enumerate(self.train):
-            together = self.task.together
-            blocks[record.fields[together] if together else self.task.render(record)].append(i)
+        for i, example in enumerate(self.train):
+            field = self.task.block_field
+            blocks[example.fields[field] if field else self.task.render(example)].append(i)
         quota = _shares(Counter(self.train.labels), wanted)
-        held: list[int] = []
+        held_out: list[int] = []
         for block in _shuffled(blocks.values(), seed):
             need = Counter(self.train[i].label for i in block)
             if all(quota[label] >= count for label, count in need.items()):
                 quota.subtract(need)
-                held += block
-        if not 0 < len(held) < len(self.train):
-            raise fault(
+                held_out += block
+        if not 0 < len(held_out) < len(self.train):
+            raise data_error(
                 where,
                 f"{len(self.train)} examples in {len(blocks)} blocks, {wanted} wanted",
-                "some examples on both sides, with no block parted",
+                "some examples on both sides, with every block whole",
                 "raise fraction or at_most, or load more training examples",
             )
-        rest = set(range(len(self.train))) - set(held)
-        return replace(self, train=self.train.take(rest), selection=self.train.take(held, "selection"))
+        rest = set(range(len(self.train))) - set(held_out)
+        return replace(self, train=self.train.take(rest), selection=self.train.take(held_out, "selection"))
 
 
 def sample(data: TaskDataset, shots: object, seed: int) -> TaskDataset:
     """Return `shots` groups drawn uniformly, without replacement."""
     groups = sorted(set(data.groups))
     if not isinstance(shots, int) or not 0 < shots <= len(groups):
-        raise fault(
+        raise data_error(
             f"few_shot for {data.task.name}",
             repr(shots),
             f"'official' or 1 to {len(groups)}",
             "ask for as many as the training split has, or fewer",
         )
     chosen = set(random.Random(seed).sample(groups, shots))
-    return data.take(i for i, record in enumerate(data) if record.group in chosen)
+    return data.take(i for i, example in enumerate(data) if example.group in chosen)
 
 
 def limit(data: TaskDataset, most: int | None) -> TaskDataset:
-    """Return a fixed random part of at most `most` records, groups whole."""
+    """Return a fixed random part of at most `most` examples, groups whole."""
     if most is None or len(data) <= most:
         return data
     members: dict[str, list[int]] = defaultdict(list)
-    for i, record in enumerate(data):
-        members[record.group].append(i)
+    for i, example in enumerate(data):
+        members[example.group].append(i)
     kept: list[int] = []
     for group in _shuffled(members.values(), 0):
         if len(kept) + len(group) <= most:
             kept += group
     if not kept:
-        raise fault(
+        raise data_error(
             f"Limit on {data.task.name}'s {data.split} split",
             str(most),
             f"at least {min(map(len, members.values()))}, the smallest group",

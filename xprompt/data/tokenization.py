@@ -1,8 +1,4 @@
-"""Records to token ids to batches: the cut at a named place, length buckets, right padding.
-
-Owns the only path from text to ids, for training and evaluation alike. Never adds a prompt or a label.
-Shapes: B examples, T source tokens.
-"""
+"""From examples to token ids, the one path for training and evaluation; inputs that are too long are cut."""
 
 from __future__ import annotations
 
@@ -11,20 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from xprompt.data.splits import TaskDataset
-from xprompt.tasks.example import Example, fault
+from xprompt.tasks.example import Example, data_error
 from xprompt.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class TokenizedDataset:
-    """A split as token ids, in its original order.
+    """A split as token ids, in its original order; N examples.
 
     Args:
         ids: N lists of token ids, each of 1 to `max_source`, special tokens and suffix included.
         labels: (N,) positions in the task's label set.
-        groups: (N,) what is judged together.
+        groups: (N,) the examples of one group are scored as one.
         num_cut: how many examples lost part of their cut field.
-        pad_id: what batches are padded with.
+        pad_id: the token id that batches are padded with.
     """
 
     task: Task
@@ -39,7 +35,7 @@ class TokenizedDataset:
 
 
 def encode(data: TaskDataset, tokenizer: Any, max_source: int, suffix: str = "") -> TokenizedDataset:
-    """Tokenise a split; an input above the limit gives up tokens of its task's cut field, of nothing else.
+    """Tokenise a split; an input above the limit loses tokens of its task's cut field, and of nothing else.
 
     Special tokens are the tokenizer's own (T5 appends `</s>`; most decoder-only tokenizers append nothing).
 
@@ -53,13 +49,13 @@ def encode(data: TaskDataset, tokenizer: Any, max_source: int, suffix: str = "")
         DataError: an input that is over the limit even without its cut field; a tokenizer without offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise fault(
+        raise data_error(
             "Encoding",
             f"the slow tokenizer {type(tokenizer).__name__}",
             "a fast one, which knows offsets",
             "use AutoTokenizer on a folder with a tokenizer.json",
         )
-    texts = [data.task.render(record) + suffix for record in data]
+    texts = [data.task.render(example) + suffix for example in data]
     ids = [list(row) for row in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
     too_long = [i for i, row in enumerate(ids) if len(row) > max_source]
     for i in too_long:
@@ -69,18 +65,20 @@ def encode(data: TaskDataset, tokenizer: Any, max_source: int, suffix: str = "")
     return TokenizedDataset(data.task, ids, data.labels, data.groups, len(too_long), pad_id)
 
 
-def _cut(ids: list[int], offsets: Sequence[tuple[int, int]], task: Task, record: Example, max_source: int) -> list[int]:
-    """Return the ids less as many of the cut field's tokens as are too many, from the side the task says."""
-    start, end = task.cut_span(record)
-    space = task.render(record)[:start].endswith(" ")  # some tokenizers count it to the word that follows
+def _cut(
+    ids: list[int], offsets: Sequence[tuple[int, int]], task: Task, example: Example, max_source: int
+) -> list[int]:
+    """Return the ids without the excess, which is taken from the cut field on the side that the task names."""
+    start, end = task.cut_span(example)
+    space = task.render(example)[:start].endswith(" ")  # some tokenizers count it to the word that follows
     inside = [t for t, (first, last) in enumerate(offsets) if start - space <= first and start < last <= end]
     excess = len(ids) - max_source
     if excess > len(inside):
-        raise fault(
-            f"{task.name} example {record.uid}",
+        raise data_error(
+            f"{task.name} example {example.uid}",
             f"a limit of {max_source} tokens for an input of {len(ids)}",
             f"at least {len(ids) - len(inside)}, since only '{task.cut_field}' is ever cut",
             "raise max_source",
         )
-    lost = set(inside[:excess] if task.cut_side == "start" else inside[-excess:])
-    return [token for t, token in enumerate(ids) if t not in lost]
+    dropped = set(inside[:excess] if task.cut_side == "start" else inside[-excess:])
+    return [token for t, token in enumerate(ids) if t not in dropped]

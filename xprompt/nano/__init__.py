@@ -1,67 +1,18 @@
-"""The embedded default: seven generated English tasks and a small T5 that can learn them.
+"""The embedded default: seven generated English tasks, a small T5 that can learn them, and how both are made.
 
-Owns `raw_examples`, which gives lines in the official release's record formats, and `checkpoint`, the folder of the
-pre-trained model. Never imports torch; `corpus`, `tokenizer` and `pretrain` beside it make the checkpoint.
+This room never reads a file of examples; only `pretrain` imports torch. The pre-training corpus, the training splits
+and the validation splits share no passage.
+
+In reading order:
+
+- `generator`: `raw_examples`, the examples of each task.
+- `world`: names, places and things, and the rules that keep corpus, train and validation apart.
+- `facts`: facts about people, sentences that state them, and claims that follow or do not.
+- `claims`: examples like those of BoolQ, CB, RTE and MultiRC.
+- `causes`: examples like COPA's.
+- `senses`: examples like WiC's.
+- `pronouns`: examples like WSC's.
+- `corpus`: the text that the T5 is pre-trained on.
+- `tokenizer`: its vocabulary.
+- `pretrain`: pre-training, which writes `checkpoint/`.
 """
-
-from __future__ import annotations
-
-import json
-from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
-from typing import Literal
-
-from ..errors import BackboneError, DataError
-from . import causes, judging, pronouns, senses
-
-__all__ = ["TASKS", "checkpoint", "raw_examples"]
-
-#: task -> (generator, size of train, size of validation); MultiRC's sizes count questions.
-TASKS: dict[str, tuple[Callable[..., list[dict]], int, int]] = {
-    "boolq": (judging.boolq, 4000, 1000),
-    "cb": (judging.cb, 4000, 1000),
-    "copa": (causes.copa, 4000, 1000),
-    "multirc": (judging.multirc, 1800, 500),
-    "rte": (judging.rte, 4000, 1000),
-    "wic": (senses.wic, 4000, 1000),
-    "wsc": (pronouns.wsc, 4000, 1000),
-}
-
-
-def raw_examples(task: str, split: Literal["train", "validation"], seed: int = 0) -> list[dict]:
-    """Return the lines of a split, each a fresh dict in the official release's JSON form of the task.
-
-    The same arguments give the same lines on every machine. Splits of any two seeds share no passage between train
-    and validation, nor with the pre-training corpus.
-
-    Raises: `DataError` for an unknown task or split.
-    """
-    if task not in TASKS:
-        raise DataError(f"nano has no task {task!r}; it has {', '.join(TASKS)}")
-    if split not in ("train", "validation"):
-        raise DataError(f"nano has no split {split!r}; ask for 'train' or 'validation'")
-    return [dict(line) for line in _lines(task, split, seed)]
-
-
-@lru_cache(maxsize=32)
-def _lines(task: str, split: Literal["train", "validation"], seed: int) -> tuple[dict, ...]:
-    generate, train, validation = TASKS[task]
-    size = train if split == "train" else validation
-    if task == "multirc":
-        return tuple(generate(split, size, seed))
-    kept: dict[str, dict] = {}
-    for line in generate(split, size + size // 8, seed):  # the smaller worlds repeat themselves now and then
-        kept.setdefault(json.dumps({k: v for k, v in line.items() if k != "idx"}), line)
-    return tuple({**line, "idx": number} for number, line in enumerate(list(kept.values())[:size]))
-
-
-def checkpoint() -> Path:
-    """Return the folder of the pre-trained checkpoint, ready for `from_pretrained`.
-
-    Raises: `BackboneError` when the installed package has none.
-    """
-    folder = Path(__file__).parent / "checkpoint"
-    if not (folder / "model.safetensors").is_file():
-        raise BackboneError(f"{folder} holds no model.safetensors; run `python -m xprompt.nano.pretrain` to make it")
-    return folder

@@ -1,14 +1,14 @@
-"""Events and what they lead to, and COPA-like records made of them.
+"""Events and what they lead to, and examples like COPA's made of them.
 
-Owns the table of causes and effects. The corpus teaches the first `TAUGHT` of them; the rest occur there only as
-sentences of their own, so that a task can ask for something new. Never imports torch.
+The corpus teaches the first `TAUGHT` events; it has the sentences of the rest, but never as cause and effect, so that
+a task can ask for something new.
 """
 
 from __future__ import annotations
 
 import random
 
-from . import world
+from xprompt.nano import world
 
 #: (cause, effect, the slot's values); {n} is a name, {v} the slot, both shared by the two sentences.
 EVENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -49,18 +49,18 @@ def tell(event: int, name: str, value: str) -> tuple[str, str]:
     return cause.format(n=name, v=value), effect.format(n=name, v=value)
 
 
-def draw(rng: random.Random, part: world.Part, held: bool, taught: bool) -> tuple[str, str, str, str]:
-    """Draw (question, premise, right choice, wrong choice) with a premise of the part's own bucket."""
+def draw(rng: random.Random, part: world.Part, held_out: bool, taught: bool) -> tuple[str, str, str, str]:
+    """Draw (question, premise, right choice, wrong choice) with a premise of the part's bucket."""
     while True:
         event = rng.randrange(TAUGHT) if taught else rng.randrange(TAUGHT, len(EVENTS))
         other = rng.choice([e for e in range(TAUGHT if part == "corpus" else len(EVENTS)) if e != event])
         value, second = rng.choice(EVENTS[event][2]), rng.choice(EVENTS[other][2])
-        name = world.pick_name(rng, EVENTS[event][0], held)
-        if world.is_held(name, EVENTS[event][0]) != held:
+        name = world.pick_name(rng, EVENTS[event][0], held_out)
+        if world.is_held_out(name, EVENTS[event][0]) != held_out:
             continue
         side = rng.randrange(2)
         texts, wrongs = tell(event, name, value), tell(other, name, second)
-        premise = world.opened(rng, texts[side], 0.2)
+        premise = world.with_opener(rng, texts[side], 0.2)
         if texts[1 - side] == wrongs[1 - side] or world.bucket(premise) != part:
             continue
         return ("effect", "cause")[side], premise, texts[1 - side], wrongs[1 - side]
@@ -71,8 +71,8 @@ def copa(part: world.Part, size: int, seed: int) -> list[dict]:
     rng = world.stream(seed, "copa", part)
     lines = []
     for number in range(size):
-        held = part == "validation" and rng.random() < 0.3
-        question, premise, right, wrong = draw(rng, part, held, taught=rng.random() >= 0.25)
+        held_out = part == "validation" and rng.random() < 0.3
+        question, premise, right, wrong = draw(rng, part, held_out, taught=rng.random() >= 0.25)
         label = rng.randrange(2)
         first, second = (right, wrong) if label == 0 else (wrong, right)
         lines.append(

@@ -1,8 +1,7 @@
 """The pre-training corpus: short texts, what may be asked about them, and the answers.
 
-Owns the frames in which the language and the skills occur. None of them is a task's format, and no label word of a
-task ever answers a judgement: those words appear only as words that somebody writes or reads. Every passage comes
-from the corpus' own bucket. Never tokenizes and never imports torch.
+None of its frames is a task's format, and no label word of a task ever answers a judgement: those words appear only as
+words that somebody writes or reads. Every passage comes from the corpus' bucket.
 """
 
 from __future__ import annotations
@@ -10,34 +9,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from . import causes, facts, pronouns, senses, world
+from xprompt.nano import causes, facts, pronouns, senses, world
 
 Pair = tuple[str, str]
 
 #: Words of the tasks' formats and labels, met here only in running text ("Anna wrote neutral.").
 QUOTED = (
-    "True",
-    "False",
-    "entailment",
-    "not_entailment",
-    "contradiction",
-    "neutral",
-    "choice1",
-    "choice2",
-    "hypothesis",
-    "premise",
-    "passage",
-    "question",
-    "answer",
-    "paragraph",
-    "sentence1",
-    "sentence2",
-    "word",
-    "cause",
-    "effect",
-    "refers",
-    "another",
-)
+    "True", "False", "entailment", "not_entailment", "contradiction", "neutral", "choice1", "choice2", "hypothesis",
+    "premise", "passage", "question", "answer", "paragraph", "sentence1", "sentence2", "word", "cause", "effect",
+    "refers", "another",
+)  # fmt: skip
 LABELS = QUOTED[:8]
 BLANK = "<extra_id_0>"
 
@@ -63,7 +44,7 @@ FREE_WORDS = tuple(
 )
 
 
-def _cap(text: str) -> str:
+def _capitalise(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
@@ -73,7 +54,7 @@ def _ask(rng: random.Random, pair: tuple[str, ...], free: float) -> tuple[str, t
         pair = tuple(rng.sample(FREE_WORDS, len(pair)))
         return f"Say {', '.join(pair[:-1])} or {pair[-1]}.", pair
     head = ", ".join(pair[:-1])
-    return rng.choice((f"{_cap(head)} or {pair[-1]}?", f"Say {head} or {pair[-1]}.")), pair
+    return rng.choice((f"{_capitalise(head)} or {pair[-1]}?", f"Say {head} or {pair[-1]}.")), pair
 
 
 def _arrange(rng: random.Random, ask: str, *body: str) -> str:
@@ -81,7 +62,7 @@ def _arrange(rng: random.Random, ask: str, *body: str) -> str:
     return " ".join((ask, *body) if rng.random() < 0.7 else (*body, ask))
 
 
-def _told(rng: random.Random, text: str, claim: str) -> list[str]:
+def _mark_parts(rng: random.Random, text: str, claim: str) -> list[str]:
     """Return a text and a claim in reading order: marked as what they are in either order, else the claim last."""
     if rng.random() < 0.4:
         return [text, claim]
@@ -92,10 +73,10 @@ def _told(rng: random.Random, text: str, claim: str) -> list[str]:
 
 def _story(rng: random.Random, count: int, kind: str = "plain") -> list[facts.Statement]:
     while True:
-        found = facts.statements(rng, count, kind)
-        rng.shuffle(found)
-        if world.bucket(facts.passage(found)) == "corpus":
-            return found
+        sentences = facts.statements(rng, count, kind)
+        rng.shuffle(sentences)
+        if world.bucket(facts.passage(sentences)) == "corpus":
+            return sentences
 
 
 def _count(rng: random.Random, level: float) -> int:
@@ -108,10 +89,10 @@ def _count(rng: random.Random, level: float) -> int:
 
 def _claim(rng: random.Random, level: float, truth: facts.Truth) -> tuple[list[facts.Statement], facts.Claim]:
     while True:
-        found = _story(rng, _count(rng, level))
-        claim = facts.draw_claim(rng, found, rng.choice(found), truth)
-        if claim is not None and not world.is_held(claim.person, claim.value):
-            return found, claim
+        sentences = _story(rng, _count(rng, level))
+        claim = facts.draw_claim(rng, sentences, rng.choice(sentences), truth)
+        if claim is not None and not world.is_held_out(claim.person, claim.value):
+            return sentences, claim
 
 
 def judging(rng: random.Random, level: float) -> Pair:
@@ -119,52 +100,52 @@ def judging(rng: random.Random, level: float) -> Pair:
     yes = rng.random() < 0.5
     easy = level < 0.2
     truth: facts.Truth = "yes" if yes else rng.choice(("no", "no", "unknown")) if not easy else "no"
-    found, claim = _claim(rng, level, truth)
-    text = facts.passage(found)
+    sentences, claim = _claim(rng, level, truth)
+    text = facts.passage(sentences)
     if rng.random() < 0.3:
         parts = [text, claim.question()]
         rng.shuffle(parts)
         return " ".join(parts), "yes" if yes else "no"
     ask, words = _ask(rng, rng.choice(PAIRS), 0.0 if level < 0.4 else 0.3)
-    said = claim.question() if rng.random() < 0.2 else claim.sentence()
-    return _arrange(rng, ask, *_told(rng, text, said)), words[0] if yes else words[1]
+    statement = claim.question() if rng.random() < 0.2 else claim.sentence()
+    return _arrange(rng, ask, *_mark_parts(rng, text, statement)), words[0] if yes else words[1]
 
 
 def weighing(rng: random.Random, level: float) -> Pair:
     """Judge a claim in three ways."""
     truth: facts.Truth = rng.choice(("yes", "no", "unknown"))
-    found, claim = _claim(rng, level, truth)
+    sentences, claim = _claim(rng, level, truth)
     ask, words = _ask(rng, rng.choice(TRIPLES), 0.0 if level < 0.45 else 0.25)
     answer = words[("yes", "no", "unknown").index(truth)]
-    return _arrange(rng, ask, *_told(rng, facts.passage(found), claim.sentence())), answer
+    return _arrange(rng, ask, *_mark_parts(rng, facts.passage(sentences), claim.sentence())), answer
 
 
 def marking(rng: random.Random, level: float) -> Pair:
     """Judge an answer to a question."""
     yes = rng.random() < 0.5
-    found, claim = _claim(rng, level, "yes" if yes else rng.choice(("no", "unknown")))
+    sentences, claim = _claim(rng, level, "yes" if yes else rng.choice(("no", "unknown")))
     relation = facts.RELATIONS[claim.relation]
     if rng.random() < 0.5:
-        said = f"{relation.what.format(n=claim.person)} {relation.answer.format(v=claim.value)}."
+        statement = f"{relation.what.format(n=claim.person)} {relation.answer.format(v=claim.value)}."
     else:
-        said = f"Who {relation.says[claim.way][0].format(v=claim.value)}? {claim.person}."
+        statement = f"Who {relation.says[claim.way][0].format(v=claim.value)}? {claim.person}."
     ask, words = _ask(rng, rng.choice(PAIRS), 0.0 if level < 0.45 else 0.3)
-    parts = [said, facts.passage(found)]
+    parts = [statement, facts.passage(sentences)]
     rng.shuffle(parts)
     return _arrange(rng, ask, *parts), words[0] if yes else words[1]
 
 
 def asking(rng: random.Random, level: float) -> Pair:
     """Answer who or what from a passage."""
-    found = _story(rng, _count(rng, level))
-    about = rng.choice(found)
+    sentences = _story(rng, _count(rng, level))
+    about = rng.choice(sentences)
     relation = facts.RELATIONS[about.relation]
     if rng.random() < 0.5:
         way = about.way if level < 0.2 else rng.randrange(2)
         question, answer = f"Who {relation.says[way][0].format(v=about.value)}?", about.person
     else:
         question, answer = relation.what.format(n=about.person), about.value
-    parts = [facts.passage(found), question]
+    parts = [facts.passage(sentences), question]
     rng.shuffle(parts)
     return " ".join(parts), answer
 
@@ -177,8 +158,8 @@ def _running(rng: random.Random) -> str:
             kind = rng.choice(facts.KINDS)
             text = facts.statements(rng, 1, kind)[0].text()
         elif roll < 0.45:
-            one = facts.statements(rng, 1)[0]
-            text = facts.Claim(one.person, one.relation, one.value, one.way, denied=True).sentence()
+            s = facts.statements(rng, 1)[0]
+            text = facts.Claim(s.person, s.relation, s.value, s.way, denied=True).sentence()
         elif roll < 0.6:
             word = rng.choice(list(senses.WORDS))
             text = senses.sentence(rng, word, rng.randrange(2), "corpus", False)
@@ -229,13 +210,13 @@ def meaning(rng: random.Random, level: float) -> Pair:
 
 def explaining(rng: random.Random, level: float) -> Pair:
     """Say whom a pronoun means, or judge a guess."""
-    text, referent, other, said, trait = pronouns.draw(rng, "corpus", False, True)
+    text, referent, other, pronoun, trait = pronouns.draw(rng, "corpus", False, True)
     if level < 0.25 or rng.random() < 0.4:
-        return _arrange(rng, rng.choice((f"Who was {trait}?", f"Who is {said}?")), text), referent
+        return _arrange(rng, rng.choice((f"Who was {trait}?", f"Who is {pronoun}?")), text), referent
     yes = rng.random() < 0.5
     ask, words = _ask(rng, rng.choice(PAIRS), 0.0 if level < 0.45 else 0.3)
     person = referent if yes else other
-    guess = rng.choice((f"{_cap(said)} is {person}.", f"{person} was {trait}."))
+    guess = rng.choice((f"{_capitalise(pronoun)} is {person}.", f"{person} was {trait}."))
     return _arrange(rng, ask, f"{text} {guess}" if rng.random() < 0.6 else f"{guess} {text}"), words[0 if yes else 1]
 
 

@@ -1,8 +1,7 @@
-"""Facts about people, sentences that tell them, and claims that follow or do not.
+"""Facts about people, sentences that state them, and claims that follow or do not.
 
-Owns the six relations, the plain statements that the corpus teaches, and the *twists* (`KINDS` other than
-`plain`, and denied claims), which only tasks use and a model has to learn from them. Never draws labels for a
-task and never imports torch.
+Plain statements are taught by the corpus; the *twists* (`KINDS` other than `plain`, and denied claims) are for tasks
+only, and a model has to learn them there.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from . import world
+from xprompt.nano import world
 
 Truth = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation between a person and a value, with ways to tell it and to ask for it."""
+    """A relation between a person and a value, with ways to state it and to ask for it."""
 
     values: tuple[str, ...]
     says: tuple[tuple[str, str], ...]  # (third person, base form), each with {v}
@@ -145,10 +144,10 @@ def passage(statements: list[Statement]) -> str:
 
 def judge(statements: list[Statement], claim: Claim) -> Truth:
     """Tell whether a passage makes a claim true, makes it false, or leaves it open."""
-    found = _judge(statements, claim)
-    if claim.denied and found != "unknown":
-        return "no" if found == "yes" else "yes"
-    return found
+    truth = _judge(statements, claim)
+    if claim.denied and truth != "unknown":
+        return "no" if truth == "yes" else "yes"
+    return truth
 
 
 def _judge(statements: list[Statement], claim: Claim) -> Truth:
@@ -166,7 +165,7 @@ def _judge(statements: list[Statement], claim: Claim) -> Truth:
     return "unknown"
 
 
-def statements(rng: random.Random, count: int, kind: str = "plain", free_of_held: bool = True) -> list[Statement]:
+def statements(rng: random.Random, count: int, kind: str = "plain", free_of_held_out: bool = True) -> list[Statement]:
     """Draw a passage of `count` statements about different people, the first of the given kind.
 
     Half of the passages stay within one relation, so that a reader must bind value and person.
@@ -174,44 +173,51 @@ def statements(rng: random.Random, count: int, kind: str = "plain", free_of_held
     first = "have" if kind in ("lost", "gave") else rng.choice(tuple(RELATIONS))
     same = rng.random() < 0.5
     people = rng.sample(world.NAMES, count + 1)
-    found: list[Statement] = []
+    sentences: list[Statement] = []
     for position in range(count):
         relation = first if position == 0 or same else rng.choice(tuple(RELATIONS))
-        this = kind if position == 0 else "plain"
-        if this == "plain" and kind == "everyone" and relation == first:
+        its_kind = kind if position == 0 else "plain"
+        if its_kind == "plain" and kind == "everyone" and relation == first:
             relation = rng.choice([r for r in RELATIONS if r != first])
-        taken = {s.value for s in found}
+        taken = {s.value for s in sentences}
         person = people[position]
         options = [
-            v for v in RELATIONS[relation].values if v not in taken and not (free_of_held and world.is_held(person, v))
+            v
+            for v in RELATIONS[relation].values
+            if v not in taken and not (free_of_held_out and world.is_held_out(person, v))
         ]
-        found.append(
+        sentences.append(
             Statement(
-                this,
-                "" if this == "everyone" else person,
+                its_kind,
+                "" if its_kind == "everyone" else person,
                 relation,
                 rng.choice(options),
                 rng.randrange(2),
-                people[count] if this == "gave" else "",
+                people[count] if its_kind == "gave" else "",
             )
         )
-    return found
+    return sentences
 
 
-def people_in(found: list[Statement]) -> list[str]:
+def people_in(sentences: list[Statement]) -> list[str]:
     """Return the names in a passage, in order."""
-    return [name for s in found for name in (s.person, s.other) if name]
+    return [name for s in sentences for name in (s.person, s.other) if name]
 
 
 def draw_claim(
-    rng: random.Random, found: list[Statement], about: Statement, truth: Truth, denied: bool = False, tries: int = 12
+    rng: random.Random,
+    sentences: list[Statement],
+    about: Statement,
+    truth: Truth,
+    denied: bool = False,
+    tries: int = 12,
 ) -> Claim | None:
     """Draw a claim about one statement with the wanted truth, or None where none was found.
 
     False and open claims reuse the people and values of the passage where they can, so that counting words
     does not answer them.
     """
-    names = people_in(found)
+    names = people_in(sentences)
     for _ in range(tries):
         relation, value = about.relation, about.value
         options = RELATIONS[relation].values
@@ -226,7 +232,7 @@ def draw_claim(
         elif about.kind == "gave":
             wanted_same = roll < 0.9
         if not wanted_same:
-            values = [s.value for s in found if s.relation == relation and s.value != value]
+            values = [s.value for s in sentences if s.relation == relation and s.value != value]
             if truth == "unknown" and roll < 0.5 and len(names) > 1:
                 person = rng.choice([n for n in names if n != person] or [person])
             elif truth == "unknown" and roll < 0.8:
@@ -237,6 +243,6 @@ def draw_claim(
             else:
                 value = rng.choice([v for v in options if v != value])
         claim = Claim(person, relation, value, rng.randrange(2), denied)
-        if judge(found, claim) == truth:
+        if judge(sentences, claim) == truth:
             return claim
     return None

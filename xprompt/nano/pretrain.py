@@ -1,7 +1,4 @@
-"""Pre-train the embedded T5 from nothing: `python -m xprompt.nano.pretrain --seed 0 --output DIR`.
-
-Owns the size of the model, its training loop and the files of the checkpoint. Never sees a task record.
-"""
+"""Pre-train the embedded T5 from scratch on the corpus: `python -m xprompt.nano.pretrain --seed 0 --output DIR`."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from . import corpus, tokenizer, world
+from xprompt.nano import corpus, tokenizer, world
 
 IGNORED = -100
 #: Steps over which the curriculum goes from its easiest to its full level, however long the training is.
@@ -148,7 +145,7 @@ def pretrain(steps: int, seed: int, batch: int, rate: float, output: Path, every
 
 def skills(model: T5ForConditionalGeneration, encode, size: int = 200, seed: int = 1) -> dict[str, float]:
     """Return the share of exactly right first words of answers, by frame of the corpus, on fresh draws."""
-    found = {}
+    shares = {}
     with torch.no_grad():
         for frame in corpus.FRAMES:
             rng = world.stream(seed, "skills", frame.__name__)
@@ -156,8 +153,8 @@ def skills(model: T5ForConditionalGeneration, encode, size: int = 200, seed: int
             ids, wanted = pad(encode([p[0] for p in pairs]), 0), [e[0] for e in encode([p[1] for p in pairs])]
             start = torch.zeros(size, 1, dtype=torch.long)
             best = model(input_ids=ids, attention_mask=(ids != 0).long(), decoder_input_ids=start).logits[:, 0]
-            found[frame.__name__] = sum(a == b for a, b in zip(best.argmax(-1).tolist(), wanted, strict=True)) / size
-    return found
+            shares[frame.__name__] = sum(a == b for a, b in zip(best.argmax(-1).tolist(), wanted, strict=True)) / size
+    return shares
 
 
 def save(model: T5ForConditionalGeneration, tok, output: Path) -> None:

@@ -1,14 +1,13 @@
-"""Sentences with a pronoun that one of two people must explain, and WSC-like records made of them.
+"""Sentences with a pronoun that stands for one of two people, and examples like WSC's made of them.
 
-Owns the verbs and which of the two people their reason speaks of. The corpus teaches the first `TAUGHT` verbs of
-each side; the others only occur there. Never imports torch.
+The corpus teaches the first `TAUGHT` verbs of each side; the others only occur there.
 """
 
 from __future__ import annotations
 
 import random
 
-from . import world
+from xprompt.nano import world
 
 #: verbs whose reason lies in the one who acts, and in the one acted on; the last two of each are not taught
 SUBJECT = ("frightened", "annoyed", "bored", "amused", "impressed", "surprised", "fascinated", "disturbed")
@@ -24,8 +23,8 @@ COMPARED = (
 )
 
 
-def draw(rng: random.Random, part: world.Part, held: bool, taught: bool) -> tuple[str, str, str, str, str]:
-    """Draw (text, referent, other person, pronoun, trait) with a text of the part's own bucket.
+def draw(rng: random.Random, part: world.Part, held_out: bool, taught: bool) -> tuple[str, str, str, str, str]:
+    """Draw (text, referent, other person, pronoun, trait) with a text of the part's bucket.
 
     In a third of the texts the pronoun's gender decides, in the rest the verb or the trait does.
     """
@@ -37,16 +36,16 @@ def draw(rng: random.Random, part: world.Part, held: bool, taught: bool) -> tupl
         else:
             verbs = (SUBJECT, OBJECT)[side]
             verb, trait = rng.choice(verbs[:TAUGHT] if taught else verbs[TAUGHT:]), rng.choice(TRAITS)
-        first = world.pick_name(rng, verb, held)
+        first = world.pick_name(rng, verb, held_out)
         second = rng.choice([n for n in world.NAMES if n != first])
         alike = world.pronoun(first) == world.pronoun(second)
-        if alike != (rng.random() < 0.67) or world.is_held(first, verb) != held:
+        if alike != (rng.random() < 0.67) or world.is_held_out(first, verb) != held_out:
             continue
         people = (first, second)
-        said = world.pronoun(people[side])
-        text = f"{first} {verb} {second} because {said} was {trait}."
+        pronoun = world.pronoun(people[side])
+        text = f"{first} {verb} {second} because {pronoun} was {trait}."
         if world.bucket(text) == part:
-            return text, people[side], people[1 - side], said, trait
+            return text, people[side], people[1 - side], pronoun, trait
 
 
 def wsc(part: world.Part, size: int, seed: int) -> list[dict]:
@@ -54,16 +53,16 @@ def wsc(part: world.Part, size: int, seed: int) -> list[dict]:
     rng = world.stream(seed, "wsc", part)
     lines = []
     for number in range(size):
-        held = part == "validation" and rng.random() < 0.3
-        text, referent, other, said, _ = draw(rng, part, held, taught=rng.random() >= 0.25)
+        held_out = part == "validation" and rng.random() < 0.3
+        text, referent, other, pronoun, _ = draw(rng, part, held_out, taught=rng.random() >= 0.25)
         label = rng.random() < 0.5
         words = text.split()
         span = referent if label else other
         target = {
-            "span2_index": words.index(said),
+            "span2_index": words.index(pronoun),
             "span1_index": words.index(span),
             "span1_text": span,
-            "span2_text": said,
+            "span2_text": pronoun,
         }
         lines.append({"text": text, "target": target, "idx": number, "label": label})
     return lines

@@ -1,14 +1,13 @@
-"""Words with two senses, sentences that use them, and WiC-like records made of them.
+"""Words with two senses, sentences that use them, and examples like WiC's made of them.
 
-Owns the words and their frames. The corpus teaches the senses of the first `TAUGHT` words; it uses the others, but
-never asks about them. Never imports torch.
+The corpus teaches the senses of the first `TAUGHT` words; it uses the others, but never asks about them.
 """
 
 from __future__ import annotations
 
 import random
 
-from . import world
+from xprompt.nano import world
 
 #: word -> ((gloss, frames), (gloss, frames)); every frame begins with {n} and holds the word once
 WORDS: dict[str, tuple[tuple[str, tuple[str, ...]], tuple[str, tuple[str, ...]]]] = {
@@ -104,23 +103,23 @@ WORDS: dict[str, tuple[tuple[str, tuple[str, ...]], tuple[str, tuple[str, ...]]]
 TAUGHT = 12
 
 
-def sentence(rng: random.Random, word: str, sense: int, part: world.Part, held: bool | None) -> str:
-    """Draw a sentence of the part's own bucket that uses a word in one of its two senses."""
+def sentence(rng: random.Random, word: str, sense: int, part: world.Part, held_out: bool | None) -> str:
+    """Draw a sentence of the part's bucket that uses a word in one of its two senses."""
     while True:
-        name = world.pick_name(rng, word, held)
-        text = world.opened(rng, rng.choice(WORDS[word][sense][1]).format(n=name), 0.5)
+        name = world.pick_name(rng, word, held_out)
+        text = world.with_opener(rng, rng.choice(WORDS[word][sense][1]).format(n=name), 0.5)
         if world.bucket(text) == part:
             return text
 
 
-def draw(rng: random.Random, part: world.Part, held: bool, taught: bool, alike: bool) -> tuple[str, str, str]:
+def draw(rng: random.Random, part: world.Part, held_out: bool, taught: bool, alike: bool) -> tuple[str, str, str]:
     """Draw (word, sentence, sentence), the word used alike in both or not."""
     names = list(WORDS)
     word = rng.choice(names[:TAUGHT] if taught else names[TAUGHT:])
     sense = rng.randrange(2)
-    first = sentence(rng, word, sense, part, held)
+    first = sentence(rng, word, sense, part, held_out)
     while True:
-        second = sentence(rng, word, sense if alike else 1 - sense, part, held)
+        second = sentence(rng, word, sense if alike else 1 - sense, part, held_out)
         if second != first:
             return word, first, second
 
@@ -130,9 +129,9 @@ def wic(part: world.Part, size: int, seed: int) -> list[dict]:
     rng = world.stream(seed, "wic", part)
     lines: list[dict] = []
     for number in range(size):
-        held = part == "validation" and rng.random() < 0.3
+        held_out = part == "validation" and rng.random() < 0.3
         label = rng.random() < 0.5
-        word, first, second = draw(rng, part, held, rng.random() >= 0.25, label)
+        word, first, second = draw(rng, part, held_out, rng.random() >= 0.25, label)
         line: dict = {"word": word, "sentence1": first, "sentence2": second, "idx": number, "label": label}
         for which, text in (("1", first), ("2", second)):
             line["start" + which] = text.index(f" {word}") + 1

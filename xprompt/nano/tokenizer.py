@@ -1,7 +1,4 @@
-"""The tokenizer of the embedded model: one piece a word of the small world, single characters and bytes for the rest.
-
-Owns the vocabulary and its order. Any text can be tokenized. Never imports torch.
-"""
+"""The tokenizer of the embedded model: one piece a word of the small world, characters and bytes for all other text."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from . import corpus, world
+from xprompt.nano import corpus, world
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
-#: `'s` is a word of its own, and so is each mark.
+#: `'s` is a separate word, and so is each punctuation mark.
 SPLIT = r"'s\b|[.,:;?!\"'*()\-]"
 
 

@@ -156,7 +156,7 @@ def _forward(model: Any, vectors: Tensor) -> Tensor:
         mask = torch.ones(1, 1, length, length, dtype=torch.bool, device="meta")
         return model.base_model(inputs_embeds=vectors, attention_mask=mask, use_cache=False).last_hidden_state
     fast = FrozenT5(model)
-    if fast.fits:
+    if fast.applies:
         mask = torch.ones(1, length, dtype=torch.long, device="meta")
         return fast.first_hidden(fast.encode(vectors, mask), mask)
     states = model.get_encoder()(inputs_embeds=vectors).last_hidden_state

@@ -10,11 +10,8 @@ from xprompt.config.methods import METHODS
 from xprompt.reporting.rows import AVERAGE
 from xprompt.reporting.statistics import Interval
 from xprompt.tasks.registry import get_task
+from xprompt.tasks.superglue import TASKS
 
-TASKS = {
-    "boolq": "BoolQ", "cb": "CB", "copa": "COPA", "multirc": "MultiRC", "rte": "RTE", "wic": "WiC", "wsc": "WSC",
-    AVERAGE: "average",
-}  # fmt: skip
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1", "f1a": "F1a", "em": "EM", "score": "score"}
 PROTOCOLS = {
     "held_out": "selected on a part of train, reported on validation",
@@ -28,8 +25,8 @@ def method(name: str) -> str:
 
 
 def task(name: str) -> str:
-    """Return a task's display name. A custom task is given by its name, or by the path of its declaration."""
-    return get_task(name).name if name.endswith(".json") else TASKS.get(name, name)
+    """Return a task's display name, by its name or by the path of its declaration; another name as it is."""
+    return get_task(name).title if name in TASKS or name.endswith(".json") else name
 
 
 def points(value: float | None, signed: bool = False) -> str:

@@ -1,7 +1,4 @@
-"""One record form for every task and source, and the lines that records are read from.
-
-Owns what an example is and how complaints about one are worded. Never knows a task, never opens a file.
-"""
+"""An example in the one form that every task and source shares, and the raw object it is read from."""
 
 from __future__ import annotations
 
@@ -12,21 +9,21 @@ from typing import Any, NamedTuple
 from xprompt.errors import DataError
 
 
-def fault(where: str, given: str, needed: str, fix: str) -> DataError:
-    """Word a `DataError` as every one is worded: where it is, what was given, what was needed, the fix."""
+def data_error(where: str, given: str, needed: str, fix: str) -> DataError:
+    """Return a `DataError` that says where it is, what was given, what was needed, and the fix."""
     return DataError(f"{where}: given {given}; needed {needed}. Fix: {fix}.")
 
 
 @dataclass(frozen=True)
 class RawExample:
-    """One object of a source that knows where it stands, so that a complaint names file, line and field.
+    """One object of a source that knows where it stands, so that an error names file, line and field.
 
     Args:
         data: the JSON object, or the row of a table.
         where: file and line, for messages.
-        position: 0-based, its name where it carries no `idx`.
+        position: 0-based in its source, its name where it carries no `idx`.
         flat: True for a row of the hub's tables: nothing nested, labels as positions in the label set.
-        path: the fields passed through on the way down to it, for messages.
+        path: the fields it is nested in, for messages.
     """
 
     data: Mapping[str, Any]
@@ -35,15 +32,15 @@ class RawExample:
     flat: bool = False
     path: str = ""
 
-    def get(self, name: str, kind: type, called: str) -> Any:
-        """Return the field; `DataError` where it is absent or not of the kind."""
+    def get(self, name: str, kind: type, needed: str) -> Any:
+        """Return the field; `DataError` where it is absent or of another kind than what is `needed`, in words."""
         if isinstance(self.data.get(name), kind):
             return self.data[name]
         given = f"{self.data[name]!r:.60}" if name in self.data else "a line without it"
-        raise fault(
+        raise data_error(
             f"{self.where}, field '{self.path}{name}'",
             given,
-            called,
+            needed,
             "repair that line, or fetch the official release again",
         )
 
@@ -52,16 +49,16 @@ class RawExample:
         return self.get(name, str, "a text").strip()
 
     def child(self, name: str) -> RawExample:
-        """Return a nested object, as a line of its own."""
+        """Return a nested object, which knows its path."""
         inner = self.get(name, dict, "an object")
         return RawExample(inner, self.where, self.position, self.flat, f"{self.path}{name}.")
 
     def children(self, name: str) -> Iterator[RawExample]:
-        """Yield the objects of a nested list, as lines of their own."""
+        """Yield the objects of a nested list, which know their paths."""
         for i, inner in enumerate(self.get(name, list, "a list")):
             path = f"{self.path}{name}[{i}]"
             if not isinstance(inner, dict):
-                raise fault(
+                raise data_error(
                     f"{self.where}, field '{path}'",
                     f"{inner!r:.60}",
                     "an object",
@@ -71,17 +68,17 @@ class RawExample:
 
     @property
     def key(self) -> str:
-        """The line's `idx`, or its position where it has none."""
+        """Its `idx`, or its position where it has none."""
         return str(self.data.get("idx", self.position))
 
 
-class Parsed(NamedTuple):
-    """One example as read: its names, its texts, and the line that holds its label."""
+class ParsedExample(NamedTuple):
+    """One example as read: its names, its texts, and the raw object that holds its label."""
 
     uid: str
     group: str
     fields: dict[str, str]
-    labelled: RawExample
+    label_source: RawExample
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class Example:
 
     Args:
         uid: unique within its split.
-        group: what is right or wrong together (MultiRC: the question); elsewhere the uid.
+        group: the examples that are scored as one (MultiRC: of one question); elsewhere the uid.
         fields: the texts that the template names.
         label: position in the task's label set, 0 <= label < len(task.label_words).
     """

@@ -1,7 +1,4 @@
-"""Predictions and labels to scores, as fractions in [0, 1], on scikit-learn.
-
-Owns what each named metric means. Never sees a model or a text.
-"""
+"""Score predictions against labels, as fractions in [0, 1], by scikit-learn (imported when first needed)."""
 
 from __future__ import annotations
 
@@ -18,30 +15,30 @@ NO_LABEL = -1
 
 
 def _accuracy(task: Task, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> float:
-    """Share of examples that are right."""
-    from sklearn.metrics import accuracy_score  # with pandas a second, which only scoring pays for
+    """Return the share of examples that are right."""
+    from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(labels, predictions))
 
 
 def _macro_f1(task: Task, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> float:
-    """F1 per label, averaged over *all* the task's labels, those that a small split lacks included (as 0)."""
-    from sklearn.metrics import f1_score
-
-    classes = list(range(len(task.label_words)))
-    return float(f1_score(labels, predictions, labels=classes, average="macro", zero_division=0))
+    """Return F1 per label, averaged over *all* the task's labels, those that a small split lacks included (as 0)."""
+    return _mean_f1(predictions, labels, list(range(len(task.label_words))))
 
 
 def _f1a(task: Task, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> float:
-    """F1 of the positive label (the last: True) over all answers together. Source: paper §Tasks (MultiRC)."""
+    """Return F1 of the positive label (the last: True) over all answers. Source: paper §Tasks (MultiRC)."""
+    return _mean_f1(predictions, labels, [len(task.label_words) - 1])
+
+
+def _mean_f1(predictions: np.ndarray, labels: np.ndarray, classes: list[int]) -> float:
     from sklearn.metrics import f1_score
 
-    positive = len(task.label_words) - 1
-    return float(f1_score(labels, predictions, labels=[positive], average="macro", zero_division=0))
+    return float(f1_score(labels, predictions, labels=classes, average="macro", zero_division=0))
 
 
 def _em(task: Task, predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> float:
-    """Share of questions of which every answer is right. Source: paper §Tasks (MultiRC)."""
+    """Return the share of questions of which every answer is right. Source: paper §Tasks (MultiRC)."""
     wrong = {group for group, right in zip(groups, predictions == labels, strict=True) if not right}
     questions = set(groups)
     return len(questions - wrong) / len(questions)
@@ -62,7 +59,7 @@ def compute(task: Task, predictions: Sequence[int], labels: Sequence[int], group
         task: whose metrics.
         predictions: (N,), positions in the label set, or `NO_LABEL`.
         labels: (N,), positions in the label set.
-        groups: (N,), the name of what an example is judged with (MultiRC: its question).
+        groups: (N,), the name of the group that an example is scored in (MultiRC: its question).
 
     Returns:
         Metric name -> fraction in [0, 1], in the task's order.
@@ -76,7 +73,8 @@ def compute(task: Task, predictions: Sequence[int], labels: Sequence[int], group
             f"{len(groups)} groups; needed the same number of each, at least 1. "
             "Fix: score one prediction per example of a split that is not empty."
         )
-    predicted, gold, classes = np.asarray(predictions), np.asarray(labels), len(task.label_words)
+    predicted, gold = np.asarray(predictions), np.asarray(labels)  # (N,), (N,)
+    classes = len(task.label_words)
     for name, values, lowest in (("predictions", predicted, NO_LABEL), ("labels", gold, 0)):
         outside = values[(values < lowest) | (values >= classes)]
         if outside.size:

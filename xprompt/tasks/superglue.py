@@ -1,55 +1,52 @@
-"""The seven tasks, each one short declaration: template, verbalizer, metrics, statistics, how to read a line.
-
-Owns what each task's lines mean, how a record is put to a model, and finding a task by name or by the path of an own
-one's declaration. Never reads examples, never scores.
-"""
+"""The paper's seven SuperGLUE tasks, one declaration each: title, template, verbalizer, metrics, how it is parsed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 
-from xprompt.tasks.example import Parsed, RawExample
+from xprompt.tasks.example import ParsedExample, RawExample
 from xprompt.tasks.task import Statistics, Task
 
 
-def _fields(*names: str) -> Callable[[RawExample], Iterator[Parsed]]:
-    """Parse tasks whose lines hold one example, its texts under the template's own names."""
+def _fields(*names: str) -> Callable[[RawExample], Iterator[ParsedExample]]:
+    """Parse tasks with one example a line, its texts under the template's own names."""
 
-    def parse(line: RawExample) -> Iterator[Parsed]:
-        yield Parsed(line.key, line.key, {name: line.text(name) for name in names}, line)
+    def parse(raw: RawExample) -> Iterator[ParsedExample]:
+        yield ParsedExample(raw.key, raw.key, {name: raw.text(name) for name in names}, raw)
 
     return parse
 
 
-def _wsc(line: RawExample) -> Iterator[Parsed]:
+def _wsc(raw: RawExample) -> Iterator[ParsedExample]:
     """Parse WSC: the two spans stand in `target` in the release, beside the text on the hub."""
-    spans = line if line.flat else line.child("target")
-    fields = {"text": line.text("text"), "span1": spans.text("span1_text"), "span2": spans.text("span2_text")}
-    yield Parsed(line.key, line.key, fields, line)
+    spans = raw if raw.flat else raw.child("target")
+    fields = {"text": raw.text("text"), "span1": spans.text("span1_text"), "span2": spans.text("span2_text")}
+    yield ParsedExample(raw.key, raw.key, fields, raw)
 
 
-def _multirc(line: RawExample) -> Iterator[Parsed]:
+def _multirc(raw: RawExample) -> Iterator[ParsedExample]:
     """Parse MultiRC: a paragraph with questions and answers in the release, one answer a row on the hub."""
 
-    def example(keys: list[str], paragraph: str, question: str, answer: str, held: RawExample) -> Parsed:
-        fields = {"question": _plain(question), "answer": _plain(answer), "paragraph": _plain(paragraph)}
-        return Parsed("-".join(keys), "-".join(keys[:2]), fields, held)
+    def example(keys: list[str], paragraph: str, question: str, answer: str, label_source: RawExample) -> ParsedExample:
+        texts = {"question": question, "answer": answer, "paragraph": paragraph}
+        fields = {name: _strip_markup(text) for name, text in texts.items()}
+        return ParsedExample("-".join(keys), "-".join(keys[:2]), fields, label_source)
 
-    if line.flat:
+    if raw.flat:
         names = ("paragraph", "question", "answer")
-        keys = [str(line.child("idx").get(name, int, "a number")) for name in names]
-        yield example(keys, line.text("paragraph"), line.text("question"), line.text("answer"), line)
+        keys = [str(raw.child("idx").get(name, int, "a number")) for name in names]
+        yield example(keys, raw.text("paragraph"), raw.text("question"), raw.text("answer"), raw)
         return
-    passage = line.child("passage")
+    passage = raw.child("passage")
     for question in passage.children("questions"):
         for answer in question.children("answers"):
-            keys = [line.key, question.key, answer.key]
+            keys = [raw.key, question.key, answer.key]
             yield example(keys, passage.text("text"), question.text("question"), answer.text("text"), answer)
 
 
-def _plain(text: str) -> str:
-    """Take MultiRC's mark-up out: `<br>` to a space, `<b>` and `</b>` stripped."""
+def _strip_markup(text: str) -> str:
+    """Remove MultiRC's mark-up: `<br>` becomes a space, `<b>` and `</b>` go."""
     return re.sub(r"</?b>", "", re.sub(r"<br\s*/?>", " ", text)).strip()
 
 
@@ -64,10 +61,11 @@ TASKS: dict[str, Task] = {
     for task in (
         Task(
             "boolq",
-            "BoolQ",
-            "passage: {passage} question: {question}",
-            _BOOL,
-            _TRUTH,
+            title="BoolQ",
+            folder="BoolQ",
+            template="passage: {passage} question: {question}",
+            label_values=_BOOL,
+            label_words=_TRUTH,
             metrics=("accuracy",),
             cut_field="passage",
             statistics=Statistics(9427, 3270),
@@ -76,10 +74,11 @@ TASKS: dict[str, Task] = {
         # In CB the sentence that carries the claim ends the premise, so its start is what can be spared.
         Task(
             "cb",
-            "CB",
-            _NLI,
-            _CB,
-            _CB,
+            title="CB",
+            folder="CB",
+            template=_NLI,
+            label_values=_CB,
+            label_words=_CB,
             metrics=("accuracy", "macro_f1"),
             cut_field="premise",
             statistics=Statistics(250, 56),
@@ -88,10 +87,11 @@ TASKS: dict[str, Task] = {
         ),
         Task(
             "copa",
-            "COPA",
-            "choice1: {choice1} choice2: {choice2} premise: {premise} question: {question}",
-            (0, 1),
-            ("choice1", "choice2"),
+            title="COPA",
+            folder="COPA",
+            template="choice1: {choice1} choice2: {choice2} premise: {premise} question: {question}",
+            label_values=(0, 1),
+            label_words=("choice1", "choice2"),
             metrics=("accuracy",),
             cut_field="premise",
             statistics=Statistics(400, 100),
@@ -99,22 +99,24 @@ TASKS: dict[str, Task] = {
         ),
         Task(
             "multirc",
-            "MultiRC",
-            "question: {question} answer: {answer} paragraph: {paragraph}",
-            (0, 1),
-            _TRUTH,
+            title="MultiRC",
+            folder="MultiRC",
+            template="question: {question} answer: {answer} paragraph: {paragraph}",
+            label_values=(0, 1),
+            label_words=_TRUTH,
             metrics=("f1a", "em"),
             cut_field="paragraph",
             statistics=Statistics(27243, 4848),
             parse=_multirc,
-            together="paragraph",
+            block_field="paragraph",
         ),
         Task(
             "rte",
-            "RTE",
-            _NLI,
-            _RTE,
-            _RTE,
+            title="RTE",
+            folder="RTE",
+            template=_NLI,
+            label_values=_RTE,
+            label_words=_RTE,
             metrics=("accuracy",),
             cut_field="premise",
             statistics=Statistics(2490, 277),
@@ -122,10 +124,11 @@ TASKS: dict[str, Task] = {
         ),
         Task(
             "wic",
-            "WiC",
-            "sentence1: {sentence1} sentence2: {sentence2} word: {word}",
-            _BOOL,
-            _TRUTH,
+            title="WiC",
+            folder="WiC",
+            template="sentence1: {sentence1} sentence2: {sentence2} word: {word}",
+            label_values=_BOOL,
+            label_words=_TRUTH,
             metrics=("accuracy",),
             cut_field="sentence1",
             statistics=Statistics(5428, 638),
@@ -133,10 +136,11 @@ TASKS: dict[str, Task] = {
         ),
         Task(
             "wsc",
-            "WSC",
-            '{text} "{span2}" refers to "{span1}" or another word?',
-            _BOOL,
-            _TRUTH,
+            title="WSC",
+            folder="WSC",
+            template='{text} "{span2}" refers to "{span1}" or another word?',
+            label_values=_BOOL,
+            label_words=_TRUTH,
             metrics=("accuracy",),
             cut_field="text",
             statistics=Statistics(554, 104),

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 from xprompt.config.pattern import Pattern, fields_in
 from xprompt.errors import ConfigError
-from xprompt.tasks.custom import Files
-from xprompt.tasks.example import Example, Parsed, RawExample, fault
+from xprompt.tasks.custom import TaskFiles
+from xprompt.tasks.example import Example, ParsedExample, RawExample, data_error
 
 
 class Statistics(NamedTuple):
@@ -21,56 +21,59 @@ class Statistics(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What a task is, declared once.
+    """What a task is, declared once: all that is shown, loaded, rendered and scored follows from here.
 
     Args:
-        name: short name, and the configuration's name on the hub.
-        folder: its folder in the official release layout.
+        name: short name, in settings and records, and the configuration's name on the hub.
+        title: as people read it, in tables and figures.
+        folder: its folder in the official release layout; "" for a custom task.
         template: the input, with named fields. Source: paper Tab 10 (Raffel et al., task name dropped).
         label_values: the values of `label` in the release, in the order of the label words.
         label_words: the verbalizer, one text per label.
         metrics: names in `xprompt.tasks.metrics`; the task's score is their mean. Source: paper Tab 9.
         cut_field: the field that is shortened where the input is too long.
+        parse: raw object → the examples in it.
         statistics: the paper's counts; zeros for a task that is not the paper's.
-        parse: one line -> the examples in it.
         cut_side: which side of that field is given up. Differs: the paper names neither field nor side.
-        together: a field whose equal texts must not be parted by a hold-out; none: equal inputs only.
-        label_field: the field of a line that holds its label.
-        files: of an own task, where its examples are; none: they come from the source that a run names.
+        block_field: examples with equal texts in this field stay on one side of a hold-out; None: with equal inputs.
+        label_field: the field that holds the label.
+        files: where a custom task's examples are; None: they come from the source that a run names.
     """
 
     name: str
+    title: str
     folder: str
     template: str
     label_values: tuple[bool | int | str, ...]
     label_words: tuple[str, ...]
     metrics: tuple[str, ...]
     cut_field: str
-    statistics: Statistics
-    parse: Callable[[RawExample], Iterator[Parsed]]
+    parse: Callable[[RawExample], Iterator[ParsedExample]]
+    statistics: Statistics = Statistics(0, 0)
     cut_side: Literal["start", "end"] = "end"
-    together: str | None = None
+    block_field: str | None = None
     label_field: str = "label"
-    files: Files | None = None
+    files: TaskFiles | None = None
 
-    def render(self, record: Example) -> str:
-        """Return the input text of a record."""
-        return self.template.format_map(record.fields)
+    def render(self, example: Example) -> str:
+        """Return the input text of an example."""
+        return self.template.format_map(example.fields)
 
-    def cut_span(self, record: Example) -> tuple[int, int]:
+    def cut_span(self, example: Example) -> tuple[int, int]:
         """Return where the cut field stands in the rendered text: first character, and one past the last."""
         before = self.template.partition(f"{{{self.cut_field}}}")[0]
-        start = len(before.format_map(record.fields))
-        return start, start + len(record.fields[self.cut_field])
+        start = len(before.format_map(example.fields))
+        return start, start + len(example.fields[self.cut_field])
 
     def label_text(self, label: int) -> str:
         """Return the words that stand for a label."""
         return self.label_words[label]
 
     def with_pattern(self, pattern: Pattern | Literal["paper"]) -> Task:
-        """Return the task with another template and other label words; "paper": as it is.
+        """Return the task with another template and other label words; "paper": as declared.
 
-        Raises `ConfigError` where the pattern has other fields, or not as many label words as there are labels.
+        Raises:
+            ConfigError: the pattern has other fields, or another number of label words than there are labels.
         """
         if pattern == "paper":
             return self
@@ -87,16 +90,16 @@ class Task:
             )
         return replace(self, template=pattern.template, label_words=pattern.label_words)
 
-    def records(self, line: RawExample) -> list[Example]:
-        """Return the records in one line; `DataError` names file, line and field of what is wrong with it."""
-        return [Example(p.uid, p.group, p.fields, self._label(p.labelled)) for p in self.parse(line)]
+    def examples(self, raw: RawExample) -> list[Example]:
+        """Return the examples in a raw object; `DataError` names file, line and field of what is wrong with it."""
+        return [Example(p.uid, p.group, p.fields, self._label(p.label_source)) for p in self.parse(raw)]
 
-    def _label(self, line: RawExample) -> int:
-        where = f"{line.where}, field '{line.path}{self.label_field}'"
-        allowed = tuple(range(len(self.label_values))) if line.flat else self.label_values
-        value = line.data.get(self.label_field)
+    def _label(self, raw: RawExample) -> int:
+        where = f"{raw.where}, field '{raw.path}{self.label_field}'"
+        allowed = tuple(range(len(self.label_values))) if raw.flat else self.label_values
+        value = raw.data.get(self.label_field)
         if value is None:
-            raise fault(
+            raise data_error(
                 where,
                 "an example without a label",
                 f"one of {list(allowed)}",
@@ -105,7 +108,7 @@ class Task:
         for i, known in enumerate(allowed):
             if type(value) is type(known) and value == known:
                 return i
-        raise fault(
+        raise data_error(
             where,
             repr(value),
             f"one of {list(allowed)}",

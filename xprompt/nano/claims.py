@@ -1,16 +1,12 @@
-"""BoolQ-, CB-, RTE- and MultiRC-like records: claims judged against a short passage.
-
-Owns how passages, twists and labels are mixed, and the official record forms of the four tasks. Never decides
-what follows from what (that is `facts`), and never imports torch.
-"""
+"""Examples like those of BoolQ, CB, RTE and MultiRC: claims about a short passage."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 
-from . import facts, world
-from .facts import RELATIONS, Claim, Statement, Truth
+from xprompt.nano import facts, world
+from xprompt.nano.facts import RELATIONS, Claim, Statement, Truth
 
 #: Shares of the twists by task and truth; what is left of 1 is plain. `denied` goes with a plain passage.
 TWISTS: dict[str, dict[Truth, dict[str, float]]] = {
@@ -28,9 +24,11 @@ TWISTS: dict[str, dict[Truth, dict[str, float]]] = {
 }
 
 
-def _free(found: list[Statement]) -> bool:
+def _is_free_of_held_out(sentences: list[Statement]) -> bool:
     return not any(
-        world.is_held(s.person, s.value) or (s.other and world.is_held(s.other, s.value)) for s in found if s.person
+        world.is_held_out(s.person, s.value) or (s.other and world.is_held_out(s.other, s.value))
+        for s in sentences
+        if s.person
     )
 
 
@@ -56,32 +54,32 @@ def _widened(rng: random.Random, about: Statement, truth: Truth) -> Claim | None
 
 
 def draw_pair(
-    rng: random.Random, part: world.Part, truth: Truth, kind: str, count: int, held: bool
+    rng: random.Random, part: world.Part, truth: Truth, kind: str, count: int, held_out: bool
 ) -> tuple[list[Statement], Claim]:
-    """Draw a passage of the part's own bucket and a claim of the wanted truth.
+    """Draw a passage of the part's bucket and a claim of the wanted truth.
 
-    `kind` is a statement kind, or `denied` or `wider` for a claim on a plain passage; `held` asks for a claim whose
+    `kind` is a statement kind, or `denied` or `wider` for a claim on a plain passage; `held_out` asks for a claim whose
     pairing is kept for validation, else neither the claim nor the passage holds one.
     """
     while True:
         if kind == "with":
-            found = _shared(rng)
+            sentences = _shared(rng)
         else:
-            found = facts.statements(
-                rng, count, "plain" if kind in ("denied", "wider") else kind, free_of_held=not held
+            sentences = facts.statements(
+                rng, count, "plain" if kind in ("denied", "wider") else kind, free_of_held_out=not held_out
             )
-        if not held and not _free(found):
+        if not held_out and not _is_free_of_held_out(sentences):
             continue
-        special = found[0]
-        rng.shuffle(found)
-        if world.bucket(facts.passage(found)) != part:
+        special = sentences[0]
+        rng.shuffle(sentences)
+        if world.bucket(facts.passage(sentences)) != part:
             continue
         if kind == "wider":
             claim = _widened(rng, special, truth)
         else:
-            claim = facts.draw_claim(rng, found, special, truth, kind == "denied")
-        if claim is not None and world.is_held(claim.person, claim.value) == held:
-            return found, claim
+            claim = facts.draw_claim(rng, sentences, special, truth, kind == "denied")
+        if claim is not None and world.is_held_out(claim.person, claim.value) == held_out:
+            return sentences, claim
 
 
 def _kind(rng: random.Random, shares: dict[str, float]) -> str:
@@ -99,17 +97,17 @@ def _pairs(
     rng = world.stream(seed, task, part)
     for number in range(size):
         truth = truths[number % len(truths)]
-        held = part == "validation" and rng.random() < 0.3
+        held_out = part == "validation" and rng.random() < 0.3
         kind = _kind(rng, TWISTS[task][truth])
-        found, claim = draw_pair(rng, part, truth, kind, 3 if rng.random() < 0.25 else 2, held)
-        yield truth, found, claim
+        sentences, claim = draw_pair(rng, part, truth, kind, 3 if rng.random() < 0.25 else 2, held_out)
+        yield truth, sentences, claim
 
 
 def boolq(part: world.Part, size: int, seed: int) -> list[dict]:
-    """Return BoolQ lines: is the claim told by the passage?"""
+    """Return BoolQ lines: does the passage support the claim?"""
     lines = [
-        {"question": claim.question(), "passage": facts.passage(found), "label": truth == "yes"}
-        for truth, found, claim in _pairs("boolq", part, size, seed, ("yes", "no", "yes", "unknown"))
+        {"question": claim.question(), "passage": facts.passage(sentences), "label": truth == "yes"}
+        for truth, sentences, claim in _pairs("boolq", part, size, seed, ("yes", "no", "yes", "unknown"))
     ]
     return _numbered(lines, seed, "boolq" + part)
 
@@ -118,11 +116,11 @@ def rte(part: world.Part, size: int, seed: int) -> list[dict]:
     """Return RTE lines: does the hypothesis follow?"""
     lines = [
         {
-            "premise": facts.passage(found),
+            "premise": facts.passage(sentences),
             "hypothesis": claim.sentence(),
             "label": "entailment" if truth == "yes" else "not_entailment",
         }
-        for truth, found, claim in _pairs("rte", part, size, seed, ("yes", "no", "yes", "unknown"))
+        for truth, sentences, claim in _pairs("rte", part, size, seed, ("yes", "no", "yes", "unknown"))
     ]
     return _numbered(lines, seed, "rte" + part)
 
@@ -131,8 +129,8 @@ def cb(part: world.Part, size: int, seed: int) -> list[dict]:
     """Return CB lines: does the hypothesis follow, is it ruled out, or is it open?"""
     words = {"yes": "entailment", "no": "contradiction", "unknown": "neutral"}
     lines = [
-        {"premise": facts.passage(found), "hypothesis": claim.sentence(), "label": words[truth]}
-        for truth, found, claim in _pairs("cb", part, size, seed, ("yes", "no", "unknown"))
+        {"premise": facts.passage(sentences), "hypothesis": claim.sentence(), "label": words[truth]}
+        for truth, sentences, claim in _pairs("cb", part, size, seed, ("yes", "no", "unknown"))
     ]
     return _numbered(lines, seed, "cb" + part)
 
@@ -142,19 +140,19 @@ def _numbered(lines: list[dict], seed: int, label: str) -> list[dict]:
     return [{**line, "idx": number} for number, line in enumerate(lines)]
 
 
-def _question(rng: random.Random, found: list[Statement], about: Statement) -> tuple[str, list[tuple[str, Claim]]]:
+def _question(rng: random.Random, sentences: list[Statement], about: Statement) -> tuple[str, list[tuple[str, Claim]]]:
     """Return a question about a statement and its candidate answers, each with the claim it amounts to."""
     relation = RELATIONS[about.relation]
     way = rng.randrange(2)
     if about.kind == "everyone" or rng.random() < 0.5:
         text = f"Who {relation.says[way][0].format(v=about.value)}?"
-        names = facts.people_in(found)
+        names = facts.people_in(sentences)
         first = about.person or rng.choice(names)
         others = [n for n in names if n != first]
         chosen = [first, *rng.sample(others, min(len(others), rng.choice((1, 1, 2))))]
         return text, [(n, Claim(n, about.relation, about.value)) for n in chosen]
     values = [about.value]
-    near = [s.value for s in found if s.relation == about.relation and s.value != about.value]
+    near = [s.value for s in sentences if s.relation == about.relation and s.value != about.value]
     values += near[:1] if near and rng.random() < 0.7 else []
     if len(values) == 1 or rng.random() < 0.3:
         values.append(rng.choice([v for v in relation.values if v not in values]))
@@ -170,33 +168,33 @@ def multirc(part: world.Part, size: int, seed: int) -> list[dict]:
     lines: list[dict] = []
     questions = answers = 0
     while questions < size:
-        held = part == "validation" and rng.random() < 0.3
+        held_out = part == "validation" and rng.random() < 0.3
         kind = _kind(rng, {"with": 0.4, "everyone": 0.1, "gone": 0.1})
-        found = _shared(rng) if kind == "with" else facts.statements(rng, 3, kind, free_of_held=not held)
-        if kind != "with" and rng.random() < 0.4 and found[1].relation == found[2].relation:
-            twin = Statement("plain", found[2].person, found[2].relation, found[1].value, found[2].way)
-            found[2] = twin
-        special = found[0]
-        rng.shuffle(found)
-        text = facts.passage(found)
-        if world.bucket(text) != part or (not held and not _free(found)):
+        sentences = _shared(rng) if kind == "with" else facts.statements(rng, 3, kind, free_of_held_out=not held_out)
+        if kind != "with" and rng.random() < 0.4 and sentences[1].relation == sentences[2].relation:
+            twin = Statement("plain", sentences[2].person, sentences[2].relation, sentences[1].value, sentences[2].way)
+            sentences[2] = twin
+        special = sentences[0]
+        rng.shuffle(sentences)
+        text = facts.passage(sentences)
+        if world.bucket(text) != part or (not held_out and not _is_free_of_held_out(sentences)):
             continue
         drawn = []
-        for about in (special, rng.choice([s for s in found if s is not special])):
-            wording, candidates = _question(rng, found, about)
-            if not held and any(world.is_held(c.person, c.value) for _, c in candidates):
+        for about in (special, rng.choice([s for s in sentences if s is not special])):
+            wording, candidates = _question(rng, sentences, about)
+            if not held_out and any(world.is_held_out(c.person, c.value) for _, c in candidates):
                 break
             rng.shuffle(candidates)
             drawn.append((wording, candidates))
         if len(drawn) < 2 or drawn[0][0] == drawn[1][0]:
             continue
-        if held and not any(world.is_held(c.person, c.value) for _, cs in drawn for _, c in cs):
+        if held_out and not any(world.is_held_out(c.person, c.value) for _, cs in drawn for _, c in cs):
             continue
         block = []
         for wording, candidates in drawn:
             options = []
             for answer, claim in candidates:
-                options.append({"text": answer, "idx": answers, "label": int(facts.judge(found, claim) == "yes")})
+                options.append({"text": answer, "idx": answers, "label": int(facts.judge(sentences, claim) == "yes")})
                 answers += 1
             block.append({"question": wording, "answers": options, "idx": questions})
             questions += 1

@@ -1,18 +1,18 @@
-"""From C tensors to their rows: the values of indexing, and a gradient that is the same to the bit every time."""
+"""Copies of C tensors, one a row: the values of indexing, and a gradient that is the same to the bit every time."""
 
 import pytest
 import torch
 
-from xprompt.backbones.spreading import expand_prompts
+from xprompt.backbones.base import expand_prompts
 
-OWNER = torch.tensor([0, 0, 2, 1, 2, 2])
+PROMPT_INDEX = torch.tensor([0, 0, 2, 1, 2, 2])
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 5, 4), (3, 2, 5, 4)])
 def test_values_and_gradients_are_those_of_indexing(shape):
     tensor = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(6, *shape[1:], dtype=torch.float64)
-    ours, theirs = expand_prompts(tensor, OWNER), tensor[OWNER]
+    ours, theirs = expand_prompts(tensor, PROMPT_INDEX), tensor[PROMPT_INDEX]
     assert torch.equal(ours, theirs)
     (a,), (b,) = (torch.autograd.grad(rows, tensor, weights) for rows in (ours, theirs))
     assert torch.allclose(a, b, atol=1e-14)
