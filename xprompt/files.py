@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -55,19 +56,21 @@ def sync_folder(folder: Path) -> None:
 def replace_folder(folder: Path, target: Path) -> None:
     """Move a folder to `target`, on the same disk; one that is there already is deleted.
 
-    Of several processes that replace one target, each leaves it whole.
+    Of several processes that replace one target, each leaves it whole. Raises `OSError` where it cannot be moved.
     """
-    for _ in range(10):
+    for _ in range(100):
         try:
             os.replace(folder, target)  # fails where a folder with files is there already, unlike for files
             break
-        except OSError:
-            if not target.exists():
+        except OSError as error:  # another process may have moved the one there aside since
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not target.exists():
                 raise
         aside = Path(tempfile.mkdtemp(prefix=f"{target.name}-old-", dir=folder.parent))
         with suppress(FileNotFoundError):  # another process moved it first
             os.replace(target, aside / target.name)
         shutil.rmtree(aside, ignore_errors=True)
+    else:
+        raise OSError(f"{target} cannot be replaced: other processes write it again and again. Try again later.")
     sync_folder(target.parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -213,6 +214,21 @@ def _overwrite(ready, root: str, score: float) -> None:
 def test_writers_without_a_lock_still_leave_a_whole_run(tmp_path):
     run_both(_overwrite, (str(tmp_path), 0.1), (str(tmp_path), 0.9))
     assert Store(tmp_path).get(NAME)["score"] in (0.1, 0.9)
+
+
+def test_a_run_that_goes_away_while_it_is_replaced_is_no_error(tmp_path, monkeypatch):
+    """A writer finds a run there, and before it looks again another writer has moved it aside."""
+    replace, refused = os.replace, []
+
+    def refuse_once(source, target):
+        if not refused:
+            refused.append(target)
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse_once)
+    Store(tmp_path).put(record())
+    assert refused == [Store(tmp_path).path(NAME)] and Store(tmp_path).get(NAME) == record()
 
 
 def test_a_held_run_says_so_when_the_time_is_up(tmp_path):
