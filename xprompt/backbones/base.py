@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from xprompt.backbones.fingerprint import fingerprint
 from xprompt.data.batching import Batch
@@ -80,8 +80,16 @@ class Backbone(ABC):
         self.name = name or model.config.name_or_path or type(model).__name__
         self.max_source = max_source
         self.fingerprint = fingerprint(model)
+        # Greedy as documented, whatever the model's folder says of beams, sampling or forced tokens.
+        self.model.generation_config = GenerationConfig(
+            eos_token_id=self._end, pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=getattr(model.config, "bos_token_id", None),
+            decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+        )  # fmt: skip
         self._head_scale: float | None = None
         self._head_scale = self._find_head_scale()
+        if self._head_scale is not None:  # else scoring says so
+            self._check_padding()
 
     @property
     def device(self) -> torch.device:
@@ -268,15 +276,52 @@ class Backbone(ABC):
         Some models scale (T5 with a tied head by H^-1/2, the LM-adapted ones not at all), which no setting says
         reliably across versions; a wrong guess would change every score.
         """
-        ids = torch.zeros(1, 2, dtype=torch.long, device=self.device) + (self.tokenizer.eos_token_id or 0)
-        probe = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids[:, 0], index=ids[:, 0])
+        config = self.model.config.get_text_config()
+        if getattr(config, "final_logit_softcapping", None):
+            return None
+        scales = [1.0, self.hidden_size**-0.5, getattr(config, "logit_scale", None)]
+        if getattr(config, "logits_scaling", None):
+            scales.append(1 / config.logits_scaling)
+        probe = self._probe([[self._end or 0] * 2])
         hidden = self._first_hidden(self._context(None, probe))  # (1, H)
         expected = self._reference_logits(probe).float().to(self.device)  # (1, V)
-        for scale in (1.0, self.hidden_size**-0.5):
+        apart: dict[float, float] = {}
+        for scale in {float(scale) for scale in scales if scale}:
             self._head_scale = scale
-            if torch.allclose(self._head(hidden, None).float(), expected, rtol=2e-2, atol=1e-3):
-                return scale
-        return None
+            apart[scale] = float((self._head(hidden, None).float() - expected).norm() / expected.norm())
+        best = min(apart, key=lambda scale: apart[scale])
+        return best if apart[best] <= self._tolerance else None
+
+    @torch.no_grad()
+    def _check_padding(self) -> None:
+        """Refuse a model whose scores depend on what else is in the batch, found by a padded row beside itself alone.
+
+        Raises:
+            BackboneError: padding reaches the label's state, as in recurrent models that take no attention mask.
+        """
+        count = self.model.get_input_embeddings().weight.shape[0]
+        ids = [(7 * i + 3) % count for i in range(12)]
+        alone = self._first_hidden(self._context(None, self._probe([ids[:5]])))  # (1, H)
+        padded = self._first_hidden(self._context(None, self._probe([ids[:5], ids])))[:1]  # (1, H)
+        apart = float((alone.float() - padded.float()).norm() / alone.float().norm())
+        if not apart <= self._tolerance:
+            raise BackboneError(
+                f"{self.name} ({type(self.model).__name__}) gives another result for a row that is padded (it moves by "
+                f"{100 * apart:.1f} %): scores would depend on the batch. Use a model that respects its attention mask."
+            )
+
+    def _probe(self, rows: list[list[int]]) -> Batch:
+        """Return rows of token ids as a batch, padded on the right as every batch is."""
+        width = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.device)  # (B, T)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)  # (B, T)
+        return Batch(input_ids=ids, attention_mask=mask, labels=ids[:, 0], index=ids[:, 0])
+
+    @property
+    def _tolerance(self) -> float:
+        """What rounding may move a state or logits by, as a share of their norm."""
+        return 1e-4 if self.dtype in (torch.float32, torch.float64) else 5e-2
 
     def _string_score(self, hidden: Float[Tensor, "B S H"], targets: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         logits = self._head(hidden.flatten(0, 1), None)  # (B · S, V)

@@ -29,6 +29,13 @@ class DecoderBackbone(Backbone):
         super().__init__(model, tokenizer, name=name, max_source=max_source)
 
     def _label_ids(self, word: str) -> list[int]:
+        """Return a label's ids as they follow the answer cue: some tokenizers put a mark before every first word."""
+        cue, whole = (
+            list(self.tokenizer(text, add_special_tokens=False).input_ids)
+            for text in (self.suffix, f"{self.suffix} {word}")
+        )
+        if whole[: len(cue)] == cue:
+            return whole[len(cue) :]
         return list(self.tokenizer(" " + word, add_special_tokens=False).input_ids)
 
     def _align(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

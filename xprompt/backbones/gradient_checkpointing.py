@@ -1,7 +1,7 @@
 """Gradient checkpointing: drop a block's activations and recompute them in the backward pass.
 
-No number changes: only the blocks' own flag is set, so that dropout stays as it was, and a recomputed block draws the
-same random numbers.
+No number changes. transformers recomputes in training mode only, and a block in training mode applies the dropout that
+it calls as a function (OPT's, BART's); so the block's forward is wrapped, and no mode is touched.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import functools
 from collections.abc import Iterator
 
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -21,8 +22,7 @@ from xprompt.errors import BackboneError
 def recomputing(model: PreTrainedModel, active: bool) -> Iterator[None]:
     """Recompute the model's blocks in backward passes whose forward was inside this block.
 
-    transformers' blocks do so in training mode only. A frozen backbone is in evaluation mode, so the mode of the
-    blocks is set, and not that of the dropout inside them. Raises `BackboneError` where the model has no such blocks.
+    Random numbers are drawn again as before. Raises `BackboneError` where the model has no such blocks.
     """
     if not active:
         yield
@@ -32,12 +32,15 @@ def recomputing(model: PreTrainedModel, active: bool) -> Iterator[None]:
         raise BackboneError(
             f"{type(model).__name__} has no blocks that can be recomputed: tune it with gradient_checkpointing=False."
         )
-    before = [(block, block.training, block.gradient_checkpointing) for block in blocks]
     for block in blocks:
-        block.training = block.gradient_checkpointing = True
-        block._gradient_checkpointing_func = functools.partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for block, training, checkpointing in before:
-            block.training, block.gradient_checkpointing = training, checkpointing
+        for block in blocks:
+            del block.forward  # the class's own is seen again
+
+
+def is_recomputed(block: nn.Module) -> bool:
+    """Return whether a block's activations are recomputed now."""
+    return "forward" in vars(block)

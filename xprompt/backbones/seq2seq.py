@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from xprompt.backbones.base import Backbone
@@ -21,7 +21,18 @@ class Seq2SeqBackbone(Backbone):
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int = 256) -> None:
         self._fast_path = FrozenT5(model)
+        self._is_t5 = type(model) is T5ForConditionalGeneration
         super().__init__(model, tokenizer, name=name, max_source=max_source)
+
+    def _align(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Move what a shorter prompt leaves out in front behind the input, so that absolute positions start at [P; X].
+
+        T5's positions are relative: its inputs stay as they are.
+        """
+        if self._is_t5:
+            return embeddings, mask
+        order = torch.argsort(mask, dim=1, descending=True, stable=True)  # (B, S)
+        return embeddings.gather(1, order[..., None].expand_as(embeddings)), mask.gather(1, order)
 
     def _label_ids(self, word: str) -> list[int]:
         return list(self.tokenizer(word, add_special_tokens=False).input_ids)
@@ -32,7 +43,7 @@ class Seq2SeqBackbone(Backbone):
     def _context(
         self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, prompt_index: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        embeddings, mask = self.join(prompt, batch, prompt_mask, prompt_index)  # (B, S, H), (B, S)
+        embeddings, mask = self._align(*self.join(prompt, batch, prompt_mask, prompt_index))  # (B, S, H), (B, S)
         if self._fast_path.applies:
             return self._fast_path.encode(embeddings, mask), mask
         encoder = self.model.get_encoder()
