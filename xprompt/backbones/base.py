@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from xprompt.backbones.fingerprint import fingerprint
 from xprompt.data.batching import Batch
@@ -76,6 +76,7 @@ class Backbone(ABC):
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int = 256) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.model.generation_config = _greedy(model.generation_config)
         self.tokenizer = tokenizer
         self.name = name or model.config.name_or_path or type(model).__name__
         self.max_source = max_source
@@ -266,17 +267,29 @@ class Backbone(ABC):
         """Find what multiplies the last hidden state before the head, by the model's own logits.
 
         Some models scale (T5 with a tied head by H^-1/2, the LM-adapted ones not at all), which no setting says
-        reliably across versions; a wrong guess would change every score.
+        reliably across versions; a wrong guess would change every score. None where logits are no multiple.
         """
         ids = torch.zeros(1, 2, dtype=torch.long, device=self.device) + (self.tokenizer.eos_token_id or 0)
         probe = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids[:, 0], index=ids[:, 0])
         hidden = self._first_hidden(self._context(None, probe))  # (1, H)
-        expected = self._reference_logits(probe).float().to(self.device)  # (1, V)
-        for scale in (1.0, self.hidden_size**-0.5):
-            self._head_scale = scale
-            if torch.allclose(self._head(hidden, None).float(), expected, rtol=2e-2, atol=1e-3):
-                return scale
-        return None
+        expected = self._reference_logits(probe).double().to(self.device)  # (1, V)
+        if not expected.isfinite().all():
+            raise BackboneError(
+                f"{self.name} gives logits that are not finite in {self.dtype}: its weights are damaged or overflow. "
+                "Use another dtype, or get the checkpoint again."
+            )
+        if getattr(self.model.config, "final_logit_softcapping", None) is not None:
+            return None  # bends large logits only: a probe may not show it
+        self._head_scale = 1.0
+        bias = getattr(self.model.get_output_embeddings(), "bias", None)
+        offset = 0.0 if bias is None else bias.double().to(self.device)
+        unscaled, expected = self._head(hidden, None).double() - offset, expected - offset  # (1, V), (1, V)
+        measured = ((unscaled * expected).sum() / unscaled.square().sum()).item()
+        error = (expected - measured * unscaled).norm() / expected.norm()
+        if not error < (1e-4 if self.dtype in (torch.float32, torch.float64) else 2e-2):
+            return None
+        known = (1.0, self.hidden_size**-0.5)
+        return next((scale for scale in known if abs(measured / scale - 1) < 1e-3), measured)
 
     def _string_score(self, hidden: Float[Tensor, "B S H"], targets: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         logits = self._head(hidden.flatten(0, 1), None)  # (B · S, V)
@@ -311,6 +324,12 @@ class Backbone(ABC):
     @abstractmethod
     def _reference_logits(self, batch: Batch) -> Float[Tensor, "B V"]:
         """Return the model's own logits at the first label position."""
+
+
+def _greedy(config: GenerationConfig) -> GenerationConfig:
+    """Keep a model's special tokens and nothing else: beams, penalties or forced tokens would change what is scored."""
+    tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    return GenerationConfig(**{name: getattr(config, name) for name in tokens})
 
 
 def exact_labels(texts: Sequence[str], task: Task) -> list[int]:

@@ -24,6 +24,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from xprompt.backbones.base import expand_prompts
+from xprompt.backbones.gradient_checkpointing import is_recomputed
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class PrefixCache:
     @property
     def applies(self) -> bool:
         """Whether prompts may be shared now: not where dropout is active or a block is recomputed."""
-        return self.is_supported and not self.model.training and not any(block.training for block in self.blocks)
+        return self.is_supported and not self.model.training and not any(map(is_recomputed, self.blocks))
 
     def run(
         self, embeddings: Float[Tensor, "B S H"], mask: Int[Tensor, "B S"], past: CacheState | None = None

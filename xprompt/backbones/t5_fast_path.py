@@ -26,6 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, T5ForConditionalGeneration
 
+from xprompt.backbones.gradient_checkpointing import is_recomputed, recompute
+
 #: Positions, prompt included, up to which attention is done by plain products on a CPU.
 PLAIN_ATTENTION = 96
 
@@ -60,8 +62,8 @@ class FrozenT5:
         if mask.device.type != "cpu" or not mask.all():  # asking a GPU would make the loop wait for it
             bias = bias.masked_fill(mask[:, None, None, :] == 0, torch.finfo(bias.dtype).min)  # (B, N, S, S)
         for block in encoder.block:
-            if block.gradient_checkpointing and block.training:  # as transformers' own forward asks
-                hidden = block._gradient_checkpointing_func(_encode_block, block, hidden, bias)
+            if is_recomputed(block):
+                hidden = recompute(_encode_block, block, hidden, bias)
             else:
                 hidden = _encode_block(block, hidden, bias)
         return encoder.final_layer_norm(hidden)
