@@ -318,3 +318,103 @@ def test_a_model_that_does_not_look_back_over_everything_is_run_whole():
     assert not PrefixCache(MistralForCausalLM(config).eval()).is_supported
     config.sliding_window = None
     assert PrefixCache(MistralForCausalLM(config).eval()).is_supported
+
+
+def random_model(name: str, **changes):
+    """A small random model of any architecture with label words in its tokenizer, as `from_config` makes it."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = AutoConfig.for_model(name, vocab_size=320, pad_token_id=0, eos_token_id=1, bos_token_id=1, **changes)
+    torch.manual_seed(0)
+    return (AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM).from_config(config)
+
+
+BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 128,
+        "decoder_start_token_id": 1}  # fmt: skip
+OPT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64, "word_embed_proj_dim": 32}
+LLAMA = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 4}  # fmt: skip
+T5 = {"d_model": 64, "d_kv": 16, "num_heads": 4, "d_ff": 64, "num_layers": 2, "decoder_start_token_id": 0}
+
+
+@pytest.mark.parametrize(("name", "shape"), [("bart", BART), ("pegasus", BART), ("mbart", BART), ("opt", OPT)])
+def test_recomputing_turns_no_dropout_on_whatever_the_architecture(name, shape):
+    closes = name != "opt"
+    backbone = wrap(random_model(name, **shape), tiny_tokenizer(closes), max_source=64)
+    batch, verbalizer = one_batch(backbone, tiny_data(6, "train")), backbone.verbalizer(get_task("rte"))
+    losses, gradients = [], []
+    for active in (False, True, True):
+        prompt = a_prompt(backbone)
+        with recomputing(backbone.model, active):
+            loss = backbone.loss(prompt(), batch, verbalizer).sum()
+        losses.append(loss.detach())
+        gradients.append(torch.autograd.grad(loss, prompt.embeddings)[0])
+    assert gradients[0].abs().max() > 0
+    for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
+        assert torch.allclose(loss, losses[0], rtol=1e-5) and torch.allclose(
+            gradient, gradients[0], rtol=1e-3, atol=1e-7
+        )
+    assert not any("forward" in vars(module) for module in backbone.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "scale"),
+    [
+        ("t5", T5, 64**-0.5),
+        ("t5", T5 | {"initializer_factor": 0.01}, 64**-0.5),
+        ("llama", LLAMA, 1.0),
+        ("cohere", LLAMA | {"logit_scale": 0.0625}, 0.0625),
+        ("granite", LLAMA | {"logits_scaling": 1.01}, 1 / 1.01),
+    ],
+)
+def test_the_heads_scale_is_measured_however_small_the_logits(name, shape, scale):
+    backbone = wrap(random_model(name, **shape), tiny_tokenizer(name == "t5"), max_source=64)
+    assert backbone._head_scale == pytest.approx(scale, rel=1e-6)
+
+
+def test_capped_logits_are_refused_even_where_small_ones_do_not_show_it():
+    shape = LLAMA | {"head_dim": 16, "final_logit_softcapping": 30.0}
+    backbone = wrap(random_model("gemma2", **shape), tiny_tokenizer(False))
+    with pytest.raises(xp.BackboneError, match="more than one linear map"):
+        xp.predict(backbone, None, tiny_data(2, "train"))
+
+
+def test_weights_that_are_not_finite_are_named(kind):
+    backbone = tiny_model(kind)
+    with torch.no_grad():
+        next(backbone.model.parameters()).fill_(float("nan"))
+    with pytest.raises(xp.BackboneError, match="logits that are not finite in torch.float32"):
+        wrap(backbone.model, backbone.tokenizer)
+
+
+def test_generation_is_greedy_whatever_the_model_folder_asks_for(backbone):
+    batch, model = one_batch(backbone, tiny_data(4, "train")), backbone.model
+    texts = backbone.generate(None, batch)
+    model.generation_config.update(num_beams=4, repetition_penalty=3.0, min_new_tokens=6, do_sample=True)
+    assert wrap(model, backbone.tokenizer, max_source=64).generate(None, batch) == texts
+
+
+def test_a_gpu_without_cuda_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(xp.BackboneError, match=r"device 'cuda' was given, and torch .* sees no GPU"):
+        xp.load_backbone("nano", device="cuda")
+
+
+def test_a_folder_that_is_not_there_or_not_whole_is_named(tmp_path):
+    with pytest.raises(xp.BackboneError, match="no/such/folder' could not be loaded: there is no such folder"):
+        xp.load_backbone("/no/such/folder")
+    backbone = tiny_model("decoder")
+    backbone.model.save_pretrained(tmp_path)
+    backbone.tokenizer.save_pretrained(tmp_path)
+    assert xp.load_backbone(tmp_path).name == str(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(xp.BackboneError, match="the folder must hold config.json"):
+        xp.load_backbone(tmp_path)
+    weights.write_bytes(whole)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"vocab_size": 320', '"vocab_size": 500'))
+    with pytest.raises(xp.BackboneError, match="the folder must hold config.json"):
+        xp.load_backbone(tmp_path)

@@ -76,16 +76,11 @@ class Backbone(ABC):
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int = 256) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.model.generation_config = _greedy(model.generation_config)
         self.tokenizer = tokenizer
         self.name = name or model.config.name_or_path or type(model).__name__
         self.max_source = max_source
         self.fingerprint = fingerprint(model)
-        # Greedy as documented, whatever the model's folder says of beams, sampling or forced tokens.
-        self.model.generation_config = GenerationConfig(
-            eos_token_id=self._end, pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=getattr(model.config, "bos_token_id", None),
-            decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
-        )  # fmt: skip
         self._head_scale: float | None = None
         self._head_scale = self._find_head_scale()
         if self._head_scale is not None:  # else scoring says so
@@ -274,23 +269,31 @@ class Backbone(ABC):
         """Find what multiplies the last hidden state before the head, by the model's own logits.
 
         Some models scale (T5 with a tied head by H^-1/2, the LM-adapted ones not at all), which no setting says
-        reliably across versions; a wrong guess would change every score.
+        reliably across versions; a wrong guess would change every score. None where logits are no multiple.
         """
         config = self.model.config.get_text_config()
-        if getattr(config, "final_logit_softcapping", None):
-            return None
-        scales = [1.0, self.hidden_size**-0.5, getattr(config, "logit_scale", None)]
+        if getattr(config, "final_logit_softcapping", None) is not None:
+            return None  # bends large logits only: a probe may not show it
+        known = [1.0, self.hidden_size**-0.5, getattr(config, "logit_scale", None)]
         if getattr(config, "logits_scaling", None):
-            scales.append(1 / config.logits_scaling)
+            known.append(1 / config.logits_scaling)
         probe = self._probe([[self._end or 0] * 2])
         hidden = self._first_hidden(self._context(None, probe))  # (1, H)
-        expected = self._reference_logits(probe).float().to(self.device)  # (1, V)
-        apart: dict[float, float] = {}
-        for scale in {float(scale) for scale in scales if scale}:
-            self._head_scale = scale
-            apart[scale] = float((self._head(hidden, None).float() - expected).norm() / expected.norm())
-        best = min(apart, key=lambda scale: apart[scale])
-        return best if apart[best] <= self._tolerance else None
+        expected = self._reference_logits(probe).double().to(self.device)  # (1, V)
+        if not expected.isfinite().all():
+            raise BackboneError(
+                f"{self.name} gives logits that are not finite in {self.dtype}: its weights are damaged or overflow. "
+                "Use another dtype, or get the checkpoint again."
+            )
+        self._head_scale = 1.0
+        bias = getattr(self.model.get_output_embeddings(), "bias", None)
+        offset = 0.0 if bias is None else bias.double().to(self.device)
+        unscaled, expected = self._head(hidden, None).double() - offset, expected - offset  # (1, V), (1, V)
+        measured = ((unscaled * expected).sum() / unscaled.square().sum()).item()
+        error = (expected - measured * unscaled).norm() / expected.norm()
+        if not error <= self._tolerance:
+            return None
+        return next((scale for scale in known if scale and abs(measured / scale - 1) < 1e-3), measured)
 
     @torch.no_grad()
     def _check_padding(self) -> None:
@@ -356,6 +359,12 @@ class Backbone(ABC):
     @abstractmethod
     def _reference_logits(self, batch: Batch) -> Float[Tensor, "B V"]:
         """Return the model's own logits at the first label position."""
+
+
+def _greedy(config: GenerationConfig) -> GenerationConfig:
+    """Keep a model's special tokens and nothing else: beams, penalties or forced tokens would change what is scored."""
+    tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    return GenerationConfig(**{name: getattr(config, name) for name in tokens})
 
 
 def exact_labels(texts: Sequence[str], task: Task) -> list[int]:

@@ -11,9 +11,15 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """Return the device asked for, else the first GPU, else the CPU."""
+    """Return the device asked for, else the first GPU, else the CPU. Raises `BackboneError` for a GPU without CUDA."""
     if device is not None:
-        return torch.device(device)
+        place = torch.device(device)
+        if place.type == "cuda" and not torch.cuda.is_available():
+            raise BackboneError(
+                f"device {str(device)!r} was given, and torch {torch.__version__} sees no GPU here: leave device out "
+                "for the CPU, or install a CUDA build of torch and its driver."
+            )
+        return place
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from xprompt.errors import BackboneError
 
 
 def load_backbone(
-    name: str = "nano",
+    name: str | Path = "nano",
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -40,6 +41,7 @@ def load_backbone(
     Raises:
         BackboneError: one sentence naming what was given, what was needed, and the fix.
     """
+    name = str(name)
     place = choose_device(device)
     if device_map is not None and (device is not None or importlib.util.find_spec("accelerate") is None):
         raise BackboneError(

@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -36,6 +37,8 @@ from xprompt.backbones.devices import free_bytes
 from xprompt.backbones.shapes import count_parameters
 from xprompt.errors import BackboneError
 from xprompt.units import readable_size
+
+_NOT_FLOAT16 = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # overflow in it
 
 
 def load_config(name: str, *, revision: str | None = None, local: bool = False) -> Any:
@@ -76,7 +79,7 @@ def load_model(
     """
     place, extra = _resolve(name)
     config = load_config(name, revision=revision)
-    if config.model_type in ("t5", "mt5", "umt5") and dtype == torch.float16:
+    if config.model_type in _NOT_FLOAT16 and dtype == torch.float16:
         raise BackboneError(
             f"{name} overflows in float16, which T5 was not trained in: use dtype='bfloat16' or 'float32'."
         )
@@ -92,7 +95,7 @@ def load_model(
             model, report = auto_class.from_pretrained(
                 place, dtype=dtype, weights_only=True, output_loading_info=True, **placement, **options
             )
-    except (OSError, ValueError, ImportError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise _loading_error(name, revision, error) from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -183,7 +186,12 @@ def _loading_error(name: str, revision: str | None, error: Exception) -> Backbon
             "run `pip install -U torch`, or convert them to safetensors"
         )
     elif Path(name).is_dir():
-        fix = f"the folder must hold config.json, *.safetensors (or pytorch_model.bin) and tokenizer files ({error})"
+        fix = (
+            "the folder must hold config.json, *.safetensors (or pytorch_model.bin) and tokenizer files, whole and of "
+            f"one model ({' '.join(str(error).split())[:300]})"
+        )
+    elif name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        fix = "there is no such folder: check the path"
     elif caused_by(GatedRepoError) or (refused and not caused_by(RepositoryNotFoundError)):
         fix = "it is gated or private: accept its licence on the hub and log in with `hf auth login`"
     elif caused_by(RevisionNotFoundError):

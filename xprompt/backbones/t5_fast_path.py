@@ -24,10 +24,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, T5ForConditionalGeneration
 
-from xprompt.backbones.gradient_checkpointing import is_recomputed
+from xprompt.backbones.gradient_checkpointing import is_recomputed, recompute
 
 #: Positions, prompt included, up to which attention is done by plain products on a CPU.
 PLAIN_ATTENTION = 96
@@ -64,7 +63,7 @@ class FrozenT5:
             bias = bias.masked_fill(mask[:, None, None, :] == 0, torch.finfo(bias.dtype).min)  # (B, N, S, S)
         for block in encoder.block:
             if is_recomputed(block):
-                hidden = checkpoint(_encode_block, block, hidden, bias, use_reentrant=False)
+                hidden = recompute(_encode_block, block, hidden, bias)
             else:
                 hidden = _encode_block(block, hidden, bias)
         return encoder.final_layer_norm(hidden)

@@ -34,10 +34,10 @@ class RunConfig(Settings):
     backbone: str = ""
     revision: str | None = None
     source: str = ""
-    max_source: int = 0
-    length: int = 0
-    pieces: int = 0
-    # These defaults are never used: the chosen profile's are filled in before validation.
+    max_source: int = Field(0, ge=8)
+    length: int = Field(0, ge=1)
+    pieces: int = Field(0, ge=1)
+    # These defaults are never used: the chosen profile's are filled in before validation. Nor are the zeros.
     init: Initialiser = Field(default_factory=lambda: PROFILES["nano"].init)
     tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].tune)
     fine_tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].fine_tune)
@@ -46,8 +46,8 @@ class RunConfig(Settings):
     few_shot: int | Literal["official"] | None = None
     limit_train: int | None = None
     limit_validation: int | None = None
-    selection: float = 0.0
-    selection_limit: int = 0
+    selection: float = Field(0.0, gt=0, lt=1)
+    selection_limit: int = Field(0, ge=1)
     dtype: Literal["float32", "bfloat16", "float16", "float64"] | None = None
 
     @model_validator(mode="before")
@@ -56,7 +56,7 @@ class RunConfig(Settings):
         profile = get_profile(values.get("profile", "nano"))
         filled = dict(values)
         for name in cls.model_fields.keys() & Profile.model_fields.keys():
-            if not filled.get(name):
+            if filled.get(name) in (None, ""):
                 filled[name] = getattr(profile, name)
         if not filled.get("pattern"):
             filled["pattern"] = profile.patterns.get(filled.get("task", ""), "paper")
