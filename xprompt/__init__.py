@@ -38,6 +38,8 @@ _HOME = {
     "rewind": "pruning.prune",
     "xprompt": "methods.xprompt",
     "XPromptResult": "methods.xprompt",
+    "Callback": "training.callbacks",
+    "Callbacks": "training.callbacks",
     "tune": "training.tune",
     "tune_many": "training.tune",
     "fine_tune": "training.tune",

@@ -11,8 +11,7 @@ from tests.conftest import tiny_data
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.bench.memory import peak_of
 from xprompt.data.batching import Batch, batches
-from xprompt.training.live_bytes import LiveBytes
-from xprompt.training.memory import predict_bytes
+from xprompt.training.memory import LiveBytes, predict_bytes
 
 
 class TestLiveBytes:
@@ -30,14 +29,14 @@ class TestLiveBytes:
 
     def test_views_and_changes_in_place_and_what_was_there_before_count_nothing(self):
         before = torch.ones(250)
-        with LiveBytes(apart=[before]) as live:
+        with LiveBytes(except_for=[before]) as live:
             before.view(10, 25).t().add_(1)
             before[:100].relu_()
             assert live.peak == 0
 
     def test_what_backward_keeps_and_what_it_holds_for_a_moment(self):
         leaf = torch.ones(250, requires_grad=True)
-        with LiveBytes(apart=[leaf]) as live:
+        with LiveBytes(except_for=[leaf]) as live:
             out = leaf.exp()  # keeps its result
             loss = out.sum()  # 4 bytes
             assert live.now == 1004
@@ -47,7 +46,7 @@ class TestLiveBytes:
     def test_a_block_that_is_computed_again_keeps_less(self):
         def peak(forward):
             leaf = torch.ones(1000, requires_grad=True)
-            with LiveBytes(apart=[leaf]) as live:
+            with LiveBytes(except_for=[leaf]) as live:
                 hidden = leaf
                 for _ in range(4):
                     hidden = forward(hidden)

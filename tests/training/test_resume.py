@@ -1,4 +1,4 @@
-"""An interrupted loop goes on to the very numbers of an uninterrupted one, and trusts no damaged or foreign state."""
+"""An interrupted loop resumes to the very numbers of an uninterrupted one, and trusts no damaged or foreign state."""
 
 from __future__ import annotations
 
@@ -26,20 +26,16 @@ QUICK = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=9, eval_eve
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Stopping:
-    """An observer that ends the loop, as Ctrl-C would, at the n-th evaluation."""
+class Stopping(xp.Callback):
+    """End the loop, as Ctrl-C would, at the n-th evaluation."""
 
     def __init__(self, at):
         self.left = at
 
-    def started(self, stage, candidates): ...
-
-    def evaluated(self, stage, candidates):
+    def on_evaluate(self, stage, candidates):
         self.left -= 1
         if not self.left:
             raise KeyboardInterrupt
-
-    def finished(self, stage): ...
 
 
 def plain(history):
@@ -52,7 +48,7 @@ def odd_splits():
 
 
 def many(backbone, callbacks=None):
-    """Different optimisers, schedules, seeds, masks; one drops out at a rung, one is done before the others."""
+    """Different optimisers, schedules, seeds, masks; halving drops one, one is done before the others."""
     prompts = [xp.SoftPrompt.init(backbone, 5, pieces=4, seed=i) for i in range(4)]
     prompts[1].token_mask[0] = False
     settings = [
@@ -72,24 +68,24 @@ def many(backbone, callbacks=None):
 
 
 @pytest.mark.parametrize("at", [1, 3, 5])
-def test_interrupted_and_taken_up_is_the_same_to_the_last_bit(kind, at, tmp_path):
+def test_interrupted_and_resumed_is_the_same_to_the_last_bit(kind, at, tmp_path):
     backbone = tiny_model(kind)
     whole = many(backbone)
     with pytest.raises(KeyboardInterrupt):
-        many(backbone, Callbacks(Stopping(at), tmp_path))
+        many(backbone, Callbacks([Stopping(at)], tmp_path))
     assert (tmp_path / "1-tuning" / "state.json").exists()
     steps = []
     seen = backbone.loss
     backbone.loss = lambda *a, **k: steps.append(1) or seen(*a, **k)
-    taken_up = Callbacks(folder=tmp_path)
-    again = many(backbone, taken_up)
-    assert taken_up.resumed_seconds > 0 and len(steps) < 2 * 9, "some steps were done before"
+    resumed = Callbacks(folder=tmp_path)
+    again = many(backbone, resumed)
+    assert resumed.resumed_seconds > 0 and len(steps) < 2 * 9, "some steps were done before"
     for a, b in zip(whole, again, strict=True):
         assert torch.equal(a.prompt.embeddings, b.prompt.embeddings) and plain(a.history) == plain(b.history)
         assert torch.equal(a.prompt.piece_mask, b.prompt.piece_mask)
 
 
-def test_twice_interrupted_amid_steps_with_dropout(tmp_path):
+def test_twice_interrupted_within_a_step_with_dropout(tmp_path):
     """Not at an evaluation but in a forward pass: the state is that of the step before, its random numbers too."""
     backbone = tiny_model("seq2seq", dropout=0.3)
     prompt, splits = xp.SoftPrompt.init(backbone, 5, pieces=4), odd_splits()
@@ -122,19 +118,19 @@ def test_fine_tuning_too(kind, tmp_path):
     settings = QUICK.replace(optimizer="adafactor", learning_rate=1e-3)
     whole = xp.fine_tune(backbone, odd_splits(), settings)
     with pytest.raises(KeyboardInterrupt):
-        xp.fine_tune(backbone, odd_splits(), settings, callbacks=Callbacks(Stopping(3), tmp_path, every=0))
+        xp.fine_tune(backbone, odd_splits(), settings, callbacks=Callbacks([Stopping(3)], tmp_path, every=0))
     again = xp.fine_tune(backbone, odd_splits(), settings, callbacks=Callbacks(folder=tmp_path))
     assert plain(whole.history) == plain(again.history)
     for a, b in zip(whole.backbone.model.parameters(), again.backbone.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_a_run_is_taken_up_and_leaves_nothing_behind(config, tmp_path, monkeypatch):  # noqa: F811
+def test_a_run_is_resumed_and_leaves_nothing_behind(config, tmp_path, monkeypatch):  # noqa: F811
     whole = xp.run(config.replace(method="xprompt"), tmp_path / "whole", watch=False)
     monkeypatch.setattr(pipeline, "EventFiles", lambda folder: Stopping(2))
     monkeypatch.setattr(pipeline, "can_watch", lambda: True)
     store = tmp_path / "store"
-    for _ in range(2):  # in the prompt tuning that it builds on, then in its own re-training
+    for _ in range(2):  # in the prompt tuning that it builds on, then in the re-training
         with pytest.raises(KeyboardInterrupt):
             xp.run(config.replace(method="xprompt"), store)
         assert not (store / "runs" / whole.record["run"] / "record.json").exists()
@@ -152,13 +148,13 @@ KILLED = """
 import os, signal, sys
 from tests.training.test_resume import many, Stopping
 from tests.conftest import tiny_model
-from xprompt.training.callbacks import Callbacks
+from xprompt import Callbacks
 class Killing(Stopping):
-    def evaluated(self, stage, candidates):
+    def on_evaluate(self, stage, candidates):
         self.left -= 1
         if not self.left:
             os.kill(os.getpid(), signal.SIGKILL)
-many(tiny_model("seq2seq"), Callbacks(Killing(4), __import__("pathlib").Path(sys.argv[1]), every=0))
+many(tiny_model("seq2seq"), Callbacks([Killing(4)], __import__("pathlib").Path(sys.argv[1]), every=0))
 """
 
 
@@ -177,7 +173,7 @@ def test_killed_without_warning(tmp_path):
 def test_a_state_that_cannot_be_trusted_is_left_aside(harm, backbone, splits, tmp_path):
     prompt = xp.SoftPrompt.init(backbone, 5, pieces=4)
     with pytest.raises(KeyboardInterrupt):
-        xp.tune(backbone, prompt, splits, QUICK, callbacks=Callbacks(Stopping(3), tmp_path))
+        xp.tune(backbone, prompt, splits, QUICK, callbacks=Callbacks([Stopping(3)], tmp_path))
     folder, settings = tmp_path / "1-tuning", QUICK
     (tensors,) = folder.glob("*.safetensors")
     if harm == "tensors":
@@ -195,7 +191,7 @@ def test_a_state_that_cannot_be_trusted_is_left_aside(harm, backbone, splits, tm
     else:
         settings = QUICK.replace(learning_rate=0.04)
     callbacks = Callbacks(folder=tmp_path)
-    with pytest.warns(RuntimeWarning, match="starts anew"):
+    with pytest.warns(RuntimeWarning, match="starts from its beginning"):
         again = xp.tune(backbone, prompt, splits, settings, callbacks=callbacks)
     assert callbacks.resumed_seconds == 0
     assert plain(again.history) == plain(xp.tune(backbone, prompt, splits, settings).history)

@@ -8,9 +8,7 @@ import pytest
 import xprompt as xp
 from tests.runs.test_run import config, place  # noqa: F401
 from xprompt.runs import run as pipeline
-from xprompt.training import callbacks as callbacks
-from xprompt.training import tensorboard as watching
-from xprompt.training.callbacks import Callbacks
+from xprompt.training import tensorboard
 from xprompt.training.tensorboard import EventFiles
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -55,20 +53,20 @@ def test_events_are_there_while_the_run_goes(backbone, splits, tmp_path):
     seen = []
 
     class Looking(EventFiles):
-        def evaluated(self, stage, candidates):
-            super().evaluated(stage, candidates)
+        def on_evaluate(self, stage, candidates):
+            super().on_evaluate(stage, candidates)
             self.writer.flush()
             seen.append([step for step, _ in read(self.folder / stage)["selection_score"]])
 
     prompt = xp.SoftPrompt.init(backbone, 5, pieces=4)
-    xp.tune(backbone, prompt, splits, QUICK, callbacks=Callbacks(Looking(tmp_path)))
+    xp.tune(backbone, prompt, splits, QUICK, callbacks=[Looking(tmp_path)])
     assert seen == [[0], [0, 2], [0, 2, 4], [0, 2, 4, 6]]
 
 
 def test_watching_is_no_part_of_a_run(config, tmp_path, monkeypatch):  # noqa: F811
     watched = xp.run(config.replace(method="prompt_tuning"), tmp_path / "a").record
     unwatched = xp.run(config.replace(method="prompt_tuning"), tmp_path / "b", watch=False).record
-    monkeypatch.setattr(watching.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
     assert not pipeline.can_watch()
     without = xp.run(config.replace(method="prompt_tuning"), tmp_path / "c").record
     assert [p.name for p in tmp_path.glob("*/watch")] == ["watch"] and (tmp_path / "a" / "watch").exists()
@@ -79,5 +77,5 @@ def test_watching_is_no_part_of_a_run(config, tmp_path, monkeypatch):  # noqa: F
 
 
 def test_a_stage_is_named_by_its_order_and_kind():
-    one = callbacks.Callbacks()
-    assert [one.stage(d) for d in ("tuning", "re-training 81")] == ["1-tuning", "2-re-training-81"]
+    callbacks = xp.Callbacks()
+    assert [callbacks.next_stage(d) for d in ("tuning", "re-training 81")] == ["1-tuning", "2-re-training-81"]

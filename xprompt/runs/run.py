@@ -142,7 +142,7 @@ def _do(config: RunConfig, store: Store, how: _How, parent: RunResult | None, fo
         if force or _get(name, store) is None:
             events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
             callbacks = Callbacks(
-                EventFiles(events) if how.watch and can_watch() else None,
+                [EventFiles(events)] if how.watch and can_watch() else [],
                 store.runs / ".unfinished" / name,
                 how.save_every,
             )

@@ -1,7 +1,4 @@
-"""One set of trained values: its optimiser and schedule, when it is evaluated, when it stops, what it keeps.
-
-Owns the state of one candidate and its history. Never runs the backbone: `training` hands it losses and evaluations.
-"""
+"""A candidate: one set of trained values with its optimiser, schedule, early stopping and best checkpoint."""
 
 from __future__ import annotations
 
@@ -24,10 +21,12 @@ class History:
     """What happened while one prompt was trained.
 
     Attributes:
+        selection_split: the split that the checkpoint was chosen on.
         entries: one an evaluation: step, train_loss (mean since the last; None at step 0), selection_loss,
             selection_score and metrics (in [0, 1]), seconds since the start.
-        selection_split: the split checkpoints were chosen on.
         best_step: of the checkpoint that was kept; the earliest where several are equal.
+        best_score: of that checkpoint, in [0, 1].
+        stopped_early: whether it ended before its last step, out of patience or dropped by successive halving.
         num_cut: training sources that were longer than the limit.
     """
 
@@ -40,7 +39,19 @@ class History:
 
 
 class Candidate:
-    """One set of trained values with an optimiser of its own."""
+    """Values that are trained together with other candidates and chosen on their own.
+
+    Args:
+        prompt: the soft prompt; None where the backbone itself, or an adapter in it, is trained.
+        parameters: what the optimiser changes.
+        settings: of this candidate.
+        snapshot: returns a copy of the trained values, taken at every new best score.
+
+    Attributes:
+        best: the snapshot with the best score on the selection split.
+        done: no further steps or evaluations.
+        patience_used: evaluations since the last new best score.
+    """
 
     def __init__(
         self,
@@ -53,66 +64,70 @@ class Candidate:
         self.optimizer = make_optimizer(parameters, settings)
         self.history = History("")
         self.best: Any = None
-        self.total = 0
+        self.num_steps = 0
         self.done = False
-        self.running: Tensor | None = None  # summed loss since the last evaluation, left on the device
-        self.running_steps = 0
-        self.waited = 0
+        self.patience_used = 0
+        self.loss_sum: Tensor | None = None  # (): over the steps since the last evaluation, left on the device
+        self.loss_steps = 0
 
     def start(self, num_examples: int, split: str, num_cut: int) -> None:
-        self.total = self.settings.num_steps(num_examples)
-        self.every = self.settings.eval_every or -(-num_examples // self.settings.batch_size)
+        """Set steps, schedule and history up for a training set of that many examples, selected on `split`."""
+        self.num_steps = self.settings.num_steps(num_examples)
+        self.eval_every = self.settings.eval_every or -(-num_examples // self.settings.batch_size)
         self.history = History(split, num_cut=num_cut)
-        total = max(1, self.total)
-        falling = self.settings.schedule == "linear"
-        self.schedule = LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total) if falling else 1.0)
+        total, linear = max(1, self.num_steps), self.settings.schedule == "linear"
+        self.schedule = LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total) if linear else 1.0)
 
     def step(self, loss: Tensor) -> None:
+        """Do one optimiser step with the gradients at hand; `loss`, (), is the step's mean loss."""
         if self.settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.running = loss if self.running is None else self.running + loss
-        self.running_steps += 1
+        self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
+        self.loss_steps += 1
 
     def due(self, step: int) -> bool:
-        return not self.done and (step == 0 or step % self.every == 0 or step >= self.total)
+        """Return whether it is evaluated after that step by its own settings."""
+        return not self.done and (step == 0 or step % self.eval_every == 0 or step >= self.num_steps)
 
-    def record(self, step: int, found: Evaluation, seconds: float) -> None:
-        train_loss = None if self.running is None else float(self.running) / self.running_steps
-        self.running, self.running_steps = None, 0
-        self.history.entries.append(
+    def record(self, step: int, evaluation: Evaluation, seconds: float) -> None:
+        """Add an evaluation to the history, keep the checkpoint if it is the best, and stop where it is time."""
+        history = self.history
+        train_loss = None if self.loss_sum is None else float(self.loss_sum) / self.loss_steps
+        self.loss_sum, self.loss_steps = None, 0
+        history.entries.append(
             {
                 "step": step,
                 "train_loss": train_loss,
-                "selection_loss": found.loss,
-                "selection_score": found.score,
-                "metrics": found.metrics,
+                "selection_loss": evaluation.loss,
+                "selection_score": evaluation.score,
+                "metrics": evaluation.metrics,
                 "seconds": round(seconds, 3),
             }
         )
-        if found.score > self.history.best_score:
-            self.history.best_score, self.history.best_step = found.score, step
-            self.best, self.waited = self.snapshot(), 0
+        if evaluation.score > history.best_score:
+            history.best_score, history.best_step = evaluation.score, step
+            self.best, self.patience_used = self.snapshot(), 0
         else:
-            self.waited += 1
-        if self.settings.patience is not None and self.waited >= self.settings.patience:
-            self.history.stopped_early = step < self.total
+            self.patience_used += 1
+        if self.settings.patience is not None and self.patience_used >= self.settings.patience:
+            history.stopped_early = step < self.num_steps
             self.done = True
-        self.done = self.done or step >= self.total
+        self.done = self.done or step >= self.num_steps
 
     @property
-    def standing(self) -> tuple[float, float]:
-        """What candidates are compared by before they are done: the best score so far, then the last loss."""
+    def rank(self) -> tuple[float, float]:
+        """Return what unfinished candidates are compared by, higher is better: best score so far, −last loss."""
         return self.history.best_score, -self.history.entries[-1]["selection_loss"]
 
     def stop(self) -> None:
-        """Go no further; what was the best so far is kept."""
+        """End here, and keep the best checkpoint so far."""
         self.done = self.history.stopped_early = True
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that steps and evaluations have changed: tensors, and JSON values."""
+        """Return all that steps and evaluations have changed: (tensors, JSON values)."""
         tensors = {f"parameter.{i}": p.detach() for i, p in enumerate(self.parameters)}
         numbers: dict[str, Any] = {}
         for i, parameter in enumerate(self.parameters):
@@ -120,30 +135,30 @@ class Candidate:
                 (tensors if isinstance(value, Tensor) else numbers)[f"optimizer.{i}.{name}"] = value
         best = {"": self.best.embeddings.detach()} if isinstance(self.best, SoftPrompt) else self.best or {}
         tensors |= {f"best.{name}": value for name, value in best.items()}
-        if self.running is not None:
-            tensors["running"] = self.running
+        if self.loss_sum is not None:
+            tensors["loss_sum"] = self.loss_sum
         schedule = {name: value for name, value in self.schedule.state_dict().items() if name != "lr_lambdas"}
         return tensors, {
             "history": asdict(self.history),
             "done": self.done,
-            "running_steps": self.running_steps,
-            "waited": self.waited,
+            "loss_steps": self.loss_steps,
+            "patience_used": self.patience_used,
             "schedule": schedule,
-            "rates": [group["lr"] for group in self.optimizer.param_groups],
+            "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
             "optimizer": numbers,
         }
 
     def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave, to the last bit. After `start`, before any step."""
+        """Continue from what `state_dict` returned, to the last bit. Call after `start`, before any step."""
         device = self.parameters[0].device
         self.optimizer.state.clear()
         # Not by the optimiser's own load_state_dict, which rounds a float32 state to its parameter's bfloat16.
         for name, value in (tensors | facts["optimizer"]).items():
             kind, _, rest = name.partition(".")
             if kind == "optimizer":
-                place, _, key = rest.partition(".")
+                index, _, key = rest.partition(".")
                 moved = value.to(device) if isinstance(value, Tensor) and key != "step" else value
-                self.optimizer.state[self.parameters[int(place)]][key] = moved
+                self.optimizer.state[self.parameters[int(index)]][key] = moved
         with torch.no_grad():
             for i, parameter in enumerate(self.parameters):
                 parameter.copy_(tensors[f"parameter.{i}"])
@@ -153,9 +168,9 @@ class Candidate:
             self.best.embeddings.data.copy_(best[""])
         else:
             self.best = best or None
-        self.running = tensors["running"].to(device) if "running" in tensors else None
+        self.loss_sum = tensors["loss_sum"].to(device) if "loss_sum" in tensors else None
         self.history = History(**facts["history"])
-        self.done, self.waited, self.running_steps = facts["done"], facts["waited"], facts["running_steps"]
+        self.done, self.loss_steps, self.patience_used = facts["done"], facts["loss_steps"], facts["patience_used"]
         self.schedule.load_state_dict(facts["schedule"] | {"lr_lambdas": [None]})
-        for group, rate in zip(self.optimizer.param_groups, facts["rates"], strict=True):
+        for group, rate in zip(self.optimizer.param_groups, facts["learning_rates"], strict=True):
             group["lr"] = rate

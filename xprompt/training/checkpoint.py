@@ -1,53 +1,177 @@
-"""The state of an unfinished training loop on disk: tensors as safetensors, the rest as JSON, checked by sha256.
+"""Save the state of an unfinished training loop, and resume from it to the same numbers.
 
-Owns the files and their integrity: a state is found whole, unaltered and made by the same settings, or not at all.
-Never knows what a state holds, and never reads a format that could run code.
-
-    <folder>/state.json               {"identity", "tensors", "sha256", "facts"}; replaced at once, and last
-    <folder>/<digits>.safetensors     what state.json names
+<folder>/state.json               {"identity", "tensors", "sha256", "facts", "seal"}; replaced at once, and last
+<folder>/<digits>.safetensors     the tensors that state.json names
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import time
 import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
-from xprompt.files import sha256
+import xprompt
+from xprompt.backbones.base import Backbone
+from xprompt.data.tokenization import TokenizedDataset
+from xprompt.distributed import process_group
+from xprompt.errors import StoreError
+from xprompt.files import sha256, write_atomically
+from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.training.candidate import Candidate
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
-def save_state(folder: Path, identity: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Put a state in the place of the one before, whole or not at all.
+@dataclass
+class TrainerState:
+    """How far a training loop has come; what belongs to one candidate is the candidate's own state.
+
+    Attributes:
+        step: optimiser steps done.
+        evaluated: whether the evaluation after this step is done.
+        width: candidates in one forward and backward pass; None: not chosen yet.
+        random_states: device → state of its random generator after this step, which dropout draws from.
+        consistent: False while several values change that belong together.
+        began: when the loop began, by `time.perf_counter`, less the time before an interruption.
+    """
+
+    step: int = 0
+    evaluated: bool = False
+    width: int | None = 1
+    random_states: dict[str, Tensor] = field(default_factory=dict)
+    consistent: bool = True
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds since the loop began, with those before an interruption."""
+        return time.perf_counter() - self.began
+
+    @contextlib.contextmanager
+    def update(self) -> Iterator[None]:
+        """Change several values that belong together: no state is saved where an interruption comes in between."""
+        self.consistent = False
+        yield
+        self.consistent = True
+
+    def state_dict(self) -> State:
+        """Return (tensors, JSON values)."""
+        tensors = {f"random.{device}": state for device, state in self.random_states.items()}
+        return tensors, {"step": self.step, "evaluated": self.evaluated, "width": self.width, "seconds": self.seconds}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.step, self.evaluated, self.width = facts["step"], facts["evaluated"], facts["width"]
+        self.random_states = _with_prefix(tensors, "random.")
+        self.began -= facts["seconds"]
+
+
+class Checkpointer:
+    """Save one loop's state now and then, and restore it.
 
     Args:
-        identity: of the loop; a state is read by a loop with the same one only.
+        folder: of this loop; None: nothing is saved or restored.
+        every: seconds between two saved states.
+        candidates: as they start.
+        data: the tokenised splits that the loop uses.
+        identity: JSON values that, with candidates, data and backbone, determine the loop's numbers. A state that was
+            saved under other ones is not restored.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        every: float,
+        candidates: Sequence[Candidate],
+        backbone: Backbone,
+        data: Sequence[TokenizedDataset],
+        identity: dict[str, Any],
+    ) -> None:
+        self.folder, self.every, self.candidates, self.device = folder, every, candidates, backbone.device
+        self.identity = "" if folder is None else _identify(candidates, backbone, data, identity)
+        self.draws_randomly = any(candidate.settings.dropout for candidate in candidates)
+        self.saved = time.perf_counter()
+
+    def restore(self, state: TrainerState) -> float:
+        """Load what an interrupted loop saved into `state` and the candidates; return the seconds it had taken.
+
+        Where nothing usable was saved, change nothing and return 0.
+
+        Raises:
+            StoreError: the processes that share a run do not find the same state.
+        """
+        saved = None if self.folder is None else load_state(self.folder, self.identity)
+        if not process_group().all_equal(-1 if saved is None else saved[1]["step"]):
+            raise StoreError(
+                f"the processes of this run do not find the same unfinished state in {self.folder}: "
+                "put the report's folder where all of them can read it."
+            )
+        if saved is None:
+            return 0.0
+        tensors, facts = saved
+        state.load_state_dict(tensors, facts)
+        for i, (candidate, values) in enumerate(zip(self.candidates, facts["candidates"], strict=True)):
+            candidate.load_state_dict(_with_prefix(tensors, f"{i}."), values)
+        if "cpu" in state.random_states:
+            torch.set_rng_state(state.random_states["cpu"])
+        if "cuda" in state.random_states:
+            torch.cuda.set_rng_state(state.random_states["cuda"], self.device)
+        return facts["seconds"]
+
+    def random_states(self) -> dict[str, Tensor]:
+        """Return the random generators' states between two steps, where a resumed loop will need them."""
+        if self.folder is None or not self.draws_randomly:
+            return {}
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def save(self, state: TrainerState, interrupted: bool = False) -> None:
+        """Save the state, where `every` seconds have passed since the last time or the loop was interrupted."""
+        if self.folder is None or not process_group().is_main or not state.consistent:
+            return
+        # On Ctrl-C nobody waits for gigabytes: a whole backbone is saved only when its time has come.
+        small = all(candidate.prompt is not None for candidate in self.candidates)
+        if time.perf_counter() - self.saved < self.every and not (interrupted and small):
+            return
+        tensors, facts = state.state_dict()
+        facts["candidates"] = []
+        for i, candidate in enumerate(self.candidates):
+            candidate_tensors, values = candidate.state_dict()
+            tensors |= {f"{i}.{name}": tensor for name, tensor in candidate_tensors.items()}
+            facts["candidates"].append(values)
+        save_state(self.folder, self.identity, tensors, facts)
+        self.saved = time.perf_counter()
+
+
+def save_state(folder: Path, identity: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Replace the folder's state by a new one, wholly or not at all.
+
+    Args:
+        identity: of the loop; only a loop with the same one reads the state.
         tensors: of any device and dtype.
         facts: JSON values; floats keep every bit.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "partial.safetensors"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
-    digest = sha256(partial)
+    content = _to_bytes(tensors)
+    digest = sha256(content)
     name = f"{digest[:16]}.safetensors"
-    _sync(partial)
-    os.replace(partial, folder / name)
+    write_atomically(folder / name, content)
     body = {"identity": identity, "tensors": name, "sha256": digest, "facts": facts}
-    body["seal"] = _seal(body)
-    text = folder / "partial.json"
-    text.write_text(json.dumps(body), encoding="utf-8")
-    _sync(text)
-    os.replace(text, folder / "state.json")
-    for old in folder.glob("*.safetensors"):
-        if old.name != name:
-            old.unlink(missing_ok=True)
+    write_atomically(folder / "state.json", json.dumps(body | {"seal": _seal(body)}))
+    for path in folder.glob("*.safetensors"):
+        if path.name != name:
+            path.unlink(missing_ok=True)
 
 
 def load_state(folder: Path, identity: str) -> State | None:
@@ -59,7 +183,7 @@ def load_state(folder: Path, identity: str) -> State | None:
         if body.pop("seal") != _seal(body):
             raise ValueError("state.json does not match its own sha256")
         if body["identity"] != identity:
-            raise ValueError("it was made with other settings, data or versions")
+            raise ValueError("it was saved with other settings, data or versions")
         if Path(body["tensors"]).name != body["tensors"]:
             raise ValueError(f"it names a file elsewhere, {body['tensors']}")
         content = (folder / body["tensors"]).read_bytes()
@@ -68,16 +192,40 @@ def load_state(folder: Path, identity: str) -> State | None:
         return load(content), body["facts"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         warnings.warn(
-            f"the unfinished state in {folder} cannot be used ({error}); this stage starts anew.",
+            f"the unfinished state in {folder} cannot be used ({error}); this stage starts from its beginning.",
             RuntimeWarning, stacklevel=2,
         )  # fmt: skip
         return None
+
+
+def _identify(
+    candidates: Sequence[Candidate], backbone: Backbone, data: Sequence[TokenizedDataset], identity: dict[str, Any]
+) -> str:
+    """Return a digest of everything the loop's numbers depend on, with the versions that compute them."""
+    facts = identity | {
+        "backbone": backbone.fingerprint,
+        "dtype": str(backbone.dtype),
+        "device": backbone.device.type,
+        "processes": process_group().world_size,
+        "versions": [xprompt.__version__, torch.__version__],
+        "settings": [candidate.settings.model_dump(mode="json") for candidate in candidates],
+        "prompts": [_prompt_digest(candidate.prompt) for candidate in candidates],
+        "data": [sha256(json.dumps([split.ids, split.labels, split.groups]).encode()) for split in data],
+    }
+    return sha256(json.dumps(facts, sort_keys=True).encode())
+
+
+def _prompt_digest(prompt: SoftPrompt | None) -> str:
+    return "" if prompt is None else f"{prompt.mode} {sha256(_to_bytes(prompt.state_dict()))}"
+
+
+def _to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def _seal(body: dict[str, Any]) -> str:
     return sha256(json.dumps(body, sort_keys=True).encode())
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,7 +1,4 @@
-"""Predictions and metrics of one prompt, or of C prompts side by side.
-
-Owns the one way a prompt is evaluated, while tuning and after. Never trains, never chooses.
-"""
+"""Evaluate one prompt, or C prompts in parallel: the one way to do it, while tuning and after."""
 
 from __future__ import annotations
 
@@ -23,7 +20,14 @@ from xprompt.tasks import metrics
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of one prompt on one split: metrics in [0, 1], their mean, the mean loss, and the predictions in data order."""
+    """One prompt's results on one split.
+
+    Attributes:
+        metrics: the task's, each in [0, 1].
+        score: their mean.
+        loss: mean over the examples.
+        predictions: label of each example, in the data's order.
+    """
 
     metrics: dict[str, float]
     score: float
@@ -39,12 +43,12 @@ def evaluate(
     batch_size: int = 64,
     objective: str = "label_scores",
 ) -> dict[str, float]:
-    """The task's metrics, each in [0, 1], of this prompt (None: no prompt) on this split."""
+    """Return the task's metrics, each in [0, 1], of this prompt (None: no prompt) on this split."""
     return evaluate_many(backbone, [prompt], data, batch_size=batch_size, objective=objective)[0].metrics
 
 
 def predict(backbone: Backbone, prompt: SoftPrompt | None, data: TaskDataset, *, batch_size: int = 64) -> list[int]:
-    """Predicted label of each example, in the data's order."""
+    """Return the predicted label of each example, in the data's order."""
     return list(evaluate_many(backbone, [prompt], data, batch_size=batch_size)[0].predictions)
 
 
@@ -60,7 +64,7 @@ def evaluate_many(
 ) -> list[Evaluation]:
     """Evaluate C prompts (or, alone, None) in one pass over the split; equal ones, as before any step, count as one.
 
-    Processes that share a run each take their share of every batch, and all of them get the whole result.
+    Processes that share a run each take a shard of every batch, and all of them return the whole result.
 
     Args:
         encoded: `backbone.encode(data)`, where it is at hand already.
@@ -70,67 +74,73 @@ def evaluate_many(
     """
     encoded = backbone.encode(data) if encoded is None else encoded
     verbalizer = backbone.verbalizer(data.task)
-    prompts, place = _distinct(prompts)
-    count = len(prompts)
-    predicted = torch.zeros(count, len(data), dtype=torch.long)
-    losses = torch.zeros(count, dtype=torch.float64, device=backbone.device)
-    outcomes: list[tuple[torch.Tensor, torch.Tensor]] = []
+    prompts, index = _distinct(prompts)
+    num_prompts = len(prompts)  # C
+    predicted = torch.zeros(num_prompts, len(data), dtype=torch.long)  # (C, N)
+    loss_sums = torch.zeros(num_prompts, dtype=torch.float64, device=backbone.device)  # (C,)
+    on_device: list[tuple[torch.Tensor, torch.Tensor]] = []
     rows = min(batch_size, CPU_ROWS) if backbone.device.type == "cpu" else batch_size
-    for whole in batches(encoded, max(1, rows // count), seed=None):
-        batch = shard(whole, process_group())
+    for whole in batches(encoded, max(1, rows // num_prompts), seed=None):
+        batch = shard(whole, process_group())  # B examples
         if not len(batch):
             continue
-        vectors, prompt_mask, prompt_index = prompt_rows(prompts, [len(batch.labels)] * count, backbone.device)
-        shared = repeat(batch, count)
+        # (C, P, H), (C, P), (C·B,)
+        vectors, prompt_mask, prompt_index = prompt_rows(prompts, [len(batch)] * num_prompts, backbone.device)
+        inputs = repeat(batch, num_prompts)  # (C·B, T)
         if objective == "generation":
-            texts = backbone.generate(vectors, shared, prompt_mask, prompt_index=prompt_index)
-            labels = torch.tensor(exact_labels(texts, data.task))
-            loss = backbone.loss(vectors, shared, verbalizer, prompt_mask, objective, prompt_index)
+            texts = backbone.generate(vectors, inputs, prompt_mask, prompt_index=prompt_index)
+            labels = torch.tensor(exact_labels(texts, data.task))  # (C·B,)
+            losses = backbone.loss(vectors, inputs, verbalizer, prompt_mask, objective, prompt_index)  # (C·B,)
         else:
-            scores = backbone.label_scores(vectors, shared, verbalizer, prompt_mask, prompt_index)
-            labels = scores.argmax(dim=1)
-            loss = F.cross_entropy(scores, shared.labels.to(scores.device), reduction="none")
-        losses += loss.double().view(count, -1).sum(dim=1)
-        outcomes.append((batch.index, labels.view(count, -1)))
-    for index, labels in outcomes:  # only here is the device waited for
-        predicted[:, index] = labels.cpu()
-    process_group().all_reduce([predicted, losses])
+            scores = backbone.label_scores(vectors, inputs, verbalizer, prompt_mask, prompt_index)  # (C·B, labels)
+            labels = scores.argmax(dim=1)  # (C·B,)
+            losses = F.cross_entropy(scores, inputs.labels.to(scores.device), reduction="none")  # (C·B,)
+        loss_sums += losses.double().view(num_prompts, -1).sum(dim=1)
+        on_device.append((batch.index, labels.view(num_prompts, -1)))
+    for columns, labels in on_device:  # only here the CPU waits for the device
+        predicted[:, columns] = labels.cpu()
+    process_group().all_reduce([predicted, loss_sums])
     results = []
-    for row, loss in zip(predicted.tolist(), (losses / len(data)).tolist(), strict=True):
-        found = metrics.compute(data.task, row, data.labels, data.groups)
-        results.append(Evaluation(found, metrics.score(found), loss, tuple(row)))
-    return [results[i] for i in place]
-
-
-def _distinct(prompts: Sequence[SoftPrompt | None]) -> tuple[list[SoftPrompt | None], list[int]]:
-    """The first of every group of equal prompts, and for each prompt its place among them."""
-    different: list[SoftPrompt | None] = []
-    vectors: list[torch.Tensor | None] = []
-    place = []
-    for prompt in prompts:
-        own = None if prompt is None else prompt()
-        at = next((i for i, other in enumerate(vectors) if _equal(own, other)), len(different))
-        if at == len(different):
-            different.append(prompt)
-            vectors.append(own)
-        place.append(at)
-    return different, place
-
-
-def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    return one is other if one is None or other is None else torch.equal(one, other)
+    for predictions, loss in zip(predicted.tolist(), (loss_sums / len(data)).tolist(), strict=True):
+        values = metrics.compute(data.task, predictions, data.labels, data.groups)
+        results.append(Evaluation(values, metrics.score(values), loss, tuple(predictions)))
+    return [results[i] for i in index]
 
 
 def prompt_rows(
     prompts: Sequence[SoftPrompt | None], sizes: Sequence[int], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | tuple[None, None, None]:
-    """C prompts, (C, Q, H), where each has a vector, (C, Q), and whose each row is, (ΣB,); three None without prompts.
+    """Return what a pass over C prompts' batches needs; three None without prompts.
 
     Args:
-        sizes: how many rows each prompt stands in front of, one after another.
+        sizes: rows of each prompt's batch; the batches come one after another.
+
+    Returns:
+        (vectors, prompt_mask, prompt_index): (C, P, H), padded in front; (C, P), where a prompt has a vector; (B,),
+        the prompt in front of each of the B = Σ sizes rows.
     """
     if prompts[0] is None:
         return None, None, None
     vectors, prompt_mask = stack([p for p in prompts if p is not None])
     prompt_index = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(list(sizes))).to(device)
     return vectors.to(device), prompt_mask.to(device), prompt_index
+
+
+def _distinct(prompts: Sequence[SoftPrompt | None]) -> tuple[list[SoftPrompt | None], list[int]]:
+    """Return the first of every group of equal prompts, and for each prompt its index among them."""
+    distinct: list[SoftPrompt | None] = []
+    distinct_vectors: list[torch.Tensor | None] = []
+    index = []
+    for prompt in prompts:
+        vectors = None if prompt is None else prompt()  # (P, H)
+        equal = (i for i, other in enumerate(distinct_vectors) if _equal(vectors, other))
+        first = next(equal, len(distinct))
+        if first == len(distinct):
+            distinct.append(prompt)
+            distinct_vectors.append(vectors)
+        index.append(first)
+    return distinct, index
+
+
+def _equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
+    return a is b if a is None or b is None else torch.equal(a, b)

@@ -9,7 +9,7 @@ from xprompt.config.settings import TuneSettings
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: TuneSettings) -> torch.optim.Optimizer:
-    """Adafactor with scaling, relative step and warm-up off (Lester et al., 2021), or AdamW."""
+    """Return Adafactor with scaling, relative step and warm-up off (Lester et al., 2021), or AdamW."""
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     from transformers.optimization import Adafactor  # imports PEFT, a second that only training pays for

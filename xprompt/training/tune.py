@@ -1,7 +1,4 @@
-"""To train a prompt, C prompts side by side, or (the baseline) the whole backbone: one loop for all three.
-
-Owns what is trained and what is handed back. Never prunes, never picks between methods; the steps are `loop`'s.
-"""
+"""Train a prompt, C prompts in parallel, or (the paper's upper baseline) the whole backbone: one loop for all three."""
 
 from __future__ import annotations
 
@@ -9,12 +6,14 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.loading import wrap
 from xprompt.config.settings import TuneSettings
 from xprompt.data.splits import Splits
 from xprompt.prompts.soft_prompt import SoftPrompt
-from xprompt.training.callbacks import Callbacks
+from xprompt.training.callbacks import Callback, Callbacks, accept_along
 from xprompt.training.candidate import Candidate, History
 from xprompt.training.loop import Loop
 
@@ -33,6 +32,7 @@ class FineTuneResult(NamedTuple):
     history: History
 
 
+@accept_along
 def tune(
     backbone: Backbone,
     prompt: SoftPrompt,
@@ -41,24 +41,30 @@ def tune(
     *,
     seed: int = 0,
     progress: bool = False,
-    callbacks: Callbacks | None = None,
+    callbacks: Callbacks | Sequence[Callback] | None = None,
 ) -> TuneResult:
     """Tune a copy of the prompt in front of the frozen backbone.
 
     Args:
+        prompt: (P, H); unchanged.
         splits: trained on `train`; checkpoints are chosen on `selection`, or on `validation` where nothing was held
             out (the paper's protocol).
         seed: of the data order.
-        callbacks: an observer, and where to resume from after an interruption; it changes no number.
+        progress: show a bar.
+        callbacks: a list of them, or `Callbacks`, which also say where to resume from; they change no number.
 
     Returns:
-        (prompt, history): the best checkpoint, step 0 and the last step among them. The prompt given is unchanged.
+        (prompt, history): the best checkpoint, step 0 and the last step among them.
+
+    Raises:
+        DataError: there are no training examples.
 
     Source: paper §3.1, §4.1.
     """
     return tune_many(backbone, [prompt], splits, [settings], seeds=[seed], progress=progress, callbacks=callbacks)[0]
 
 
+@accept_along
 def tune_many(
     backbone: Backbone,
     prompts: Sequence[SoftPrompt],
@@ -70,37 +76,43 @@ def tune_many(
     halving_schedule: Mapping[int, int] | None = None,
     progress: bool = False,
     describe: str = "tuning",
-    callbacks: Callbacks | None = None,
+    callbacks: Callbacks | Sequence[Callback] | None = None,
 ) -> list[TuneResult]:
-    """Tune copies of C prompts side by side in front of the frozen backbone.
+    """Tune copies of C prompts in parallel in front of the frozen backbone.
 
     Each has its own optimiser, schedule, masks, data order, early stopping and best checkpoint, and gets the same
     numbers as if it were tuned alone: rows of a batch do not see one another, and the sum of C losses has each
     prompt's own gradient.
 
     Args:
-        settings: one for each prompt; objective, batch sizes, accumulation and dropout must agree.
+        prompts: C times (P, H), where P may differ; unchanged.
+        settings: one for each prompt; objective, batch sizes, accumulation, dropout and gradient checkpointing must
+            agree.
         seeds: of the data orders; candidates with the same seed share their batches. Default: all 0.
-        width: candidates in one forward and backward pass; None: as many as memory holds. Where it runs out all the
-            same, the width is halved and the pass done again. Never changes a result.
-        rungs: step → how many go on after it: the best on the selection split so far, of equals the lower loss. The
-            others keep what they have (successive halving). Each is an evaluation of all that are left.
-        callbacks: an observer, and where to resume from after an interruption; it changes no number.
+        width: candidates in one forward and backward pass; None: as many as memory holds. Where memory runs out all
+            the same, the width is halved and the pass done again. Never changes a result.
+        halving_schedule: step → how many go on after it: the best on the selection split so far, of equals the lower
+            loss. The others keep what they have (successive halving). All that are left are evaluated at that step.
+        describe: what the loop is for, in bars, logs and the stage's name.
+        splits, progress, callbacks: as in `tune`.
 
-    Processes that share a run (`distributed.together`) each take their share of every batch, and end with the same
-    prompts, those of one process alone up to the rounding of sums.
+    Raises:
+        ConfigError: settings that must agree do not.
+        DataError: there are no training examples.
+
+    Processes that share a run (`xprompt.distributed`) each take a shard of every batch, and end with the same
+    prompts, which are those of one process up to the rounding of sums.
     """
     candidates = []
-    for prompt, one in zip(prompts, settings, strict=True):
-        own = prompt.clone().to(backbone.device)
-        candidates.append(Candidate(own, list(own.parameters()), one, own.clone))
-    loop = Loop(
-        backbone, candidates, splits, list(seeds or [0] * len(candidates)), progress, describe, halving_schedule
-    )
-    loop.run(callbacks or Callbacks(), width)
-    return [TuneResult(c.best, c.history) for c in candidates]
+    for prompt, prompt_settings in zip(prompts, settings, strict=True):
+        trained = prompt.clone().to(backbone.device)
+        candidates.append(Candidate(trained, list(trained.parameters()), prompt_settings, trained.clone))
+    seeds = list(seeds or [0] * len(candidates))
+    Loop(backbone, candidates, splits, seeds, progress, describe, halving_schedule).run(callbacks, width)
+    return [TuneResult(candidate.best, candidate.history) for candidate in candidates]
 
 
+@accept_along
 def fine_tune(
     backbone: Backbone,
     splits: Splits,
@@ -108,18 +120,26 @@ def fine_tune(
     *,
     seed: int = 0,
     progress: bool = False,
-    callbacks: Callbacks | None = None,
+    callbacks: Callbacks | Sequence[Callback] | None = None,
 ) -> FineTuneResult:
     """Train every weight of a copy of the backbone, without a prompt: the paper's upper baseline.
 
-    The backbone given is unchanged. Source: paper §4.1 (fine-tuning).
+    The backbone given is unchanged. Arguments as in `tune`.
+
+    Returns:
+        (backbone, history): the copy, frozen, at its best checkpoint.
+
+    Source: paper §4.1 (fine-tuning).
     """
     model = copy.deepcopy(backbone.model)
-    own = wrap(model, backbone.tokenizer, name=backbone.name, max_source=backbone.max_source)
+    trained = wrap(model, backbone.tokenizer, name=backbone.name, max_source=backbone.max_source)
     model.requires_grad_(True)
-    snapshot = lambda: {k: v.detach().clone() for k, v in model.state_dict().items()}  # noqa: E731
+
+    def snapshot() -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
     candidate = Candidate(None, list(model.parameters()), settings, snapshot)
-    Loop(own, [candidate], splits, [seed], progress, "fine-tuning").run(callbacks or Callbacks())
+    Loop(trained, [candidate], splits, [seed], progress, "fine-tuning").run(callbacks)
     model.load_state_dict(candidate.best)
     model.requires_grad_(False)
-    return FineTuneResult(own, candidate.history)
+    return FineTuneResult(trained, candidate.history)
