@@ -53,6 +53,10 @@ _HOME = {
     "get_executor": "runs.executors",
     "to_peft": "prompts.peft",
     "from_peft": "prompts.peft",
+    "compare_with_peft": "prompts.peft",
+    "next_logits": "prompts.peft",
+    "load_model": "backbones.pretrained",
+    "read_or_measure": "bench.measuring",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xprompt.errors import ConfigError
 from xprompt.reporting import site
-from xprompt.reporting.layout import MAIN, Report
+from xprompt.reporting.layout import HANDED_OVER, MAIN, Report
 from xprompt.reporting.notebooks import execute, parameters_of
 from xprompt.runs.executors import get_executor
 from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks
@@ -25,12 +27,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Plan:
-    """Checked choices: which notebooks, each with the parameters it is given, and where the report goes."""
+    """Checked choices: the notebooks, each with its parameters, and what is handed to all their kernels.
+
+    Attributes:
+        notebooks: path → the parameters it is given.
+        handed_over: the arguments of `Report` in the kernels, the folder relative to the notebooks.
+    """
 
     profile: str
     output: Path
     notebooks: dict[Path, dict[str, Any]]
     quick: bool
+    handed_over: dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,8 +68,9 @@ def make_plan(
         notebooks: the folder of notebooks.
         executor, executor_options: as `xprompt.get_executor` takes them, for the notebooks with a grid of runs.
 
-    A value is handed to a notebook as a parameter where the notebook declares it; paths are made relative to the
-    notebooks' folder, where they are executed. Raises `ConfigError` or `DataError`.
+    A notebook is given the parameters that it declares; the report's folder, quick and the executor go to its kernel
+    beside them (`Plan.handed_over`). Paths are relative to the notebooks' folder, where they are executed. Raises
+    `ConfigError` or `DataError`.
     """
     folder = Path(notebooks).resolve()
     names = choose_tasks(tasks, profile)
@@ -72,10 +81,12 @@ def make_plan(
         quick_output = ROOT / "reports" / f"{profile}-quick"
     root = Path(output).resolve() if output else (quick_output if quick else ROOT / "reports" / profile)
     get_executor(executor, root, **(executor_options or {}))
-    offered = {
-        "profile": profile, "task": names[0], "quick": quick,
-        "data_dir": os.path.relpath(source, folder) if source else "", "output": os.path.relpath(root, folder),
-        "executor": executor, "executor_options": dict(executor_options or {}),
+    offered: dict[str, Any] = {
+        "profile": profile, "task": names[0], "data_dir": os.path.relpath(source, folder) if source else "",
+    }  # fmt: skip
+    handed_over = {
+        "output": os.path.relpath(root, folder), "quick": quick, "executor": executor,
+        "executor_options": dict(executor_options or {}),
     }  # fmt: skip
     # Where nobody chose, each notebook's own default: the main results take the profile's, the costly search less.
     offered |= ({"tasks": names} if tasks else {}) | ({} if seeds is None else {"seeds": numbers})
@@ -91,11 +102,11 @@ def make_plan(
         raise ConfigError(
             f"no chosen notebook has a parameter {', '.join(sorted(unused))}; they have: {', '.join(have)}."
         )
-    if executor != "local" and not any("executor" in parameters for parameters in plan.values()):
+    if executor != "local" and not any("report.executor()" in path.read_text(encoding="utf-8") for path in plan):
         raise ConfigError(
-            f"--executor {executor}: {', '.join(path.stem for path in plan)} has no runs to spread; leave it out."
+            f"--executor {executor}: {', '.join(path.stem for path in plan)} has no runs to distribute; leave it out."
         )
-    return Plan(profile, root, plan, quick)
+    return Plan(profile, root, plan, quick, handed_over)
 
 
 def reproduce(plan: Plan) -> int:
@@ -105,7 +116,8 @@ def reproduce(plan: Plan) -> int:
     for number, (path, parameters) in enumerate(plan.notebooks.items(), 1):
         print(f"\n=== {path.stem} ({number} of {len(plan.notebooks)}) ===", flush=True)
         start = time.perf_counter()
-        error = execute(path, report.notebooks / path.name, parameters)
+        with _environment(HANDED_OVER, json.dumps(plan.handed_over)):  # the kernel inherits it
+            error = execute(path, report.notebooks / path.name, parameters)
         state = {
             "file": f"notebooks/{path.name}",
             "html": f"notebooks/{path.stem}.html",
@@ -121,6 +133,18 @@ def reproduce(plan: Plan) -> int:
     site.build(report)
     _print_summary(report, manifest, failed)
     return 1 if failed else 0
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def _choose_notebooks(folder: Path, only: Sequence[str] | None) -> list[Path]:

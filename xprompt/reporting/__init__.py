@@ -8,7 +8,7 @@ layout (a report's files and manifest), notebooks and html_export (executing not
 
 from __future__ import annotations
 
-from xprompt.reporting import figures, paper, ratio_search, tables, trials, wording
+from xprompt.reporting import bench_figures, figures, paper, ratio_search, tables, trials, wording
 from xprompt.reporting.layout import Report
 from xprompt.reporting.rows import COLUMNS, tidy
 from xprompt.reporting.statistics import (
@@ -25,7 +25,7 @@ from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect
 choices, published, search_report = trials, paper, ratio_search  # older names
 
 __all__ = [
-    "COLUMNS", "PAIRS", "Interval", "Report", "choices", "choose_seeds", "choose_source", "choose_tasks", "collect",
-    "differences", "figures", "grid", "interval", "paper", "protocol_differences", "published", "quick_settings",
+    "COLUMNS", "PAIRS", "Interval", "Report", "bench_figures", "choices", "choose_seeds", "choose_source", "choose_tasks",
+    "collect",     "differences", "figures", "grid", "interval", "paper", "protocol_differences", "published", "quick_settings",
     "ratio_search", "search_report", "summarize", "tables", "tidy", "trials", "with_average", "wording",
 ]  # fmt: skip

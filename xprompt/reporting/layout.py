@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from matplotlib.figure import Figure
 from xprompt.errors import ConfigError, StoreError
 from xprompt.files import write_atomically
 from xprompt.reporting import tables
+from xprompt.runs.executors import Executor, get_executor
 from xprompt.runs.store import Store
 
 ITEMS = ("fig1", "fig2", "fig5", "fig6", "fig7", "fig9", "fig10", *(f"tab{i}" for i in range(1, 11)))
 BEYOND = "beyond-"  # how the ids of our own items start
 MAIN = "tab1"  # the main results
+HANDED_OVER = "XPROMPT_REPORT"  # environment variable of a notebook's kernel: JSON, the arguments of `Report`
 
 
 class Report:
@@ -27,16 +30,55 @@ class Report:
     Args:
         output: the folder, such as reports/nano.
         notebook: the name of the notebook that writes to it, for the manifest.
+        quick: whether runs are cut to a few examples and steps.
+        executor, executor_options: where runs are done, as `xprompt.get_executor` takes them.
     """
 
-    def __init__(self, output: str | Path, notebook: str = "") -> None:
+    def __init__(
+        self,
+        output: str | Path,
+        notebook: str = "",
+        *,
+        quick: bool = False,
+        executor: str = "local",
+        executor_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.root = Path(output)
         self.notebook = notebook
+        self.quick = quick
+        self._executor, self._executor_options = executor, dict(executor_options or {})
         self.tables = self.root / "tables"
         self.figures = self.root / "figures"
         self.notebooks = self.root / "notebooks"
         self.index = self.root / "index.html"
         self.manifest_path = self.root / "manifest.json"
+
+    @classmethod
+    def open(cls, notebook: str, profile: str) -> Report:
+        """Return the report that a notebook writes to.
+
+        `xprompt reproduce` hands folder, executor and quick over to the notebook's kernel in the environment variable
+        `HANDED_OVER`. Without it, as in Jupyter, the folder is ../reports/<profile>, and runs are done on this machine.
+
+        Args:
+            notebook: the notebook's own name, such as "01_main_results".
+            profile: a name in `PROFILES`.
+
+        Raises `ConfigError` where the variable is not what `reproduce` writes.
+        """
+        text = os.environ.get(HANDED_OVER, "")
+        try:
+            given = json.loads(text) if text else {"output": Path("..") / "reports" / profile}
+            return cls(notebook=notebook, **given)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{HANDED_OVER}={text!r}: {error}; needed JSON with output, quick, executor and executor_options, as "
+                "`xprompt reproduce` sets it. Unset it to work without."
+            ) from error
+
+    def executor(self) -> Executor:
+        """Return what does this report's runs and keeps them in its store."""
+        return get_executor(self._executor, self.store, **self._executor_options)
 
     @property
     def store(self) -> Store:

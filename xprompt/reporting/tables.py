@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,6 +120,32 @@ def protocols(rows: pd.DataFrame) -> pd.DataFrame:
         }
         for row in protocol_differences(rows).sort_values("method", kind="stable").to_dict("records")
     )
+
+
+def candidates(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a row per run that chose among candidates: their number, and their best, median and worst score in points.
+
+    Args:
+        records: run records; those without candidates are left out. Scores are on the split that a run selected on.
+    """
+    lines = []
+    for record in records:
+        scores = sorted(100 * found["selection_score"] for found in record["details"].get("candidates", []))
+        if not scores:
+            continue
+        middle = statistics.median(scores)
+        numbers = {"best": scores[-1], "median": middle, "worst": scores[0], "best − median": scores[-1] - middle}
+        lines.append(
+            {
+                "method": wording.method(record["method"]),
+                "task": wording.task(record["task"]),
+                "seed": str(record["seed"]),
+                "protocol": record["protocol"],
+                "candidates": str(len(scores)),
+                **{name: wording.points(value) for name, value in numbers.items()},
+            }
+        )
+    return pd.DataFrame(lines)
 
 
 def stages(prompts: Mapping[str, Any], measured: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:

@@ -1,0 +1,25 @@
+"""The table of the candidates that a search chose among."""
+
+from __future__ import annotations
+
+from xprompt.reporting import tables
+
+
+def record(method: str, scores: list[float]) -> dict:
+    candidates = [{"selection_score": score} for score in scores]
+    details = {"candidates": candidates} if scores else {}
+    return {"method": method, "task": "cb", "seed": 1, "protocol": "paper", "details": details}
+
+
+def test_best_median_and_worst_are_in_points_and_runs_without_candidates_are_left_out():
+    table = tables.candidates([record("prompt_tuning", []), record("xprompt", [0.5, 0.8, 0.6, 0.7])])
+    assert table.to_dict("records") == [
+        {
+            "method": "XPrompt", "task": "CB", "seed": "1", "protocol": "paper", "candidates": "4",
+            "best": "80.0", "median": "65.0", "worst": "50.0", "best − median": "15.0",
+        }
+    ]  # fmt: skip
+
+
+def test_no_searches_give_no_rows():
+    assert tables.candidates([record("majority", [])]).empty
