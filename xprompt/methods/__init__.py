@@ -1,1 +1,13 @@
-"""."""
+"""Methods: the paper's, its controls and the baselines. Start reading here.
+
+Each is declared in `config/methods.py`, and is a function from a `MethodContext` to a `MethodResult`. This room never
+stores a run, and a method never starts another run: the one it starts from is done before and handed in.
+
+    xprompt.py           the paper, end to end: score, prune, rewind, re-train, choose
+    ratio_search.py      how candidates are re-trained and the best is chosen: the grid, and successive halving
+    prompt_tuning.py     prompt tuning, with the controls "matched budget" and "surviving length"
+    fine_tuning.py       full fine-tuning, the upper baseline
+    peft_baselines.py    LoRA and prompt tuning by PEFT's own classes
+    reference.py         majority class and zero-shot, which train nothing
+    base.py              what a method is given and what it returns
+"""

@@ -1,4 +1,4 @@
-"""What a method is given, what it hands back, and how its function is found."""
+"""What a method is given, what it returns, and how its function is found by its declaration."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class ParentRun(Protocol):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the run found."""
+        """Return the run's record."""
 
     def load_prompt(self, stage: str = "") -> SoftPrompt:
-        """Load the prompt as it was after a stage."""
+        """Load the prompt as it was after a stage; "": the last."""
 
 
 @dataclass
 class MethodResult:
-    """What a method hands back to be recorded.
+    """What a method returns, to be recorded.
 
     Attributes:
-        report: metrics on the split that is reported.
-        num_params: trained parameters that are left.
+        report: evaluation on the split that is reported.
+        num_params: trained parameters; of a pruned prompt, those that survive.
         history: one entry an evaluation while training, each with its stage.
         prompts: stage → prompt, in order; the last is the method's result.
         details: JSON values for the record.
         num_cut: training sources that were longer than the limit.
-        seconds_before: seconds of the prompt tuning that it started from.
+        seconds_before: seconds of the prompt tuning that it starts from.
     """
 
     report: Evaluation
@@ -56,10 +56,10 @@ class MethodContext:
     """What every method works with.
 
     Attributes:
-        config: the run's settings.
+        config: of the run.
         backbone: frozen; a method that trains weights copies it.
         splits: train, validation and, under "held_out", selection.
-        parent: the run that the method's declaration names, done already; None where it names none.
+        parent: the finished run that the method's declaration names; None where it names none.
         progress: whether to show bars.
         callbacks: of the run's training loops.
     """
@@ -72,7 +72,7 @@ class MethodContext:
     callbacks: Callbacks = field(default_factory=Callbacks)
 
     def report(self, prompt: SoftPrompt | None, backbone: Backbone | None = None) -> Evaluation:
-        """Evaluate on the split that is reported."""
+        """Evaluate on the split that is reported; `backbone` in place of the context's own."""
         return evaluate_many(
             backbone or self.backbone, [prompt], self.splits.validation,
             batch_size=self.config.tune.eval_batch_size, objective=self.config.tune.objective,
@@ -101,7 +101,7 @@ def entries(stage: str, history: History) -> list[dict[str, Any]]:
 
 
 def summary(history: History) -> dict[str, Any]:
-    """Return what a history says beside its entries."""
+    """Return a history without its entries, for a record."""
     return {name: value for name, value in asdict(history).items() if name != "entries"}
 
 

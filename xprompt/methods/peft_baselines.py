@@ -1,4 +1,4 @@
-"""Baselines by PEFT's own classes, trained by our loop: LoRA, and prompt tuning.
+"""Baselines by PEFT's own classes, trained with our loop: LoRA, and prompt tuning.
 
 PEFT wraps a copy of the backbone; batches, losses, checkpoints and scores are those of every other method.
 """
@@ -22,8 +22,8 @@ from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.training.candidate import Candidate, History
 from xprompt.training.loop import Loop
 
+#: LoRA's rank and scale: PEFT's default rank, and twice it, as in its examples.
 RANK, ALPHA = 8, 16
-"""LoRA's rank and scale: PEFT's default rank, and twice it, as in its examples."""
 
 
 def lora(context: MethodContext) -> MethodResult:
@@ -33,10 +33,10 @@ def lora(context: MethodContext) -> MethodResult:
     """
     source = context.backbone
     config = peft.LoraConfig(task_type=_task_type(source), r=RANK, lora_alpha=ALPHA, lora_dropout=0.0)
-    torch.manual_seed(context.config.seed)  # of the updates' first values
+    torch.manual_seed(context.config.seed)  # of the updates' initial values
     model: Any = peft.get_peft_model(copy.deepcopy(source.model), config)
     adapted = wrap(model.get_base_model(), source.tokenizer, name=source.name, max_source=source.max_source)
-    history, num_params = _train(context, adapted, _trained(adapted.model, "lora_"), context.config.fine_tune, "LoRA")
+    history, num_params = _train(context, adapted, _unfreeze(adapted.model, "lora_"), context.config.fine_tune, "LoRA")
     merged = wrap(model.merge_and_unload(), source.tokenizer, name=source.name, max_source=source.max_source)
     return MethodResult(
         context.report(None, merged), num_params, entries("lora", history),
@@ -60,11 +60,11 @@ def prompt_tuning_peft(context: MethodContext) -> MethodResult:
 
 
 class PromptedBackbone:
-    """A backbone in front of whose every input PEFT's prompt stands; all else is the backbone's own.
+    """Put PEFT's prompt in front of every input of a backbone; everything else is the backbone's own.
 
     Args:
         backbone: frozen; unchanged.
-        start: the prompt's first values, (P, H).
+        start: the prompt's initial values, (P, H).
     """
 
     def __init__(self, backbone: Backbone, start: SoftPrompt) -> None:
@@ -82,7 +82,7 @@ class PromptedBackbone:
         return getattr(self._backbone, name)
 
     def vectors(self) -> Float[Tensor, "P H"]:
-        """Return the prompt as PEFT's model gives it."""
+        """Return the prompt as PEFT's model returns it."""
         return self._model.get_prompt(batch_size=1)[0]
 
     def loss(self, prompt: None, batch: Batch, *rest: Any, **options: Any) -> Float[Tensor, " B"]:
@@ -101,7 +101,7 @@ class PromptedBackbone:
 def _train(
     context: MethodContext, backbone: Any, parameters: list[nn.Parameter], settings: TuneSettings, describe: str
 ) -> tuple[History, int]:
-    """Train these parameters by our loop, and leave the best checkpoint in them; return history and their number."""
+    """Train these parameters with our loop up to their best checkpoint; return the history and how many they are."""
 
     def snapshot() -> dict[str, Tensor]:
         return {str(i): parameter.detach().clone() for i, parameter in enumerate(parameters)}
@@ -115,10 +115,10 @@ def _train(
     return candidate.history, sum(parameter.numel() for parameter in parameters)
 
 
-def _trained(model: nn.Module, mark: str) -> list[nn.Parameter]:
-    """Let exactly the parameters whose name has `mark` learn, and return them."""
+def _unfreeze(model: nn.Module, part: str) -> list[nn.Parameter]:
+    """Make exactly the parameters whose name contains `part` trainable, and return them."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(mark in name)
+        parameter.requires_grad_(part in name)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

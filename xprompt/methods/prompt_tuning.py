@@ -9,22 +9,22 @@ from xprompt.training.tune import tune
 
 
 def prompt_tuning(context: MethodContext, length: int | None = None) -> MethodResult:
-    """Tune a prompt from its initialisation; `length` in place of the settings'. Source: paper §3.1."""
+    """Tune a prompt of `length` tokens (default: the settings') from its initialisation. Source: paper §3.1."""
     config, backbone, task = context.config, context.backbone, context.splits.task
     length = config.length if length is None else length
-    start = SoftPrompt.init(backbone, length, config.init, config.seed, pieces=config.pieces, task=task)
+    initial = SoftPrompt.init(backbone, length, config.init, config.seed, pieces=config.pieces, task=task)
     tuned, history = tune(
-        backbone, start, context.splits, config.tune, seed=config.seed, progress=context.progress,
+        backbone, initial, context.splits, config.tune, seed=config.seed, progress=context.progress,
         callbacks=context.callbacks,
     )  # fmt: skip
     return MethodResult(
         context.report(tuned), tuned.num_params, entries("prompt_tuning", history),
-        {"init_prompt": start, "tuned_prompt": tuned}, summary(history), history.num_cut,
+        {"init_prompt": initial, "tuned_prompt": tuned}, summary(history), history.num_cut,
     )  # fmt: skip
 
 
 def matched_budget(context: MethodContext) -> MethodResult:
-    """Go on tuning with what XPrompt gets after it: the same extra steps, the same number of candidates.
+    """Tune the tuned prompt further with what XPrompt gets: the same extra steps, the same number of candidates.
 
     Nothing is pruned; the candidates differ in their data order, and the best on the selection split is kept.
 
@@ -46,6 +46,6 @@ def matched_budget(context: MethodContext) -> MethodResult:
 
 
 def surviving_length(context: MethodContext) -> MethodResult:
-    """Tune from the start at the number of tokens that survived XPrompt, the parent run. Source: paper §5.3."""
+    """Tune a new prompt of as many tokens as survived XPrompt, the parent run. Source: paper §5.3."""
     assert context.parent is not None, "the method's declaration names XPrompt as its parent"
     return prompt_tuning(context, length=context.parent.record["details"]["surviving_tokens"])

@@ -1,4 +1,4 @@
-"""Which candidates are trained how far, and which one is kept: the paper's grid, and successive halving over it."""
+"""How pruned prompts are re-trained and the best is chosen: the paper's grid, and successive halving over it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from xprompt.backbones.base import Backbone
 from xprompt.config.settings import PruneSettings
 from xprompt.data.splits import Splits
 from xprompt.prompts.soft_prompt import SoftPrompt
-from xprompt.training.callbacks import Callbacks
+from xprompt.training.callbacks import Callback, Callbacks
 from xprompt.training.candidate import History
 from xprompt.training.tune import TuneResult, tune_many
 
 
 @dataclass(frozen=True)
 class RetrainedPrompt:
-    """One ratio pair's prompt after pruning and rewinding, re-trained, with its history."""
+    """One pair of prune ratios, tried.
+
+    Attributes:
+        token_ratio, piece_ratio: shares removed, in [0, 1).
+        pruned: the prompt after pruning and rewinding, (P, H).
+        prompt: the same after re-training, at its best checkpoint.
+        history: of re-training.
+    """
 
     token_ratio: float
     piece_ratio: float
@@ -27,7 +34,7 @@ class RetrainedPrompt:
 
     @property
     def score(self) -> float:
-        """On the selection split, in [0, 1]."""
+        """Return the score on the selection split, in [0, 1]."""
         return self.history.best_score
 
     def describe(self) -> dict[str, Any]:
@@ -44,18 +51,14 @@ class RetrainedPrompt:
 
 
 def distinct_masks(prompts: Sequence[SoftPrompt]) -> tuple[list[SoftPrompt], list[int]]:
-    """Return the first prompt of each mask, and for every prompt its place among them.
+    """Return the first prompt of each mask, and for every prompt its index among them.
 
-    Ratio pairs that round to the same masks are one candidate.
+    Pairs of ratios that round to the same mask are one candidate.
     """
-    different: list[SoftPrompt] = []
-    places: dict[bytes, int] = {}
-    for prompt in prompts:
-        mask = prompt.surviving_pieces.cpu().numpy().tobytes()
-        if mask not in places:
-            places[mask] = len(different)
-            different.append(prompt)
-    return different, [places[prompt.surviving_pieces.cpu().numpy().tobytes()] for prompt in prompts]
+    masks = [prompt.surviving_pieces.cpu().numpy().tobytes() for prompt in prompts]
+    first = {mask: prompt for mask, prompt in reversed(list(zip(masks, prompts, strict=True)))}
+    distinct = list(dict.fromkeys(masks))
+    return [first[mask] for mask in distinct], [distinct.index(mask) for mask in masks]
 
 
 def retrain(
@@ -67,12 +70,18 @@ def retrain(
     seeds: Sequence[int],
     progress: bool = False,
     describe: str = "re-training",
-    callbacks: Callbacks | None = None,
+    callbacks: Callbacks | Sequence[Callback] | None = None,
 ) -> list[TuneResult]:
     """Re-train candidates by the settings' search: XPrompt's, and those of its budget-matched control.
 
-    "grid" re-trains every candidate to the end. "halving" scores every mask untrained on the selection split, re-trains
-    the better third, and keeps a third of those at each step of `halving_schedule`.
+    "grid" re-trains every candidate to the end. "halving" scores every candidate untrained on the selection split,
+    re-trains the better third, and keeps a third of those at each step of `halving_schedule`.
+
+    Args:
+        prompts: C times (P, H), pruned and rewound; unchanged.
+        seeds: of the candidates' data orders.
+        describe: what the candidates are, in bars, logs and the stage's name.
+        progress, callbacks: as in `tune`.
 
     Source: paper §3.2 ("linearly searched"), §3.3; its limitations ask for a search without the exhaustive
     re-training. Successive halving: Jamieson and Talwalkar (2016).
@@ -90,7 +99,7 @@ def halving_schedule(candidates: int, steps: int) -> dict[int, int]:
 
     Of 81 candidates 27 are trained at all, and in sum for 8.6 % of the grid's steps.
     """
-    left, schedule = candidates, {}
+    left, schedule = candidates, {}  # step → candidates after it
     for step in (0, -(-steps // 9), -(-steps // 3)):
         left = max(1, -(-left // 3))
         schedule[step] = left
@@ -98,7 +107,7 @@ def halving_schedule(candidates: int, steps: int) -> dict[int, int]:
 
 
 def search_cost(candidates: Sequence[RetrainedPrompt], settings: PruneSettings, num_selection: int) -> dict[str, int]:
-    """Return examples trained on and evaluated, over the different candidates.
+    """Count distinct candidates, and the examples they were trained on and evaluated on.
 
     Args:
         num_selection: examples in the selection split.
@@ -112,5 +121,5 @@ def search_cost(candidates: Sequence[RetrainedPrompt], settings: PruneSettings, 
 
 
 def choose_best(candidates: Sequence[RetrainedPrompt]) -> RetrainedPrompt:
-    """Return the highest selection score; of equals, the fewest parameters; of those, the first."""
+    """Return the candidate with the highest selection score; of equals, the fewest parameters; of those, the first."""
     return max(candidates, key=lambda candidate: (candidate.score, -candidate.prompt.num_params))

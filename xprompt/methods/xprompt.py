@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +15,17 @@ from xprompt.methods.ratio_search import RetrainedPrompt, choose_best, distinct_
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance, importance
 from xprompt.pruning.prune import Order, prune, rewind
-from xprompt.training.callbacks import Callbacks
+from xprompt.training.callbacks import Callback, Callbacks
 
 
 @dataclass(frozen=True)
 class XPromptResult:
-    """The chosen prompt, its importance scores, and every candidate it was chosen from.
+    """The chosen prompt and every candidate it was chosen from.
 
     Attributes:
-        prompt: pruned, rewound and re-trained.
-        best: the candidate that it is, with its ratios and its history.
-        candidates: one a ratio pair, in the grid's order.
-        scores: importance of the tuned prompt.
+        best: the chosen candidate, with its ratios, its history, and its prompt before and after re-training.
+        candidates: one for each pair of ratios, in the grid's order.
+        scores: importance of the tuned prompt's tokens, (P,), and pieces, (P, K).
         scoring_seconds: that the scores took.
     """
 
@@ -36,7 +36,7 @@ class XPromptResult:
 
     @property
     def prompt(self) -> SoftPrompt:
-        """The method's result."""
+        """Return the method's result, (P, H): pruned, rewound and re-trained."""
         return self.best.prompt
 
 
@@ -51,7 +51,7 @@ def xprompt(
     batch_size: int | None = None,
     objective: str | None = None,
     progress: bool = False,
-    callbacks: Callbacks | None = None,
+    callbacks: Callbacks | Sequence[Callback] | None = None,
 ) -> XPromptResult:
     """Prune a tuned prompt and re-train what survives: the paper's method, after prompt tuning.
 
@@ -62,46 +62,57 @@ def xprompt(
         order: "lowest" is XPrompt; "highest" and "random" are its controls (paper §5.3).
         seed: of the data order and of random masks.
         batch_size, objective: of the pass that scores importance; default: those of re-training.
-        progress: show bars.
-        callbacks: of the training loops; they change no number.
+        progress, callbacks: of the training loop, as in `tune`.
+
+    Raises:
+        ConfigError, DataError: as `prune` and `tune_many` do.
 
     Source: paper §3.2, §3.3. Differs: piece scores come from the same pass as token scores; see `prune`.
     """
+    # Score: I(p) of every token and I(q) of every piece, on the training data (§3.2).
     began = time.perf_counter()
-    scores = importance(  # I(p_i) and I(q_ij) on the training data, paper §3.2
+    scores = importance(
         backbone, tuned, splits.train, limit=settings.importance_limit,
         batch_size=batch_size or settings.retune.batch_size, objective=objective or settings.retune.objective,
         progress=progress,
     )  # fmt: skip
     scoring_seconds = time.perf_counter() - began
-    pruned = [  # γ, then ζ, at every pair of ratios, paper §3.2
+
+    # Prune: at every pair of ratios tokens (γ), then pieces of the tokens that are left (ζ) (§3.2).
+    pruned = [
         prune(tuned, scores, token_ratio, piece_ratio, settings.mode, order=order, seed=seed)
         for token_ratio, piece_ratio in settings.grid()
     ]
-    different, place = distinct_masks(pruned)
-    rewound = [rewind(prompt, tuned) for prompt in different]  # survivors back to their tuned values, paper §3.3
-    retrained = retrain(  # by the search's schedule, paper §3.3
+    distinct, index = distinct_masks(pruned)
+
+    # Rewind: the survivors go back to their values after prompt tuning (§3.3).
+    rewound = [rewind(prompt, tuned) for prompt in distinct]
+
+    # Re-train: the survivors alone, all candidates in parallel (§3.3).
+    retrained = retrain(
         backbone, rewound, splits, settings, seeds=[seed] * len(rewound), progress=progress, callbacks=callbacks
     )
     candidates = [
-        RetrainedPrompt(*ratios, rewound[i], retrained[i].prompt, retrained[i].history)
-        for ratios, i in zip(settings.grid(), place, strict=True)
+        RetrainedPrompt(token_ratio, piece_ratio, rewound[i], retrained[i].prompt, retrained[i].history)
+        for (token_ratio, piece_ratio), i in zip(settings.grid(), index, strict=True)
     ]
-    return XPromptResult(choose_best(candidates), candidates, scores, scoring_seconds)  # on the selection split
+
+    # Choose: the best score on the selection split (§3.2, "linearly searched").
+    return XPromptResult(choose_best(candidates), candidates, scores, scoring_seconds)
 
 
 def run_xprompt(context: MethodContext, order: Order = "lowest") -> MethodResult:
     """Run XPrompt from the parent's tuned prompt, and describe it for the record."""
     config, tuned = context.config, context.tuned()
-    found = xprompt(
+    result = xprompt(
         context.backbone, context.splits, tuned.prompt, config.prune, order=order, seed=config.seed,
         batch_size=config.tune.batch_size, objective=config.tune.objective, progress=context.progress,
         callbacks=context.callbacks,
     )  # fmt: skip
-    prompts = {"tuned_prompt": tuned.prompt, "pruned_prompt": found.best.pruned, "rewound_prompt": found.prompt}
+    prompts = {"tuned_prompt": tuned.prompt, "pruned_prompt": result.best.pruned, "rewound_prompt": result.prompt}
     return MethodResult(
-        context.report(found.prompt), found.prompt.num_params, entries("rewind", found.best.history), prompts,
-        _details(found, config.prune, len(context.splits.selection or context.splits.validation)), tuned.num_cut,
+        context.report(result.prompt), result.prompt.num_params, entries("rewind", result.best.history), prompts,
+        _details(result, config.prune, len(context.splits.selection or context.splits.validation)), tuned.num_cut,
         tuned.seconds,
     )  # fmt: skip
 
@@ -116,11 +127,12 @@ def run_random(context: MethodContext) -> MethodResult:
     return run_xprompt(context, "random")
 
 
-def _details(found: XPromptResult, settings: PruneSettings, num_selection: int) -> dict[str, Any]:
-    prompt, scores = found.prompt, found.scores
+def _details(result: XPromptResult, settings: PruneSettings, num_selection: int) -> dict[str, Any]:
+    """Return JSON values for the record."""
+    prompt, scores = result.prompt, result.scores
     return {
-        "token_ratio": found.best.token_ratio,
-        "piece_ratio": found.best.piece_ratio,
+        "token_ratio": result.best.token_ratio,
+        "piece_ratio": result.best.piece_ratio,
         "surviving_tokens": int(prompt.surviving_tokens.sum()),
         "surviving_pieces": int(prompt.surviving_pieces.sum()),
         "token_mask": prompt.surviving_tokens.int().tolist(),
@@ -129,9 +141,9 @@ def _details(found: XPromptResult, settings: PruneSettings, num_selection: int) 
             "token": scores.token.tolist(),
             "piece": scores.piece.tolist(),
             "num_examples": scores.num_examples,
-            "seconds": round(found.scoring_seconds, 3),
+            "seconds": round(result.scoring_seconds, 3),
         },
-        "candidates": [candidate.describe() for candidate in found.candidates],
-        "search": {"strategy": settings.search} | search_cost(found.candidates, settings, num_selection),
-        **summary(found.best.history),
+        "candidates": [candidate.describe() for candidate in result.candidates],
+        "search": {"strategy": settings.search} | search_cost(result.candidates, settings, num_selection),
+        **summary(result.best.history),
     }

@@ -1,1 +1,8 @@
-"""."""
+"""Prompts: the soft prompt as tensors, masks and files.
+
+This room never joins a prompt to an input (`backbones/base.py` does), and never decides what to prune.
+
+    soft_prompt.py   P (P, H), its token mask (P,) and piece mask (P, K), initial values, saving and loading
+    stacking.py      C prompts as one padded tensor
+    peft.py          prompts to and from PEFT's folder format
+"""

@@ -1,7 +1,4 @@
-"""Prompts to and from PEFT's folder format, and what a model that PEFT loaded says beside ours.
-
-Owns the translation. Never imports PEFT: the format is one JSON file and one safetensors tensor.
-"""
+"""Prompts to and from PEFT's folder format, one JSON file and one safetensors tensor, without importing PEFT."""
 
 from __future__ import annotations
 
@@ -12,13 +9,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from xprompt.backbones.base import Backbone
 from xprompt.data.batching import batches
 from xprompt.data.splits import TaskDataset
 from xprompt.errors import BackboneError, StoreError
+from xprompt.files import write_atomically
 from xprompt.prompts.soft_prompt import SoftPrompt
 
 CONFIG, WEIGHTS, TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
@@ -33,12 +31,15 @@ def to_peft(prompt: SoftPrompt, backbone: Backbone, folder: str | Path) -> Path:
     Args:
         prompt: (P, H), tuned or pruned.
         backbone: the one it was tuned on; PEFT checks its name only where it loads the model itself.
-        folder: made where it is not there.
+        folder: created where it does not exist.
+
+    Returns:
+        the folder.
 
     Differs: PEFT's default for encoder-decoders stores the prompt twice, for encoder and decoder, and never uses
     the second; an export says 1 and stores it once.
     """
-    vectors = prompt().detach().cpu().contiguous()
+    vectors = prompt().detach().cpu().contiguous()  # (Q, H)
     config = {
         "peft_type": "PROMPT_TUNING",
         "task_type": "SEQ_2_SEQ_LM" if backbone.kind == "seq2seq" else "CAUSAL_LM",
@@ -50,9 +51,8 @@ def to_peft(prompt: SoftPrompt, backbone: Backbone, folder: str | Path) -> Path:
         "prompt_tuning_init": "RANDOM",
     }
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({TENSOR: vectors}, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    write_atomically(folder / WEIGHTS, save({TENSOR: vectors}, metadata={"format": "pt"}))
+    write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     return folder
 
 
@@ -67,7 +67,7 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
     folder = Path(folder)
     try:
         config = json.loads((folder / CONFIG).read_text())
-        rows = load_file(folder / WEIGHTS)[TENSOR]
+        rows = load((folder / WEIGHTS).read_bytes())[TENSOR]  # (P, H), or (2 P, H) for encoder and decoder
         count = int(config["num_virtual_tokens"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise StoreError(
@@ -88,7 +88,7 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
 
 @torch.no_grad()
 def compare_with_peft(model: Any, prompt: SoftPrompt, backbone: Backbone, data: TaskDataset) -> dict[str, float]:
-    """Say how far a model that PEFT loaded is from ours, over every example of a split.
+    """Measure how far a model that PEFT loaded is from ours, over every example of a split.
 
     Both see the same token ids, one example at a time and without padding, as PEFT is used: the shape of a batch alone
     moves float32 logits in the fifth decimal.
@@ -101,7 +101,7 @@ def compare_with_peft(model: Any, prompt: SoftPrompt, backbone: Backbone, data: 
         "max logit difference" (over examples and labels), "same predictions" (share, in [0, 1]) and "virtual tokens".
 
     Raises:
-        BackboneError: two label words begin with the same token, so that no single logit tells them apart.
+        BackboneError: two label words begin with the same token, so that no single logit distinguishes them.
     """
     verbalizer = backbone.verbalizer(data.task)
     if verbalizer.first is None:
@@ -109,15 +109,15 @@ def compare_with_peft(model: Any, prompt: SoftPrompt, backbone: Backbone, data: 
             f"{backbone.name} begins two label words of {data.task.name} with the same token: their first logits "
             "cannot be compared. Choose label words with different first tokens."
         )
-    ours, theirs = [], []
+    ours, theirs = [], []  # N × (1, labels), N × (labels,)
     for batch in batches(backbone.encode(data), 1, seed=None):
         ours.append(backbone.label_scores(prompt(), batch, verbalizer).double())
         logits = next_logits(model, batch.input_ids.to(backbone.device), backbone)
         theirs.append(logits[verbalizer.first.to(logits.device)].double().to(backbone.device))
-    mine, other = torch.cat(ours), torch.stack(theirs)
+    a, b = torch.cat(ours), torch.stack(theirs)  # (N, labels)
     return {
-        "max logit difference": float((mine - other).abs().max()),
-        "same predictions": float((mine.argmax(1) == other.argmax(1)).float().mean()),
+        "max logit difference": float((a - b).abs().max()),
+        "same predictions": float((a.argmax(1) == b.argmax(1)).float().mean()),
         "virtual tokens": len(prompt()),
     }
 

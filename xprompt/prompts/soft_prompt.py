@@ -1,8 +1,4 @@
-"""The soft prompt: its embeddings, its two masks, its starting values, its file.
-
-Owns the tensors P (P, H), γ (P,), ζ (P, K) and what the masks mean. Never joins a prompt to an input (`backbone`
-does) and never decides what to prune (`pruning` does).
-"""
+"""The soft prompt: its embeddings (P, H), its masks γ (P,) and ζ (P, K), its initial values, its files."""
 
 from __future__ import annotations
 
@@ -13,27 +9,28 @@ from typing import Any, Protocol
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from xprompt.errors import ConfigError, StoreError
+from xprompt.files import write_atomically
 from xprompt.tasks.task import Task
 
 _COMMONEST = 5000  # Lester et al. (2021), §3.1
 
 
 class HasVocabulary(Protocol):
-    """What initialisers need of a backbone."""
+    """The part of a backbone that initialisers need."""
 
     name: str
     tokenizer: Any
 
     def embedding_rows(self) -> Float[Tensor, "V H"]:
-        """Input embeddings as the model sees them, one row a vocabulary entry."""
+        """Return the input embeddings as the model sees them, one row a vocabulary entry."""
 
 
 class SoftPrompt(nn.Module):
-    """A prompt of P tokens × H dimensions, each token K equal contiguous pieces, with a mask at both levels.
+    """Hold a prompt of P tokens × H dimensions, each token K equal contiguous pieces, with a mask at both levels.
 
     The masks are applied in every forward pass, so a pruned entry is exactly zero however long training goes on,
     and gets no gradient.
@@ -43,6 +40,9 @@ class SoftPrompt(nn.Module):
         pieces: K ≥ 1.
         mode: what becomes of a pruned token's position: "zero" keeps it, as a zero vector that is still attended
             to; "drop" removes it from the sequence. The paper does not say which; they are different models.
+
+    Raises:
+        ConfigError: K does not divide H, or an unknown mode.
 
     Source: paper §3.2 (γ, ζ). Differs: both readings of a pruned position are supported.
     """
@@ -66,41 +66,41 @@ class SoftPrompt(nn.Module):
 
     @property
     def length(self) -> int:
-        """P, pruned tokens included."""
+        """Return P, pruned tokens included."""
         return self.embeddings.shape[0]
 
     @property
     def pieces(self) -> int:
-        """K."""
+        """Return K."""
         return self.piece_mask.shape[1]
 
     @property
     def surviving_pieces(self) -> Bool[Tensor, "P K"]:
-        """Where both masks keep the piece."""
+        """Return True where both masks keep the piece."""
         return self.piece_mask & self.token_mask[:, None]
 
     @property
     def surviving_tokens(self) -> Bool[Tensor, " P"]:
-        """Tokens with at least one surviving piece; a token that lost all its pieces is a pruned token."""
+        """Return True for tokens with a surviving piece; a token that lost all its pieces is a pruned token."""
         return self.surviving_pieces.any(dim=1)
 
     @property
     def num_params(self) -> int:
-        """Tunable values: the entries of the surviving pieces. Source: paper Tab 3."""
+        """Count the tunable values: the entries of the surviving pieces. Source: paper Tab 3."""
         return int(self.surviving_pieces.sum()) * (self.embeddings.shape[1] // self.pieces)
 
     def masked(self) -> Float[Tensor, "P H"]:
-        """The embeddings with every pruned entry exactly zero, all positions kept."""
-        keep = self.surviving_pieces.repeat_interleave(self.embeddings.shape[1] // self.pieces, dim=1)
+        """Return the embeddings with every pruned entry exactly zero, all positions kept."""
+        keep = self.surviving_pieces.repeat_interleave(self.embeddings.shape[1] // self.pieces, dim=1)  # (P, H)
         return torch.where(keep, self.embeddings, torch.zeros_like(self.embeddings))
 
     def forward(self) -> Float[Tensor, "Q H"]:
-        """The vectors to put before the input: Q = P in mode "zero", the surviving tokens in mode "drop"."""
-        vectors = self.masked()
+        """Return the vectors to put before the input: Q = P in mode "zero", the surviving tokens in mode "drop"."""
+        vectors = self.masked()  # (P, H)
         return vectors[self.surviving_tokens] if self.mode == "drop" else vectors
 
     def clone(self) -> SoftPrompt:
-        """An independent copy: values, masks and mode."""
+        """Return an independent copy: values, masks and mode."""
         copy = SoftPrompt(self.embeddings, pieces=self.pieces, mode=self.mode)
         copy.token_mask.copy_(self.token_mask)
         copy.piece_mask.copy_(self.piece_mask)
@@ -126,7 +126,11 @@ class SoftPrompt(nn.Module):
                 entries, which tokenizers order by frequency; "uniform", [−0.5, 0.5]; "labels", each label word's
                 mean vector in turn, the rest sampled as "vocab"; or another prompt, whose values are copied.
             seed: of the sampling; 0 is a seed like any other.
+            pieces: K, a divisor of H.
             task: needed by "labels".
+
+        Raises:
+            ConfigError: a length, initialiser or number of pieces that cannot be.
 
         Source: paper §4.1 and Tab 6; Lester et al. (2021) §3.1.
         Differs: OpenPrompt's "vocab" takes the first rows of the table; here they are sampled.
@@ -137,10 +141,10 @@ class SoftPrompt(nn.Module):
             if init.length != length:
                 raise ConfigError(f"the source prompt has {init.length} tokens, {length} were asked for.")
             return init.clone()
-        table = backbone.embedding_rows().detach().float()
+        table = backbone.embedding_rows().detach().float()  # (V, H)
         generator = torch.Generator().manual_seed(seed)
         if init == "uniform":
-            values = torch.rand(length, table.shape[1], generator=generator) - 0.5
+            values = torch.rand(length, table.shape[1], generator=generator) - 0.5  # (P, H)
             return cls(values.to(table.device), pieces=pieces)
         usable = usable_rows(backbone.tokenizer, len(table))
         if init == "common":
@@ -149,7 +153,8 @@ class SoftPrompt(nn.Module):
             raise ConfigError(f"unknown initialiser {init!r}: choose vocab, common, uniform, labels or a SoftPrompt.")
         if len(usable) < length:
             raise ConfigError(f"{length} prompt tokens cannot be sampled from {len(usable)} usable vocabulary rows.")
-        values = table[usable[torch.randperm(len(usable), generator=generator)[:length]].to(table.device)].clone()
+        sampled = usable[torch.randperm(len(usable), generator=generator)[:length]]  # (P,)
+        values = table[sampled.to(table.device)].clone()  # (P, H)
         if init == "labels":
             if task is None:
                 raise ConfigError("init='labels' starts from the label words: pass task=.")
@@ -161,20 +166,25 @@ class SoftPrompt(nn.Module):
     def save(self, folder: str | Path) -> Path:
         """Write `prompt.safetensors` and `prompt.json`; a reloaded prompt is equal to the last bit."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {"embeddings": self.embeddings.detach(), "token_mask": self.token_mask, "piece_mask": self.piece_mask}
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, folder / "prompt.safetensors")
+        content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+        write_atomically(folder / "prompt.safetensors", content)
         facts = {"format": 1, "mode": self.mode, "length": self.length, "pieces": self.pieces}
-        (folder / "prompt.json").write_text(json.dumps(facts | {"hidden_size": self.embeddings.shape[1]}, indent=1))
+        facts["hidden_size"] = self.embeddings.shape[1]
+        write_atomically(folder / "prompt.json", json.dumps(facts, indent=1))
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> SoftPrompt:
-        """Read what `save` wrote. Raises `StoreError` where a file is missing, damaged or does not fit the other."""
+        """Read what `save` wrote.
+
+        Raises:
+            StoreError: a file is missing or damaged, or the two do not belong together.
+        """
         folder = Path(folder)
         try:
             facts = json.loads((folder / "prompt.json").read_text())
-            tensors = load_file(folder / "prompt.safetensors")
+            tensors = load((folder / "prompt.safetensors").read_bytes())
             prompt = cls(tensors["embeddings"], pieces=facts["pieces"], mode=facts["mode"])
             if tensors["token_mask"].shape != prompt.token_mask.shape or facts["length"] != prompt.length:
                 raise ValueError("its masks and embeddings disagree in length")
@@ -189,7 +199,7 @@ class SoftPrompt(nn.Module):
 
 
 def usable_rows(tokenizer: Any, num_rows: int) -> Tensor:
-    """Vocabulary ids a prompt may start from: known to the tokenizer, not special, in vocabulary order."""
+    """Return the vocabulary ids a prompt may start from: known to the tokenizer, not special, in their order."""
     special = set(tokenizer.all_special_ids) | {
         i for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special
     }

@@ -10,12 +10,14 @@ from xprompt.prompts.soft_prompt import SoftPrompt
 
 
 def stack(prompts: list[SoftPrompt]) -> tuple[Float[Tensor, "C Q H"], Bool[Tensor, "C Q"]]:
-    """Vectors of C prompts as one tensor, the shorter ones filled up *in front*, and where each has a vector.
+    """Stack C prompts into one tensor, the shorter ones padded *in front*, so that all end next to the input.
 
-    Gradients flow back to each prompt on its own.
+    Returns:
+        (vectors, prompt_mask): Q is the longest prompt's length; the mask is True where a prompt has a vector. Each
+        prompt gets its own gradient through the stack.
     """
-    vectors = [prompt() for prompt in prompts]
+    vectors = [prompt() for prompt in prompts]  # C × (Qᵢ, H)
     longest = max(map(len, vectors))
-    filled = [nn.functional.pad(v, (0, 0, longest - len(v), 0)) for v in vectors]
+    padded = [nn.functional.pad(v, (0, 0, longest - len(v), 0)) for v in vectors]
     prompt_mask = [torch.arange(longest, device=v.device) >= longest - len(v) for v in vectors]
-    return torch.stack(filled), torch.stack(prompt_mask)
+    return torch.stack(padded), torch.stack(prompt_mask)

@@ -1,1 +1,7 @@
-"""."""
+"""Pruning: which tokens and pieces of a prompt matter, and the masks that follow.
+
+This room never trains, and never chooses ratios: `methods` does.
+
+    importance.py    I(p) and I(q), exactly, from one backward pass over the data
+    prune.py         scores and ratios to masks, and rewinding
+"""

@@ -1,7 +1,4 @@
-"""Gradient importance of prompt tokens and of the pieces inside them.
-
-Owns the scores I(p) and I(q). Never prunes: what to do with a score is `pruning`'s business.
-"""
+"""Gradient importance of prompt tokens, I(p), and of the pieces inside them, I(q)."""
 
 from __future__ import annotations
 
@@ -52,36 +49,37 @@ def importance(
     example, then averaged. Exact, both levels at once, at any batch size.
 
     Args:
+        prompt: (P, H); unchanged.
         data: the training split; the first `limit` examples of it where given.
+        batch_size: examples in one backward pass; it changes no score but by rounding.
 
     Returns:
-        `Importance`; entries already pruned score 0.
+        `Importance`, (P,) and (P, K); entries already pruned score 0.
 
     Source: paper §3.2, Eq. for I(p) and I(q).
     """
     if limit is not None:
         data = data[:limit]
     encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)
-    values = prompt().detach().to(backbone.device)
-    kept = prompt.surviving_tokens if prompt.mode == "drop" else torch.ones_like(prompt.token_mask)
-    token = values.new_zeros(len(values), dtype=torch.float64)
-    piece = values.new_zeros(len(values), prompt.pieces, dtype=torch.float64)
+    vectors = prompt().detach().to(backbone.device)  # (Q, H): Q = P, or the surviving tokens in mode "drop"
+    positions = prompt.surviving_tokens if prompt.mode == "drop" else torch.ones_like(prompt.token_mask)
+    token = vectors.new_zeros(len(vectors), dtype=torch.float64)  # (Q,)
+    piece = vectors.new_zeros(len(vectors), prompt.pieces, dtype=torch.float64)  # (Q, K)
     bar = tqdm(total=len(data), desc="importance", unit="ex", disable=not progress, leave=False)
     for whole in batches(encoded, batch_size, seed=None):
         batch = shard(whole, process_group())
         if not len(batch):
             continue
-        rows = values.expand(len(batch.labels), -1, -1).clone().requires_grad_()
-        loss = backbone.loss(rows, batch, verbalizer, objective=objective).sum()
-        (gradient,) = torch.autograd.grad(loss, rows)
-        by_piece = (gradient * values).unflatten(-1, (prompt.pieces, -1)).sum(dim=-1)  # (B, P, K)
+        expanded = vectors.expand(len(batch), -1, -1).clone().requires_grad_()  # (B, Q, H)
+        loss = backbone.loss(expanded, batch, verbalizer, objective=objective).sum()  # ()
+        (gradient,) = torch.autograd.grad(loss, expanded)  # (B, Q, H)
+        by_piece = (gradient * vectors).unflatten(-1, (prompt.pieces, -1)).sum(dim=-1)  # (B, Q, K): ∂L_b/∂ζᵢⱼ
         piece += by_piece.abs().sum(dim=0, dtype=torch.float64)
-        token += by_piece.sum(dim=-1).abs().sum(dim=0, dtype=torch.float64)
+        token += by_piece.sum(dim=-1).abs().sum(dim=0, dtype=torch.float64)  # (B, Q): ∂L_b/∂γᵢ
         bar.update(len(whole))
     bar.close()
     process_group().all_reduce([token, piece])
-    all_token = torch.zeros(prompt.length)
-    all_piece = torch.zeros(prompt.length, prompt.pieces)
-    all_token[kept.cpu()] = (token / len(data)).float().cpu()
-    all_piece[kept.cpu()] = (piece / len(data)).float().cpu()
-    return Importance(all_token, all_piece, len(data))
+    all_tokens, all_pieces = torch.zeros(prompt.length), torch.zeros(prompt.length, prompt.pieces)  # (P,), (P, K)
+    all_tokens[positions.cpu()] = (token / len(data)).float().cpu()
+    all_pieces[positions.cpu()] = (piece / len(data)).float().cpu()
+    return Importance(all_tokens, all_pieces, len(data))

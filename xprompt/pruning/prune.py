@@ -1,7 +1,4 @@
-"""From scores and ratios to masks: hierarchical structured pruning, its controls, and rewinding.
-
-Owns which tokens and pieces go. Never looks at data and never trains.
-"""
+"""From scores and ratios to masks: hierarchical structured pruning, its controls, and rewinding."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ Order = Literal["lowest", "highest", "random"]
 
 
 def num_pruned(total: int, ratio: float) -> int:
-    """How many of `total` entries a prune ratio takes: ratio · total rounded half up, and always one fewer than all.
+    """Return how many of `total` entries a prune ratio removes: ratio · total, rounded half up; one always stays.
 
     Raises:
         ConfigError: the ratio is outside [0, 1).
@@ -35,31 +32,34 @@ def keep_mask(
     scores: Float[Tensor, "..."],
     ratio: float,
     *,
-    alive: Bool[Tensor, "..."] | None = None,
+    prunable: Bool[Tensor, "..."] | None = None,
     order: Order = "lowest",
     seed: int = 0,
 ) -> Bool[Tensor, "..."]:
-    """Keep-mask of the scores' shape, with `ratio` of the living entries pruned, all of them ranked together.
+    """Return a mask of the scores' shape, True where an entry is kept, with `ratio` of the prunable ones removed.
 
     Args:
-        scores: importance, any shape.
-        alive: entries that may be pruned; the others stay pruned. Default: all.
+        scores: importance, any shape; all entries are ranked together.
+        ratio: share removed, in [0, 1); one entry always stays.
+        prunable: the entries not pruned yet; the others stay pruned. Default: all.
         order: which go first: "lowest" is XPrompt, "highest" Reversed XPrompt, "random" the random mask (paper §5.3).
         seed: of the random order.
 
-    Ties go to the earlier position, so equal scores give one answer.
+    Of equal scores the earlier position goes first, so that there is one answer.
+
+    Raises:
+        ConfigError: a ratio out of range, an unknown order.
     """
-    flat = scores.flatten().double().cpu()
-    living = torch.ones(flat.shape, dtype=torch.bool) if alive is None else alive.flatten().cpu()
-    candidates = living.nonzero().squeeze(1)
+    flat = scores.flatten().double().cpu()  # (N,)
+    keep = torch.ones(flat.shape, dtype=torch.bool) if prunable is None else prunable.flatten().cpu().clone()  # (N,)
+    entries = keep.nonzero().squeeze(1)  # (M,): indices of those that may go
     if order == "random":
-        ranked = candidates[torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))]
+        ranked = entries[torch.randperm(len(entries), generator=torch.Generator().manual_seed(seed))]
     elif order in ("lowest", "highest"):
-        ranked = candidates[torch.sort(flat[candidates], stable=True, descending=order == "highest").indices]
+        ranked = entries[torch.sort(flat[entries], stable=True, descending=order == "highest").indices]
     else:
         raise ConfigError(f"unknown order {order!r}: choose lowest, highest or random.")
-    keep = living.clone()
-    keep[ranked[: num_pruned(len(candidates), ratio)]] = False
+    keep[ranked[: num_pruned(len(entries), ratio)]] = False
     return keep.view(scores.shape)
 
 
@@ -77,13 +77,16 @@ def prune(
 
     Args:
         prompt: (P, H); entries it has pruned already stay pruned.
-        scores: of this prompt.
+        scores: of this prompt, (P,) and (P, K).
         token_ratio, piece_ratio: shares removed, in [0, 1). At least one token and one piece survive.
         mode: "zero" or "drop"; the prompt's own where None.
         order, seed: the controls; see `keep_mask`.
 
     Returns:
         a pruned copy with the same values where it survives.
+
+    Raises:
+        ConfigError: scores of another prompt, a ratio out of range, an unknown order or mode.
 
     Source: paper §3.2. Differs: piece scores come from the same backward pass as token scores, at γ = ζ = 1.
     """
@@ -95,16 +98,28 @@ def prune(
     pruned = prompt.clone()
     if mode is not None:
         pruned = SoftPrompt(prompt.embeddings, pieces=prompt.pieces, mode=mode)
-    tokens = keep_mask(scores.token, token_ratio, alive=prompt.surviving_tokens, order=order, seed=seed)
-    alive = prompt.surviving_pieces.cpu() & tokens[:, None]
-    pieces = keep_mask(scores.piece, piece_ratio, alive=alive, order=order, seed=seed + 1)
-    pruned.token_mask.copy_(tokens)
-    pruned.piece_mask.copy_(pieces)
+    # γ: tokens first, (P,)
+    token_mask = keep_mask(scores.token, token_ratio, prunable=prompt.surviving_tokens, order=order, seed=seed)
+    # ζ: then pieces of the surviving tokens, ranked over all of those together, (P, K)
+    prunable = prompt.surviving_pieces.cpu() & token_mask[:, None]
+    piece_mask = keep_mask(scores.piece, piece_ratio, prunable=prunable, order=order, seed=seed + 1)
+    pruned.token_mask.copy_(token_mask)
+    pruned.piece_mask.copy_(piece_mask)
     return pruned
 
 
 def rewind(pruned: SoftPrompt, tuned: SoftPrompt) -> SoftPrompt:
-    """Return the pruned prompt with its survivors reset to their values after prompt tuning. Source: paper §3.3."""
+    """Return a copy of the pruned prompt whose survivors have their values after prompt tuning again.
+
+    Args:
+        pruned: (P, H), whose masks are kept.
+        tuned: (P, H), whose values are taken.
+
+    Raises:
+        ConfigError: the prompts differ in shape.
+
+    Source: paper §3.3.
+    """
     if pruned.embeddings.shape != tuned.embeddings.shape:
         raise ConfigError(
             f"cannot rewind a prompt of shape {tuple(pruned.embeddings.shape)} to one of "

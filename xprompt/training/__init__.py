@@ -1,1 +1,14 @@
-"""."""
+"""Training: a prompt, C prompts in parallel, or a whole backbone; evaluation, callbacks and checkpoints.
+
+This room never prunes, never chooses between methods, and never changes a backbone it is given.
+
+    tune.py          tune, tune_many, fine_tune: what is trained, and what is returned
+    loop.py          the loop: draw batches, forward, backward, step, evaluate, halve
+    candidate.py     what belongs to one prompt: optimiser, schedule, early stopping, best checkpoint, history
+    optimizer.py     Adafactor as in the paper, or AdamW
+    evaluation.py    predictions and metrics of one prompt or of C in parallel
+    callbacks.py     what happens around a loop: the base class, the progress bar, the log
+    tensorboard.py   a callback that writes event files
+    checkpoint.py    the state of an unfinished loop on disk, and how it is resumed
+    memory.py        how many candidates one pass can hold
+"""
