@@ -1,6 +1,6 @@
 """What the method costs: speed and memory, ours against a baseline, measured in turns in one process.
 
-Nothing that a run of the method does depends on what is measured here, and no row is filled that was not measured.
+A measurement never decides a result, and a row that was not measured is never filled.
 
 Reading order: sizes.py (how much is measured) · harness.py (the clock and the ratio) · rows.py · memory.py, then one
 file for each comparison: side_by_side.py · peft_step.py with peft_side.py · importance_cost.py · dropped_tokens.py ·

@@ -4,5 +4,6 @@ This room never joins a prompt to an input (`backbones/base.py` does), and never
 
     soft_prompt.py   P (P, H), its token mask (P,) and piece mask (P, K), initial values, saving and loading
     stacking.py      C prompts as one padded tensor
+    collection.py    several prompts in one checksummed file
     peft.py          prompts to and from PEFT's folder format
 """

@@ -1,1 +1,13 @@
-"""."""
+"""Runs: one run from its settings to its record, done once and read ever after; grids of them, in parallel.
+
+This room never trains or prunes by itself: `methods` does. Records are JSON and prompts safetensors, so that nothing
+that is loaded can run code. store, grid and executors are read without torch.
+
+    run.py           xp.run and xp.find: the lineage of a run, its lock, its record
+    grid.py          which runs a report is made of, and having them done with a line each
+    executors.py     where they are done: this process, joblib's processes, Ray tasks
+    store.py         records on disk, each whole and unaltered or absent
+    archive.py       the records of a published report in one checksummed file
+    publish.py       a finished report in its compact form
+    provenance.py    versions, hardware and revision that made a record
+"""

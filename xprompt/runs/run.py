@@ -179,7 +179,7 @@ def load_splits(config: RunConfig) -> Splits:
 
 
 def _identity(config: RunConfig, splits: Splits) -> dict[str, Any]:
-    """What a run's name is made of; an own task counts by its declared name, not by where its declaration lies."""
+    """Return what a run's ID is made of; a custom task counts by its declared name, not by where its declaration lies."""
     return config.identity() | {"task": splits.task.name}
 
 
