@@ -1,7 +1,4 @@
-"""A run from its settings to its record: tune, score, prune, rewind, re-train, and the baselines beside it.
-
-Owns the order of the stages and what a record holds. Never trains or prunes by itself.
-"""
+"""A run from its settings to its record: what it starts from first, then its own method, under a lock."""
 
 from __future__ import annotations
 
@@ -179,7 +176,7 @@ def load_splits(config: RunConfig) -> Splits:
 
 
 def _identity(config: RunConfig, splits: Splits) -> dict[str, Any]:
-    """Return what a run's ID is made of; a custom task counts by its declared name, not by where its declaration lies."""
+    """Return what a run's ID is made of; a custom task counts by its name, not by where its declaration lies."""
     return config.identity() | {"task": splits.task.name}
 
 
