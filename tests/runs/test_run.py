@@ -138,10 +138,10 @@ def test_the_matched_control_has_as_many_candidates_and_prunes_nothing(config, t
 
 
 def test_a_pattern_is_another_run_on_other_inputs_and_the_papers_is_no_news(config, tmp_path):
-    asked = xp.Pattern(template="{premise} {hypothesis}", label_words=("Yes", "No"))
+    asked = xp.Pattern(template="{premise} {hypothesis}", label_words=("True", "False"))
     plain, other = config.replace(method="zero_shot"), config.replace(method="zero_shot", pattern=asked)
     assert "pattern" not in plain.identity(), "runs keep the names that they had before there were patterns"
-    assert other.identity()["pattern"] == {"template": asked.template, "label_words": ["Yes", "No"]}
+    assert other.identity()["pattern"] == {"template": asked.template, "label_words": ["True", "False"]}
     assert pipeline.load_splits(other).task.template == asked.template
     first, second = xp.run(plain, tmp_path).record, xp.run(other, tmp_path).record
     assert first["run"] != second["run"]
