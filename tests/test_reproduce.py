@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from xprompt import reproduce
 from xprompt.errors import ConfigError, DataError
+from xprompt.reporting.layout import HANDED_OVER, Report
 from xprompt.reporting.notebooks import execute, parameters_of
 
 FIXTURES = Path(__file__).parent / "fixtures" / "notebooks"
@@ -31,6 +33,8 @@ def refuse(*_args, **_named):
         (["--seeds", "-1"], "1 or more"),
         (["--data-dir", "no/such/folder"], "no such folder"),
         (["--only", "02_nothing"], "01_main_results"),
+        (["--only", "11_take_it_home"], "10_peft, 11_custom_task"),
+        (["--set", "output=elsewhere"], "no chosen notebook has a parameter output"),
         (["--set", "learning=1"], "no chosen notebook has a parameter learning"),
         (["--only", "A_tasks_and_templates", "--set", "methods=xprompt"], "methods"),
         (["--set", "methods"], "NAME=VALUE"),
@@ -38,7 +42,7 @@ def refuse(*_args, **_named):
         (["--workers", "0"], "greater than or equal to 1"),
         (["--executor", "ray", "--gpus-per-run", "1.5"], "gpus_per_run"),
         (["--executor", "ray", "--address", "head"], "host:port"),
-        (["--executor", "ray", "--only", "A_tasks_and_templates"], "has no runs to spread"),
+        (["--executor", "ray", "--only", "A_tasks_and_templates"], "has no runs to distribute"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -73,23 +77,46 @@ def test_a_plan_gives_each_notebook_the_parameters_that_it_declares(tmp_path):
     assert walkthrough["task"] == "cb"
     for path, parameters in plan.notebooks.items():
         assert set(parameters) <= set(parameters_of(path))
-        assert (path.parent / parameters["output"]).resolve() == tmp_path.resolve()
-        assert not Path(parameters["output"]).is_absolute()
+        assert (path.parent / plan.handed_over["output"]).resolve() == tmp_path.resolve()
+    assert not Path(plan.handed_over["output"]).is_absolute()
 
 
-def test_a_plan_hands_the_executor_to_the_notebooks_that_have_runs_to_spread(tmp_path, monkeypatch):
+def test_a_plan_hands_executor_and_quick_over_beside_the_parameters(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
     plans = []
     monkeypatch.setattr(reproduce, "reproduce", lambda plan: plans.append(plan) or 0)
     wanted = {"workers": 3, "cpus_per_run": 2.0, "gpus_per_run": 0.25}
     flags = ["--workers", "3", "--cpus-per-run", "2", "--gpus-per-run", "0.25"]
     assert reproduce.main(["--executor", "ray", *flags, "--output", str(tmp_path)]) == 0
-    assert reproduce.main(["--output", str(tmp_path)]) == 0
-    for plan, executor, options in zip(plans, ("ray", "local"), (wanted, {}), strict=True):
-        given = {path.stem: parameters for path, parameters in plan.notebooks.items()}
-        assert given["01_main_results"]["executor"] == executor
-        assert given["01_main_results"]["executor_options"] == options
-        assert "executor" not in given["A_tasks_and_templates"]
+    assert reproduce.main(["--quick", "--output", str(tmp_path)]) == 0
+    for plan, executor, options, quick in zip(plans, ("ray", "local"), (wanted, {}), (False, True), strict=True):
+        folder = plan.handed_over.pop("output")
+        assert (reproduce.ROOT / "notebooks" / folder).resolve() == tmp_path.resolve()
+        assert plan.handed_over == {"quick": quick, "executor": executor, "executor_options": options}
+        for parameters in plan.notebooks.values():
+            assert not {"output", "quick", "executor", "executor_options"} & set(parameters)
+
+
+def test_a_notebook_opens_the_report_that_it_is_handed(monkeypatch, tmp_path):
+    handed_over = {"output": str(tmp_path), "quick": True, "executor": "local", "executor_options": {"workers": 3}}
+    monkeypatch.setenv(HANDED_OVER, json.dumps(handed_over))
+    report = Report.open("01_main_results", "nano")
+    assert (report.root, report.notebook, report.quick) == (tmp_path, "01_main_results", True)
+    assert report.executor().workers == 3
+
+
+def test_in_jupyter_a_report_is_the_profiles_and_nothing_is_quick(monkeypatch):
+    monkeypatch.delenv(HANDED_OVER, raising=False)
+    report = Report.open("01_main_results", "tiny")
+    assert report.root == Path("..") / "reports" / "tiny" and not report.quick
+    assert report.executor().workers == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"folder": "x"}', "{}"])
+def test_a_report_handed_over_in_another_form_is_named(monkeypatch, text):
+    monkeypatch.setenv(HANDED_OVER, text)
+    with pytest.raises(ConfigError, match=HANDED_OVER):
+        Report.open("01_main_results", "nano")
 
 
 def test_a_plan_leaves_the_profiles_own_choices_where_none_is_made():
@@ -97,7 +124,7 @@ def test_a_plan_leaves_the_profiles_own_choices_where_none_is_made():
     assert plan.output == reproduce.ROOT / "reports" / "tiny"
     for given in plan.notebooks.values():
         assert "seeds" not in given and "tasks" not in given and given.get("task", "rte") == "rte"
-        assert given["data_dir"] == ""
+        assert given.get("data_dir", "") == ""
 
 
 def test_a_quick_report_never_replaces_a_real_one():
@@ -133,9 +160,11 @@ def both(tmp_path_factory):
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        os.environ.pop(HANDED_OVER, None)
         code = reproduce.main(
             ["--notebooks", str(FIXTURES), "--output", str(output), "--seeds", "3", "--set", "colour=blue"]
         )
+    assert HANDED_OVER not in os.environ
     return code, output, out.getvalue(), err.getvalue()
 
 
@@ -144,7 +173,7 @@ def test_a_broken_notebook_fails_the_command(both):
     code, _, out, err = both
     assert code == 1
     assert "broken failed: ValueError: this notebook is broken" in err
-    assert "Failed: broken" in out and "goes on from there" in out
+    assert "Failed: broken" in out and "resumes from there" in out
 
 
 @pytest.mark.timeout(240)

@@ -172,5 +172,5 @@ def _print_summary(report: Report, manifest: Mapping[str, Any], failed: Sequence
             print(f"- {sentence}")
     if failed:
         print(f"\nFailed: {', '.join(failed)}; executed as far as they went in {report.notebooks}.")
-        print("The same command goes on from there: finished runs are kept.")
+        print("The same command resumes from there: finished runs are kept.")
     print(f"\nReport: {report.index}")

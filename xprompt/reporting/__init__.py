@@ -25,7 +25,7 @@ from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect
 choices, published, search_report = trials, paper, ratio_search  # older names
 
 __all__ = [
-    "COLUMNS", "Interval", "PAIRS", "Report", "bench_figures", "choices", "choose_seeds", "choose_source",
+    "COLUMNS", "PAIRS", "Interval", "Report", "bench_figures", "choices", "choose_seeds", "choose_source",
     "choose_tasks", "collect", "differences", "figures", "grid", "interval", "paper", "protocol_differences",
     "published", "quick_settings", "ratio_search", "search_report", "summarize", "tables", "tidy", "trials",
     "with_average", "wording",
