@@ -110,10 +110,13 @@ class Store:
             if write_files is not None:
                 write_files(folder)
             _write(folder, record)
-            replace_folder(folder, target)
+            self._move_into_place(folder, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return target
+
+    def _move_into_place(self, folder: Path, target: Path) -> None:
+        replace_folder(folder, target)
 
     def records(self) -> Iterator[Record]:
         """Yield every whole record, in the order of the run IDs; damaged ones are left out, as `get` does."""
