@@ -190,10 +190,6 @@ class TestExecuted:
                 else:
                     assert got == want, f"{name}, row {row}, {column}"
 
-    def test_the_whole_method_is_its_steps_where_there_is_one_ratio_pair(self, report):
-        stages = pd.read_csv(report / "tables" / "beyond-walkthrough.csv").set_index("stage")
-        assert list(stages.loc["XPrompt, best ratio pair"]) == list(stages.loc["rewound, retrained"])
-
     def test_the_report_is_as_the_contract_says(self, report):
         manifest = json.loads((report / "manifest.json").read_text(encoding="utf-8"))
         for item in ("tab1", "tab9", "tab10"):
