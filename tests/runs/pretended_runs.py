@@ -133,6 +133,8 @@ def drive(root: Path, seeds: int, options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    # A suite that was started in the background has its children ignore Ctrl-C, which the tests send.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # By their own name, so that workers find these functions.
     from tests.runs import pretended_runs
 

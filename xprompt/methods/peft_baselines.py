@@ -1,6 +1,7 @@
 """Baselines by PEFT's own classes, trained with our loop: LoRA, and prompt tuning.
 
-PEFT wraps a copy of the backbone; batches, losses, checkpoints and scores are those of every other method.
+PEFT wraps the backbone (for LoRA, which changes its layers, a copy of it); batches, losses, checkpoints and scores are
+those of every other method.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ def lora(context: MethodContext) -> MethodResult:
     """
     source = context.backbone
     config = peft.LoraConfig(task_type=_task_type(source), r=RANK, lora_alpha=ALPHA, lora_dropout=0.0)
-    torch.manual_seed(context.config.seed)  # of the updates' initial values
-    model: Any = peft.get_peft_model(copy.deepcopy(source.model), config)
+    with torch.random.fork_rng():  # the updates' initial values are drawn from torch's own generator
+        torch.manual_seed(context.config.seed)
+        model: Any = peft.get_peft_model(copy.deepcopy(source.model), config)
     adapted = wrap(model.get_base_model(), source.tokenizer, name=source.name, max_source=source.max_source)
     history, num_params = _train(context, adapted, _unfreeze(adapted.model, "lora_"), context.config.fine_tune, "LoRA")
     merged = wrap(model.merge_and_unload(), source.tokenizer, name=source.name, max_source=source.max_source)

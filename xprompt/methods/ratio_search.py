@@ -56,9 +56,8 @@ def distinct_masks(prompts: Sequence[SoftPrompt]) -> tuple[list[SoftPrompt], lis
     Pairs of ratios that round to the same mask are one candidate.
     """
     masks = [prompt.surviving_pieces.cpu().numpy().tobytes() for prompt in prompts]
-    first = {mask: prompt for mask, prompt in reversed(list(zip(masks, prompts, strict=True)))}
     distinct = list(dict.fromkeys(masks))
-    return [first[mask] for mask in distinct], [distinct.index(mask) for mask in masks]
+    return [prompts[masks.index(mask)] for mask in distinct], [distinct.index(mask) for mask in masks]
 
 
 def retrain(

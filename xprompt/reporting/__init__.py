@@ -22,11 +22,9 @@ from xprompt.reporting.statistics import (
 )
 from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect, grid, quick_settings
 
-choices, published, search_report = trials, paper, ratio_search  # older names
-
 __all__ = [
-    "COLUMNS", "PAIRS", "Interval", "Report", "bench_figures", "choices", "choose_seeds", "choose_source",
+    "COLUMNS", "PAIRS", "Interval", "Report", "bench_figures", "choose_seeds", "choose_source",
     "choose_tasks", "collect", "differences", "figures", "grid", "interval", "paper", "protocol_differences",
-    "published", "quick_settings", "ratio_search", "search_report", "summarize", "tables", "tidy", "trials",
+    "quick_settings", "ratio_search", "summarize", "tables", "tidy", "trials",
     "with_average", "wording",
 ]  # fmt: skip

@@ -73,9 +73,6 @@ def pair_searches(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-paired = pair_searches  # older name
-
-
 def over_seeds(rows: pd.DataFrame, column: str) -> dict[str, Interval]:
     """Return task → interval of `column` over seeds; for the average, over each seed's mean of the tasks."""
     intervals = {str(task): interval(part[column].to_numpy()) for task, part in rows.groupby("task", sort=False)}

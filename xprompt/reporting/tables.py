@@ -58,9 +58,6 @@ def unsolved_tasks(rows: pd.DataFrame, protocol: str = "held_out") -> list[str]:
     return list(gaps.loc[unsolved, "task"])
 
 
-out_of_reach = unsolved_tasks  # older name
-
-
 def against_paper(rows: pd.DataFrame, protocol: str = "held_out") -> pd.DataFrame:
     """Return a row per method and task: the paper's number, ours, the difference and our seeds.
 

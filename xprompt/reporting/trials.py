@@ -112,9 +112,6 @@ def trial_rows(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-trials = trial_rows  # older name
-
-
 def trials_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the table of trials: what each changes, and how far it gets on the selection split."""
     return pd.DataFrame(

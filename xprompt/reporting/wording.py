@@ -88,9 +88,6 @@ def unsolved_tasks(tasks: Sequence[str]) -> list[str]:
     ]
 
 
-out_of_reach = unsolved_tasks  # older name
-
-
 def stage_statements(measured: Mapping[str, Mapping[str, float]], reference: str) -> list[str]:
     """Say what each stage of one prompt scores, and how far that is from the stage `reference`.
 
