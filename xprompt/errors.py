@@ -22,6 +22,10 @@ class BackboneError(XPromptError, RuntimeError):
     """A language model that cannot be found, loaded or used as asked."""
 
 
+class NotFiniteError(XPromptError, ArithmeticError):
+    """A loss, a gradient or a value that is infinite or not a number: training diverged, or its input was broken."""
+
+
 class StoreError(XPromptError, RuntimeError):
     """A run record or artefact that is damaged, foreign or in use."""
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from xprompt.data.tokenization import TokenizedDataset
 from xprompt.distributed import ProcessGroup
+from xprompt.streams import stream_seed
 from xprompt.tasks.example import data_error
 
 #: Batches sorted by length together while training: smaller pools would correlate length with content.
@@ -120,7 +121,7 @@ def _order(lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int) -
         order = by_length(np.arange(total))
         yield from (order[i : i + batch_size] for i in range(0, total, batch_size))
         return
-    rng = np.random.default_rng([seed, epoch])
+    rng = np.random.default_rng([stream_seed(seed, "data order"), epoch])
     order = rng.permutation(total)  # (N,)
     in_full_batches, pool = total - total % batch_size, POOL * batch_size
     sorted_pools = [by_length(order[i : min(i + pool, in_full_batches)]) for i in range(0, in_full_batches, pool)]

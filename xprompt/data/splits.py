@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
+from xprompt.streams import stream_seed
 from xprompt.tasks.example import Example, data_error
 from xprompt.tasks.task import Task
 
@@ -112,7 +113,7 @@ class Splits:
             blocks[example.fields[field] if field else self.task.render(example)].append(i)
         quota = _shares(Counter(self.train.labels), wanted)
         held_out: list[int] = []
-        for block in _shuffled(blocks.values(), seed):
+        for block in _shuffled(blocks.values(), stream_seed(seed, "hold-out")):
             need = Counter(self.train[i].label for i in block)
             if all(quota[label] >= count for label, count in need.items()):
                 quota.subtract(need)
@@ -138,7 +139,7 @@ def sample(data: TaskDataset, shots: object, seed: int) -> TaskDataset:
             f"'official' or 1 to {len(groups)}",
             "ask for as many as the training split has, or fewer",
         )
-    chosen = set(random.Random(seed).sample(groups, shots))
+    chosen = set(random.Random(stream_seed(seed, "few-shot sample")).sample(groups, shots))
     return data.take(i for i, example in enumerate(data) if example.group in chosen)
 
 
@@ -150,7 +151,7 @@ def limit(data: TaskDataset, most: int | None) -> TaskDataset:
     for i, example in enumerate(data):
         members[example.group].append(i)
     kept: list[int] = []
-    for group in _shuffled(members.values(), 0):
+    for group in _shuffled(members.values(), stream_seed(0, "limit")):
         if len(kept) + len(group) <= most:
             kept += group
     if not kept:

@@ -72,11 +72,14 @@ class MethodContext:
     callbacks: Callbacks = field(default_factory=Callbacks)
 
     def report(self, prompt: SoftPrompt | None, backbone: Backbone | None = None) -> Evaluation:
-        """Evaluate on the split that is reported; `backbone` in place of the context's own."""
-        return evaluate_many(
+        """Evaluate on the split that is reported; `backbone` in place of the context's own.
+
+        Raises `NotFiniteError`."""
+        evaluations = evaluate_many(
             backbone or self.backbone, [prompt], self.splits.validation,
             batch_size=self.config.tune.eval_batch_size, objective=self.config.tune.objective,
-        )[0]  # fmt: skip
+        )  # fmt: skip
+        return evaluations[0].require_finite(self.splits.validation.split)
 
     def tuned(self) -> TunedPrompt:
         """Load the tuned prompt of the parent, a prompt-tuning run of the same settings."""

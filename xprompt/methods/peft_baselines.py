@@ -20,6 +20,7 @@ from xprompt.config.settings import TuneSettings
 from xprompt.data.batching import Batch
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
 from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.streams import stream_seed
 from xprompt.training.candidate import Candidate, History
 from xprompt.training.loop import Loop
 
@@ -35,7 +36,7 @@ def lora(context: MethodContext) -> MethodResult:
     source = context.backbone
     config = peft.LoraConfig(task_type=_task_type(source), r=RANK, lora_alpha=ALPHA, lora_dropout=0.0)
     with torch.random.fork_rng():  # the updates' initial values are drawn from torch's own generator
-        torch.manual_seed(context.config.seed)
+        torch.manual_seed(stream_seed(context.config.seed, "adapter"))
         model: Any = peft.get_peft_model(copy.deepcopy(source.model), config)
     adapted = wrap(model.get_base_model(), source.tokenizer, name=source.name, max_source=source.max_source)
     history, num_params = _train(context, adapted, _unfreeze(adapted.model, "lora_"), context.config.fine_tune, "LoRA")

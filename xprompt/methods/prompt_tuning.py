@@ -5,6 +5,7 @@ from __future__ import annotations
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
 from xprompt.methods.ratio_search import retrain
 from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.streams import stream_seed
 from xprompt.training.tune import tune
 
 
@@ -31,7 +32,7 @@ def matched_budget(context: MethodContext) -> MethodResult:
     Differs: the paper has no such control.
     """
     config, tuned = context.config, context.tuned()
-    seeds = [config.seed + 1000 * i for i in range(len(config.prune.grid()))]
+    seeds = [stream_seed(config.seed, "matched candidates", i) for i in range(len(config.prune.grid()))]
     results = retrain(
         context.backbone, [tuned.prompt] * len(seeds), context.splits, config.prune, seeds=seeds,
         progress=context.progress, describe="matched", callbacks=context.callbacks,

@@ -15,6 +15,7 @@ from xprompt.methods.ratio_search import RetrainedPrompt, choose_best, distinct_
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance, importance
 from xprompt.pruning.prune import Order, prune, rewind
+from xprompt.streams import stream_seed
 from xprompt.training.callbacks import Callback, Callbacks
 
 
@@ -90,7 +91,7 @@ def xprompt(
 
     # Re-train: the survivors alone, all candidates in parallel (§3.3).
     retrained = retrain(
-        backbone, rewound, splits, settings, seeds=[seed] * len(rewound), progress=progress, callbacks=callbacks
+        backbone, rewound, splits, settings, seeds=[stream_seed(seed, "re-training order")] * len(rewound), progress=progress, callbacks=callbacks
     )
     candidates = [
         RetrainedPrompt(token_ratio, piece_ratio, rewound[i], retrained[i].prompt, retrained[i].history)

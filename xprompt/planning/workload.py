@@ -15,9 +15,9 @@ from xprompt.planning.footprint import Footprint
 
 #: Factor on the memory counted, for workspaces and what the allocator cannot use.
 MARGIN = 1.1
-#: Copies of the weights while fine-tuning: frozen, trained, gradients, the best checkpoint, and the next best one
-#: while it is copied.
-COPIES = 5
+#: Copies of the weights while fine-tuning, beside the frozen ones: trained, gradients, the best checkpoint, and the next
+#: best one while it is copied.
+COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,12 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
     """Estimate one run: prompt tuning, fine-tuning, a search, or evaluation alone."""
     train, selection = _split(config, sizes)
     prompt = config.length
-    weights = footprint.parameters * dtype.itemsize
     candidates, steps, operations, settings = 0, 0, 0.0, config.tune
     work = get_method(config.method).work
     learns = work == "fine_tuning"
+    weights = footprint.parameters * dtype.itemsize
+    if learns:  # in float32 at least, beside the frozen weights
+        dtype = torch.promote_types(dtype, torch.float32)
     if learns:
         candidates, settings, prompt = 1, config.fine_tune, 0
         steps, operations = _training(footprint, settings, 1, "grid", train, selection, sizes.mean_tokens, True)
@@ -87,10 +89,12 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
         for i, recompute in enumerate((False, True)):
             kept = footprint.activations(rows, length, dtype, learns=learns, recompute=recompute)
             held[i] = max(held[i], kept)
-    copies = (COPIES + (2 if settings.optimizer == "adamw" else 0)) if learns else 1
+    if learns:
+        copies = COPIES + (2 if settings.optimizer == "adamw" else 0)
+        weights += copies * footprint.parameters * dtype.itemsize
     if settings.gradient_checkpointing:
         held[0] = held[1]
-    memory, recomputed = (math.ceil(MARGIN * (copies * weights + kept)) for kept in held)
+    memory, recomputed = (math.ceil(MARGIN * (weights + kept)) for kept in held)
     return PlannedRun(config, candidates, steps, operations, memory, recomputed)
 
 

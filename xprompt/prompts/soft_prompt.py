@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from xprompt.errors import ConfigError, StoreError
 from xprompt.files import write_atomically
+from xprompt.streams import stream_seed
 from xprompt.tasks.task import Task
 
 _COMMONEST = 5000  # Lester et al. (2021), §3.1
@@ -85,14 +86,18 @@ class SoftPrompt(nn.Module):
         return self.surviving_pieces.any(dim=1)
 
     @property
+    def surviving_entries(self) -> Bool[Tensor, "P H"]:
+        """Return True where the embedding's entry lies in a surviving piece."""
+        return self.surviving_pieces.repeat_interleave(self.embeddings.shape[1] // self.pieces, dim=1)
+
+    @property
     def num_params(self) -> int:
         """Count the tunable values: the entries of the surviving pieces. Source: paper Tab 3."""
         return int(self.surviving_pieces.sum()) * (self.embeddings.shape[1] // self.pieces)
 
     def masked(self) -> Float[Tensor, "P H"]:
         """Return the embeddings with every pruned entry exactly zero, all positions kept."""
-        keep = self.surviving_pieces.repeat_interleave(self.embeddings.shape[1] // self.pieces, dim=1)  # (P, H)
-        return torch.where(keep, self.embeddings, torch.zeros_like(self.embeddings))
+        return torch.where(self.surviving_entries, self.embeddings, torch.zeros_like(self.embeddings))
 
     def forward(self) -> Float[Tensor, "Q H"]:
         """Return the vectors to put before the input: Q = P in mode "zero", the surviving tokens in mode "drop"."""
@@ -142,7 +147,7 @@ class SoftPrompt(nn.Module):
                 raise ConfigError(f"the source prompt has {init.length} tokens, {length} were asked for.")
             return init.clone()
         table = backbone.embedding_rows().detach().float()  # (V, H)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(stream_seed(seed, "initialisation"))
         if init == "uniform":
             values = torch.rand(length, table.shape[1], generator=generator) - 0.5  # (P, H)
             return cls(values.to(table.device), pieces=pieces)

@@ -13,6 +13,7 @@ from xprompt.backbones.base import Backbone
 from xprompt.data.batching import batches, shard
 from xprompt.data.splits import TaskDataset
 from xprompt.distributed import process_group
+from xprompt.errors import NotFiniteError
 from xprompt.prompts.soft_prompt import SoftPrompt
 
 
@@ -56,6 +57,9 @@ def importance(
     Returns:
         `Importance`, (P,) and (P, K); entries already pruned score 0.
 
+    Raises:
+        NotFiniteError: a gradient is not finite.
+
     Source: paper §3.2, Eq. for I(p) and I(q).
     """
     if limit is not None:
@@ -79,6 +83,11 @@ def importance(
         bar.update(len(whole))
     bar.close()
     process_group().all_reduce([token, piece])
+    if not bool(torch.isfinite(piece).all() & torch.isfinite(token).all()):
+        raise NotFiniteError(
+            "the gradients that importance is made of are not finite: the prompt or the backbone holds such values, or "
+            "they overflow in the backbone's dtype. Tune the prompt at a lower rate, or use bfloat16 or float32."
+        )
     all_tokens, all_pieces = torch.zeros(prompt.length), torch.zeros(prompt.length, prompt.pieces)  # (P,), (P, K)
     all_tokens[positions.cpu()] = (token / len(data)).float().cpu()
     all_pieces[positions.cpu()] = (piece / len(data)).float().cpu()

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, NotFiniteError
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance
+from xprompt.streams import stream_seed
 
 Order = Literal["lowest", "highest", "random"]
 
@@ -35,6 +36,7 @@ def keep_mask(
     prunable: Bool[Tensor, "..."] | None = None,
     order: Order = "lowest",
     seed: int = 0,
+    level: int = 0,
 ) -> Bool[Tensor, "..."]:
     """Return a mask of the scores' shape, True where an entry is kept, with `ratio` of the prunable ones removed.
 
@@ -43,18 +45,22 @@ def keep_mask(
         ratio: share removed, in [0, 1); one entry always stays.
         prunable: the entries not pruned yet; the others stay pruned. Default: all.
         order: which go first: "lowest" is XPrompt, "highest" Reversed XPrompt, "random" the random mask (paper §5.3).
-        seed: of the random order.
+        seed, level: of the random order; 0 for tokens, 1 for pieces, so that the two draws are independent.
 
     Of equal scores the earlier position goes first, so that there is one answer.
 
     Raises:
         ConfigError: a ratio out of range, an unknown order.
+        NotFiniteError: scores that are not finite.
     """
     flat = scores.flatten().double().cpu()  # (N,)
+    if not bool(torch.isfinite(flat).all()):
+        raise NotFiniteError("scores that are not finite cannot be ranked: score the prompt again with importance().")
     keep = torch.ones(flat.shape, dtype=torch.bool) if prunable is None else prunable.flatten().cpu().clone()  # (N,)
     entries = keep.nonzero().squeeze(1)  # (M,): indices of those that may go
     if order == "random":
-        ranked = entries[torch.randperm(len(entries), generator=torch.Generator().manual_seed(seed))]
+        generator = torch.Generator().manual_seed(stream_seed(seed, "random mask", level))
+        ranked = entries[torch.randperm(len(entries), generator=generator)]
     elif order in ("lowest", "highest"):
         ranked = entries[torch.sort(flat[entries], stable=True, descending=order == "highest").indices]
     else:
@@ -102,7 +108,7 @@ def prune(
     token_mask = keep_mask(scores.token, token_ratio, prunable=prompt.surviving_tokens, order=order, seed=seed)
     # ζ: then pieces of the surviving tokens, ranked over all of those together, (P, K)
     prunable = prompt.surviving_pieces.cpu() & token_mask[:, None]
-    piece_mask = keep_mask(scores.piece, piece_ratio, prunable=prunable, order=order, seed=seed + 1)
+    piece_mask = keep_mask(scores.piece, piece_ratio, prunable=prunable, order=order, seed=seed, level=1)
     pruned.token_mask.copy_(token_mask)
     pruned.piece_mask.copy_(piece_mask)
     return pruned

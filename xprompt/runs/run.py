@@ -22,6 +22,7 @@ from xprompt.prompts.collection import load_from_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.provenance import provenance
 from xprompt.runs.store import Store, run_id
+from xprompt.streams import stream_seeds
 from xprompt.tasks import metrics
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.superglue import TASKS
@@ -243,6 +244,7 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
             "data_fingerprint": splits.fingerprint,
             "backbone_params": backbone.num_params,
             "dropout": config.tune.dropout,
+            "random_streams": stream_seeds(config.seed),
         },
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from xprompt.config.settings import TuneSettings
+from xprompt.errors import NotFiniteError
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.training.evaluation import Evaluation
 from xprompt.training.optimizer import make_optimizer
@@ -61,7 +63,8 @@ class Candidate:
         snapshot: Callable[[], Any],
     ) -> None:
         self.prompt, self.parameters, self.settings, self.snapshot = prompt, parameters, settings, snapshot
-        self.optimizer = make_optimizer(parameters, settings)
+        surviving = None if prompt is None else prompt.surviving_entries
+        self.optimizer = make_optimizer(parameters, settings, surviving)
         self.history = History("")
         self.best: Any = None
         self.num_steps = 0
@@ -69,6 +72,7 @@ class Candidate:
         self.patience_used = 0
         self.loss_sum: Tensor | None = None  # (): over the steps since the last evaluation, left on the device
         self.loss_steps = 0
+        self.steps_done = 0
 
     def start(self, num_examples: int, split: str, num_cut: int) -> None:
         """Set steps, schedule and history up for a training set of that many examples, selected on `split`."""
@@ -79,7 +83,13 @@ class Candidate:
         self.schedule = LambdaLR(self.optimizer, lambda step: max(0.0, 1 - step / total) if linear else 1.0)
 
     def step(self, loss: Tensor) -> None:
-        """Do one optimiser step with the gradients at hand; `loss`, (), is the step's mean loss."""
+        """Do one optimiser step with the gradients at hand; `loss`, (), is the step's mean loss.
+
+        Raises `NotFiniteError` at the step where a loss stops being finite. On a GPU, where asking would make the CPU
+        wait, it is raised at the next evaluation.
+        """
+        if loss.device.type == "cpu" and not torch.isfinite(loss):
+            raise self._diverged(f"the training loss is {float(loss)} at step {self.steps_done + 1}")
         if self.settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
@@ -87,15 +97,25 @@ class Candidate:
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
         self.loss_steps += 1
+        self.steps_done += 1
 
     def due(self, step: int) -> bool:
         """Return whether it is evaluated after that step by its own settings."""
         return not self.done and (step == 0 or step % self.eval_every == 0 or step >= self.num_steps)
 
     def record(self, step: int, evaluation: Evaluation, seconds: float) -> None:
-        """Add an evaluation to the history, keep the checkpoint if it is the best, and stop where it is time."""
+        """Add an evaluation to the history, keep the checkpoint if it is the best, and stop where it is time.
+
+        Raises `NotFiniteError` where the losses or the values are not finite: such a checkpoint is never kept.
+        """
         history = self.history
         train_loss = None if self.loss_sum is None else float(self.loss_sum) / self.loss_steps
+        if train_loss is not None and not math.isfinite(train_loss):
+            raise self._diverged(f"the training loss is {train_loss} before step {step}")
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
+            raise self._diverged(f"trained values are not finite after step {step}")
+        if not math.isfinite(evaluation.loss):
+            raise self._diverged(f"the loss on the {history.selection_split} split is {evaluation.loss} at step {step}")
         self.loss_sum, self.loss_steps = None, 0
         history.entries.append(
             {
@@ -116,6 +136,20 @@ class Candidate:
             history.stopped_early = step < self.num_steps
             self.done = True
         self.done = self.done or step >= self.num_steps
+
+    def _diverged(self, what: str) -> NotFiniteError:
+        """Return the error that ends a run whose numbers are no longer finite."""
+        entries = self.history.entries
+        last = (
+            f"The last finite evaluation was at step {entries[-1]['step']} (score {entries[-1]['selection_score']:.4f})"
+            if entries
+            else "No evaluation was finite, not even before the first step: look at the backbone and the initial values"
+        )
+        return NotFiniteError(
+            f"{what}. {last}. Given: {self.settings.optimizer} at a learning rate of {self.settings.learning_rate:g}, "
+            f"max_grad_norm={self.settings.max_grad_norm}. Lower the learning rate or set max_grad_norm; a float16 "
+            "backbone may overflow: use bfloat16 or float32."
+        )
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -142,6 +176,7 @@ class Candidate:
             "history": asdict(self.history),
             "done": self.done,
             "loss_steps": self.loss_steps,
+            "steps_done": self.steps_done,
             "patience_used": self.patience_used,
             "schedule": schedule,
             "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
@@ -171,6 +206,7 @@ class Candidate:
         self.loss_sum = tensors["loss_sum"].to(device) if "loss_sum" in tensors else None
         self.history = History(**facts["history"])
         self.done, self.loss_steps, self.patience_used = facts["done"], facts["loss_steps"], facts["patience_used"]
+        self.steps_done = facts["steps_done"]
         self.schedule.load_state_dict(facts["schedule"] | {"lr_lambdas": [None]})
         for group, rate in zip(self.optimizer.param_groups, facts["learning_rates"], strict=True):
             group["lr"] = rate

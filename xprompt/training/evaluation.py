@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from xprompt.data.batching import CPU_ROWS, batches, repeat, shard
 from xprompt.data.splits import TaskDataset
 from xprompt.data.tokenization import TokenizedDataset
 from xprompt.distributed import process_group
+from xprompt.errors import NotFiniteError
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.prompts.stacking import stack
 from xprompt.tasks import metrics
@@ -34,6 +36,15 @@ class Evaluation:
     loss: float
     predictions: tuple[int, ...]
 
+    def require_finite(self, split: str) -> Evaluation:
+        """Return the evaluation. Raises `NotFiniteError` where its loss is not finite."""
+        if not math.isfinite(self.loss):
+            raise NotFiniteError(
+                f"the loss on the {split} split is {self.loss}: the prompt or the backbone holds values that are not "
+                "finite, or they overflow in the backbone's dtype. Load them again, or use bfloat16 or float32."
+            )
+        return self
+
 
 def evaluate(
     backbone: Backbone,
@@ -43,13 +54,18 @@ def evaluate(
     batch_size: int = 64,
     objective: str = "label_scores",
 ) -> dict[str, float]:
-    """Return the task's metrics, each in [0, 1], of this prompt (None: no prompt) on this split."""
-    return evaluate_many(backbone, [prompt], data, batch_size=batch_size, objective=objective)[0].metrics
+    """Return the task's metrics, each in [0, 1], of this prompt (None: no prompt) on this split.
+
+    Raises `NotFiniteError` where the loss is not finite: the labels would be chosen by chance.
+    """
+    evaluations = evaluate_many(backbone, [prompt], data, batch_size=batch_size, objective=objective)
+    return evaluations[0].require_finite(data.split).metrics
 
 
 def predict(backbone: Backbone, prompt: SoftPrompt | None, data: TaskDataset, *, batch_size: int = 64) -> list[int]:
     """Return the predicted label of each example, in the data's order."""
-    return list(evaluate_many(backbone, [prompt], data, batch_size=batch_size)[0].predictions)
+    evaluations = evaluate_many(backbone, [prompt], data, batch_size=batch_size)
+    return list(evaluations[0].require_finite(data.split).predictions)
 
 
 @torch.no_grad()

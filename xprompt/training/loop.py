@@ -16,6 +16,7 @@ from xprompt.data.batching import Batch, batches, concat, infinite_batches, micr
 from xprompt.data.splits import Splits, TaskDataset
 from xprompt.distributed import process_group
 from xprompt.errors import ConfigError, DataError
+from xprompt.streams import stream_seed
 from xprompt.training.callbacks import Callback, Callbacks, ProgressBar, ProgressLog
 from xprompt.training.candidate import Candidate
 from xprompt.training.checkpoint import Checkpointer, TrainerState
@@ -66,6 +67,8 @@ class Loop:
         self.callbacks = self._callbacks(callbacks)
         self.checkpointer = self._checkpointer(callbacks)
         self.state = state = TrainerState(width=width)
+        if self.settings.dropout:
+            torch.manual_seed(stream_seed(self.seeds[0], "dropout"))
         callbacks.resumed_seconds += self.checkpointer.restore(state)
         state.random_states = self.checkpointer.random_states()
         streams = {s: infinite_batches(self.train, self.settings.batch_size, s, state.step) for s in set(self.seeds)}

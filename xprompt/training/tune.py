@@ -124,7 +124,8 @@ def fine_tune(
 ) -> FineTuneResult:
     """Train every weight of a copy of the backbone, without a prompt: the paper's upper baseline.
 
-    The backbone given is unchanged. Arguments as in `tune`.
+    The copy is float32 whatever the backbone's dtype: stepped in bfloat16, most weights never move. The backbone given
+    is unchanged. Arguments as in `tune`.
 
     Returns:
         (backbone, history): the copy, frozen, at its best checkpoint.
@@ -132,6 +133,8 @@ def fine_tune(
     Source: paper §4.1 (fine-tuning).
     """
     model = copy.deepcopy(backbone.model)
+    if backbone.dtype.itemsize < 4:
+        model = model.float()
     trained = wrap(model, backbone.tokenizer, name=backbone.name, max_source=backbone.max_source)
     model.requires_grad_(True)
 

@@ -1,0 +1,36 @@
+"""One named random stream for each random choice of a run, so that no two choices share their numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, get_args
+
+Stream = Literal[
+    "initialisation",
+    "data order",
+    "re-training order",
+    "dropout",
+    "hold-out",
+    "few-shot sample",
+    "limit",
+    "importance sample",
+    "random mask",
+    "matched candidates",
+    "adapter",
+]
+
+
+def stream_seed(seed: int, stream: Stream, index: int = 0) -> int:
+    """Return the seed of one stream, in [0, 2⁶³): SHA-256 of the stream's name, the run's seed and the index.
+
+    Args:
+        seed: of the run; 0 is a seed like any other.
+        index: of several draws of one kind, such as one for each candidate.
+    """
+    digest = hashlib.sha256(f"{stream}/{seed}/{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def stream_seeds(seed: int) -> dict[str, int]:
+    """Return every stream's seed of a run, for its record."""
+    return {stream: stream_seed(seed, stream) for stream in get_args(Stream)}
