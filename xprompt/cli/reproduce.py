@@ -51,11 +51,12 @@ def execute(chosen: argparse.Namespace) -> int:
     from xprompt import reproduce as library  # pandas, matplotlib and papermill come with it
 
     options = {name: getattr(chosen, name) for name in ("address", "workers", "cpus_per_run", "gpus_per_run")}
-    folder = {"notebooks": chosen.notebooks} if chosen.notebooks else {}
+    given = {name: getattr(chosen, name) for name in ("notebooks", "timeout")}
     plan = library.make_plan(
         chosen.profile, chosen.tasks, chosen.seeds, chosen.data_dir, chosen.only, chosen.output, chosen.quick,
         parse_values(chosen.set), executor=chosen.executor,
-        executor_options={name: value for name, value in options.items() if value is not None}, **folder,
+        executor_options={name: value for name, value in options.items() if value is not None},
+        **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
     try:
         return library.reproduce(plan)

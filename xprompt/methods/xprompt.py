@@ -73,7 +73,7 @@ def xprompt(
     # Score: I(p) of every token and I(q) of every piece, on the training data (§3.2).
     began = time.perf_counter()
     scores = importance(
-        backbone, tuned, splits.train, limit=settings.importance_limit,
+        backbone, tuned, splits.train, limit=settings.importance_limit, seed=seed,
         batch_size=batch_size or settings.retune.batch_size, objective=objective or settings.retune.objective,
         progress=progress,
     )  # fmt: skip
@@ -91,7 +91,13 @@ def xprompt(
 
     # Re-train: the survivors alone, all candidates in parallel (§3.3).
     retrained = retrain(
-        backbone, rewound, splits, settings, seeds=[stream_seed(seed, "re-training order")] * len(rewound), progress=progress, callbacks=callbacks
+        backbone,
+        rewound,
+        splits,
+        settings,
+        seeds=[stream_seed(seed, "re-training order")] * len(rewound),
+        progress=progress,
+        callbacks=callbacks,
     )
     candidates = [
         RetrainedPrompt(token_ratio, piece_ratio, rewound[i], retrained[i].prompt, retrained[i].history)
