@@ -28,6 +28,7 @@ from xprompt.errors import ConfigError
 from xprompt.files import write_atomically
 from xprompt.reporting.html_export import to_page
 
+KERNEL, LANGUAGE = "python3", "python"
 START_TIMEOUT = 300  # seconds until a kernel must answer; imports on a busy disk take their time
 OUTPUT_TIMEOUT = 600  # seconds for the output of a cell that has ended, which may be much
 LONGEST = 1_000_000  # characters of one output that are kept
@@ -50,7 +51,9 @@ def parameters_of(notebook: Path) -> dict[str, Any]:
     Raises `ConfigError` where the file is no notebook.
     """
     try:
-        return papermill.inspect_notebook(str(notebook))
+        node = nbformat.read(notebook, as_version=4)
+        node.metadata.kernelspec = {"name": KERNEL, "language": LANGUAGE, "display_name": KERNEL}  # it may have none
+        return papermill.inspect_notebook(node)
     except Exception as error:  # not JSON, not a notebook's JSON, not readable: each library on the way has its own
         raise ConfigError(
             f"{notebook} is no notebook that can be read ({_describe(error)}): open it in Jupyter to repair "
@@ -84,7 +87,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], timeout
     with _live_output():
         try:
             papermill.execute_notebook(
-                str(notebook), str(output), parameters=dict(parameters), kernel_name="python3",
+                _escape(notebook), _escape(output), parameters=dict(parameters), kernel_name=KERNEL, language=LANGUAGE,
                 cwd=str(notebook.parent), log_output=True, progress_bar=False, extra_arguments=["--log-level=40"],
                 start_timeout=START_TIMEOUT, iopub_timeout=OUTPUT_TIMEOUT, kernel_manager_class=Kernel, **limit,
             )  # fmt: skip
@@ -126,6 +129,11 @@ class Kernel(AsyncKernelManager):
                 with suppress(OSError, psutil.Error):
                     if os.getsid(process.pid) == self._session:
                         process.kill()
+
+
+def _escape(path: Path) -> str:
+    """The path as papermill takes it, which fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _time_left(deadline: float) -> Any:
