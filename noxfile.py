@@ -1,4 +1,4 @@
-"""The project's commands: `nox -s reproduce`, `bench`, `tests`, `lint`, `pretrain`; for a release `build`, `audit`, `lock`.
+"""The project's commands: `nox -s reproduce`, `bench`, `tests`, `lint`, `pretrain`; for a release `lock`, `build`, `audit`.
 
 Each session has one virtual environment, made once and used again. Everything is installed at the versions of
 constraints.txt, so that what runs here is what was tested. Arguments after `--` go to the program, whose own command
@@ -87,7 +87,7 @@ def pretrain(session: nox.Session) -> None:
 
 def install_wheel(session: nox.Session, wheel: str) -> str:
     """Install a wheel into a fresh environment outside the checkout, at the pinned versions; return its Python."""
-    place = Path(session.create_tmp()) / "fresh"
+    place = Path(session.create_tmp()).resolve() / "fresh"
     session.run("python", "-m", "venv", "--clear", str(place))
     python = str(place / ("Scripts" if os.name == "nt" else "bin") / "python")
     session.log("installing the wheel (a few minutes and about 2 GB the first time)")
@@ -106,7 +106,7 @@ def build_into(session: nox.Session, folder: Path) -> list[Path]:
 def build(session: nox.Session) -> None:
     """Build dist/ twice to the same bytes, check it, and use the wheel in an empty folder outside the checkout."""
     session.install("-c", "constraints.txt", "build", "hatchling", "hatch-fancy-pypi-readme", "twine")
-    tmp = Path(session.create_tmp())
+    tmp = Path(session.create_tmp()).resolve()
     files, again = build_into(session, ROOT / "dist"), build_into(session, tmp / "again")
     if [path.read_bytes() for path in files] != [path.read_bytes() for path in again]:
         session.error("two builds of the same files differ: see what in them depends on time, place or order.")
