@@ -1,4 +1,4 @@
-"""The project's commands: `nox -s reproduce`, `bench`, `tests`, `lint`, `pretrain`; for a release `lock`, `build`, `audit`.
+"""The project's commands: `nox -s reproduce`, `bench`, `tests`, `lint`; for maintainers `pretrain`, `lock`, `build`, `audit`.
 
 Each session has one virtual environment, made once and used again. Everything is installed at the versions of
 constraints.txt, so that what runs here is what was tested. Arguments after `--` go to the program, whose own command
@@ -144,8 +144,8 @@ def audit(session: nox.Session) -> None:
         session.error(
             "known vulnerabilities: renew their pins by `nox -s lock`."
             if re.search(r"^Found \d+ known", str(found), re.M)
-            else "nothing was audited: pip-audit could not read the vulnerabilities that pypi.org publishes. Run it where "
-            "that can be reached. The bill of materials and the licences are written."
+            else "nothing was audited: pip-audit could not read the vulnerabilities that pypi.org publishes. Run it "
+            "where that can be reached. The bill of materials and the licences are written."
         )
 
 
