@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cpus-per-run", type=float, metavar="C", help=with_ray + "CPUs, and so threads, per run; default: 1")
     add("--gpus-per-run", type=float, metavar="G", help=with_ray + "GPUs per run; 0.25 puts four runs on one; "
         "default: 1 where there are any")  # fmt: skip
+    add("--timeout", type=float, metavar="HOURS", help="a notebook that takes longer is stopped, and the next one "
+        "begins; default: 72")  # fmt: skip
     add("--set", action="append", metavar="NAME=VALUE", default=[], help="another notebook parameter, in JSON or a "
         "plain word: --set 'protocols=[\"paper\", \"held_out\"]'")  # fmt: skip
     add("--notebooks", help=argparse.SUPPRESS)
