@@ -12,7 +12,7 @@ from typing import Literal
 
 from xprompt.errors import ConfigError, did_you_mean
 
-Work = Literal["none", "evaluation", "prompt_tuning", "fine_tuning", "search", "retraining"]
+Work = Literal["none", "evaluation", "prompt_tuning", "adapter", "fine_tuning", "search", "retraining"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,12 @@ class Method:
         title: as people read it.
         function: "module:function" in `xprompt.methods`; it takes a `MethodContext` and returns a `MethodResult`.
         work: what it spends its time on, for plans: no training at all, one evaluation, training one prompt, training
-            the backbone, importance with re-training of every candidate, or re-training of as many candidates.
+            small weights inside a copy of the frozen backbone, training the backbone, importance with re-training of
+            every candidate, or re-training of as many candidates.
         settings: the groups of `RunConfig` that its result depends on, of "tune", "fine_tune" and "prune".
         parent: the method whose run of the same settings is done first and handed in.
+        on_source: whether the parent's runs are those of `RunConfig.source_tasks`, one each; else the one of its task.
+        level: the level that it prunes, in place of the settings' `prune.level`.
     """
 
     name: str
@@ -35,6 +38,17 @@ class Method:
     work: Work
     settings: frozenset[str] = frozenset()
     parent: str | None = None
+    on_source: bool = False
+    level: Literal["token", "piece"] | None = None
+
+    @property
+    def takes_learning_rate(self) -> bool:
+        """Whether `RunConfig.learning_rates` may name it: it trains once, and is not what `tune` or `fine_tune` is for.
+
+        Prompt tuning, full fine-tuning and whatever starts from another run have the rates of their settings.
+        """
+        trains = self.work in ("prompt_tuning", "adapter", "fine_tuning") and self.parent is None
+        return trains and self.name not in ("prompt_tuning", "fine_tuning")
 
 
 _TUNE, _FINE_TUNE = frozenset({"tune"}), frozenset({"fine_tune"})
@@ -59,10 +73,14 @@ METHODS: dict[str, Method] = {
         Method("xprompt", "XPrompt", "xprompt:run_xprompt", "search", _SEARCH, "prompt_tuning"),
         Method("xprompt_reversed", "XPrompt (reversed)", "xprompt:run_reversed", "search", _SEARCH, "prompt_tuning"),
         Method("xprompt_random", "XPrompt (random mask)", "xprompt:run_random", "search", _SEARCH, "prompt_tuning"),
-        Method("lora", "LoRA", "peft_baselines:lora", "fine_tuning", _FINE_TUNE),
+        Method("lora", "LoRA", "peft_baselines:lora", "adapter", _FINE_TUNE),
         Method(
             "prompt_tuning_peft", "prompt tuning (PEFT)", "peft_baselines:prompt_tuning_peft", "prompt_tuning", _TUNE
         ),
+        Method("p_tuning", "P-Tuning", "peft_baselines:p_tuning", "prompt_tuning", _TUNE),
+        Method("p_tuning_mlp", "P-Tuning (MLP)", "peft_baselines:p_tuning_mlp", "prompt_tuning", _TUNE),
+        Method("prefix_tuning", "Prefix-Tuning", "prefix_tuning:prefix_tuning", "prompt_tuning", _TUNE),
+        Method("p_tuning_v2", "P-Tuning v2", "prefix_tuning:p_tuning_v2", "prompt_tuning", _TUNE),
     )
 }  # fmt: skip
 

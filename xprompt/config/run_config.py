@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,7 @@ class RunConfig(Settings):
     """Everything that names one run. Fields left out are filled from the profile, and are then part of its name.
 
     `pattern` is the profile's for this task where it has one; "paper" means the template that the task declares.
+    `learning_rates` maps a baseline's method to its rate, in place of the one in `tune` or `fine_tune`.
     """
 
     task: str
@@ -42,6 +43,7 @@ class RunConfig(Settings):
     tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].tune)
     fine_tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].fine_tune)
     prune: PruneSettings = Field(default_factory=lambda: PROFILES["nano"].prune)
+    learning_rates: dict[MethodName, Annotated[float, Field(gt=0)]] = {}
     pattern: Pattern | Literal["paper"] = "paper"
     few_shot: int | Literal["official"] | None = None
     limit_train: int | None = None
@@ -68,11 +70,36 @@ class RunConfig(Settings):
             object.__setattr__(self, "prune", self.prune.replace(search="grid"))
         return self
 
+    @model_validator(mode="after")
+    def _check_learning_rates(self) -> RunConfig:
+        for name in self.learning_rates:
+            if not get_method(name).takes_learning_rate:
+                raise ValueError(
+                    f"learning_rates names {name}, whose rate is that of tune, fine_tune or prune.retune: set it there"
+                )
+        return self
+
+    @property
+    def training(self) -> TuneSettings:
+        """Return how the method trains: `tune` or `fine_tune`, at the method's own learning rate where it has one."""
+        settings = self.fine_tune if "fine_tune" in get_method(self.method).settings else self.tune
+        rate = self.learning_rates.get(self.method)
+        return settings if rate is None else settings.replace(learning_rate=rate)
+
     @property
     def parent(self) -> RunConfig | None:
         """The run that this one starts from; None where it starts from nothing."""
         parent = get_method(self.method).parent
         return None if parent is None else self.replace(method=parent)
+
+    @property
+    def _ancestors(self) -> list[str]:
+        """Return the methods that it starts from, the nearest first."""
+        names, parent = [], get_method(self.method).parent
+        while parent is not None:
+            names.append(parent)
+            parent = get_method(parent).parent
+        return names
 
     def settings(self) -> dict[str, Any]:
         """Return all settings as plain JSON values."""
@@ -84,10 +111,17 @@ class RunConfig(Settings):
         A prompt-tuning run is the same run whatever grid a later XPrompt run searches, however many candidates are
         trained in one pass, and whether activations are kept or recomputed. Where its data and its backbone lie does
         not matter either: what they hold does, and their fingerprints go into the run ID beside these settings. The
-        paper's pattern is left out, so that run IDs are the same as before there were others.
+        paper's pattern is left out, so that run IDs are the same as before there were others. A method's own learning
+        rate stands in the settings that it trains by, however it was given.
         """
         values = self.settings()
         del values["source"], values["backbone"]
+        rates = values.pop("learning_rates")
+        if self.method in rates:
+            group = "fine_tune" if "fine_tune" in get_method(self.method).settings else "tune"
+            values[group] = self.training.model_dump(mode="json")
+        if inherited := {name: rate for name, rate in rates.items() if name in self._ancestors}:
+            values["learning_rates"] = inherited
         if self.pattern == "paper":
             del values["pattern"]
         for unused in {"tune", "fine_tune", "prune"} - get_method(self.method).settings:

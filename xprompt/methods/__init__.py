@@ -7,7 +7,9 @@ stores a run, and a method never starts another run: the one it starts from is d
     ratio_search.py      how candidates are re-trained and the best is chosen: the grid, and successive halving
     prompt_tuning.py     prompt tuning, with the controls "matched budget" and "surviving length"
     fine_tuning.py       full fine-tuning, the upper baseline
-    peft_baselines.py    LoRA and prompt tuning by PEFT's own classes
+    peft_baselines.py    LoRA, P-Tuning and prompt tuning by PEFT's own classes
+    prefix_tuning.py     Prefix-Tuning and P-Tuning v2, in both halves of an encoder-decoder
+    prompt_encoder.py    how a module that makes the prompt is tuned, and how adapters are trained
     reference.py         majority class and zero-shot, which train nothing
     base.py              what a method is given and what it returns
 """
