@@ -396,7 +396,7 @@ def every_method() -> list[dict]:
 
 def test_every_declared_method_has_a_look_of_its_own_in_tables_figures_and_on_the_page(tmp_path):
     titles, looks = [method.title for method in METHODS.values()], [rp.figures.method_style(name) for name in METHODS]
-    for of_each in (titles, looks, *(part[:15] for part in zip(*looks, strict=True))):
+    for of_each in (titles, looks, *(part[:16] for part in zip(*looks, strict=True))):
         assert len(set(of_each)) == len(of_each), (
             "titles differ, looks do, and colours and markers while there are some"
         )

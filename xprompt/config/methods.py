@@ -28,7 +28,8 @@ class Method:
             every candidate, or re-training of as many candidates.
         settings: the groups of `RunConfig` that its result depends on, of "tune", "fine_tune" and "prune".
         parent: the method whose run of the same settings is done first and handed in.
-        on_source: whether the parent's runs are those of `RunConfig.source_tasks`, one each; else the one of its task.
+        num_sources: fewest and most source tasks, where it starts from the parent's runs of those, one each, and not
+            from the one of its own task.
         level: the level that it prunes, in place of the settings' `prune.level`.
     """
 
@@ -38,7 +39,7 @@ class Method:
     work: Work
     settings: frozenset[str] = frozenset()
     parent: str | None = None
-    on_source: bool = False
+    num_sources: tuple[int, int] | None = None
     level: Literal["token", "piece"] | None = None
 
     @property
@@ -81,6 +82,25 @@ METHODS: dict[str, Method] = {
         Method("p_tuning_mlp", "P-Tuning (MLP)", "peft_baselines:p_tuning_mlp", "prompt_tuning", _TUNE),
         Method("prefix_tuning", "Prefix-Tuning", "prefix_tuning:prefix_tuning", "prompt_tuning", _TUNE),
         Method("p_tuning_v2", "P-Tuning v2", "prefix_tuning:p_tuning_v2", "prompt_tuning", _TUNE),
+        Method(
+            "xprompt_token", "XPrompt (tokens only)", "xprompt:run_xprompt", "search", _SEARCH, "prompt_tuning",
+            level="token",
+        ),
+        Method(
+            "xprompt_piece", "XPrompt (pieces only)", "xprompt:run_xprompt", "search", _SEARCH, "prompt_tuning",
+            level="piece",
+        ),
+        Method(
+            "task_transfer", "task transfer", "transfer:task_transfer", "prompt_tuning", _TUNE, "prompt_tuning",
+            num_sources=(1, 1),
+        ),
+        Method(
+            "task_transfer_pruned", "task transfer of a pruned prompt", "transfer:task_transfer_pruned",
+            "prompt_tuning", _SEARCH, "xprompt", num_sources=(1, 1),
+        ),
+        Method(
+            "xprompt_transfer", "XPrompt transfer", "xprompt:run_xprompt", "search", _SEARCH, "task_transfer_pruned"
+        ),
     )
 }  # fmt: skip
 

@@ -124,9 +124,7 @@ def _with_parents(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """The runs, each after its parents, none twice."""
     planned: list[RunConfig] = []
     for config in configs:
-        chain = [config]
-        while parent := chain[0].parent:
-            chain.insert(0, parent)
+        chain = [*_with_parents(config.parents), config]
         planned += [run for run in chain if run not in planned]
     return planned
 

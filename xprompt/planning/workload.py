@@ -69,14 +69,15 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
         candidates, prompt = 1, 0 if adapts else prompt
         steps, operations = _training(footprint, settings, 1, "grid", train, selection, sizes.mean_tokens + prompt)
     elif work in ("search", "retraining"):
-        settings, candidates = config.prune.retune, len(config.prune.grid())
+        settings, candidates = config.prune.retune, config.pruning.num_candidates
         length = sizes.mean_tokens + prompt
         steps, operations = _training(
             footprint, settings, candidates, config.prune.search, train, selection, length
         )  # fmt: skip
         if work == "search":
             scored = min(train, config.prune.importance_limit or train)
-            operations += footprint.operations(scored, length, "tune")
+            passes = 1 + len(config.pruning.token_ratios) * config.pruning.rescore_pieces
+            operations += passes * footprint.operations(scored, length, "tune")
     else:
         prompt = 0
     length = sizes.longest_tokens + prompt
