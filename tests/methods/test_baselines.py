@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,12 +19,28 @@ QUICK = xp.TuneSettings(learning_rate=0.02, steps=6, batch_size=8, eval_every=2,
 BASELINES = [name for name, method in METHODS.items() if method.takes_learning_rate and method.work != "fine_tuning"]
 
 
+class SourceRun:
+    """A finished run of a source task, with a prompt that lies near its start."""
+
+    def __init__(self, task, backbone):
+        self.record = {"task": task, "seconds": {"total": 1.5, "with_prompt_tuning": 1.5}}
+        self._prompt = xp.SoftPrompt.init(backbone, 4, pieces=4)
+        with torch.no_grad():
+            self._prompt.embeddings.add_(torch.randn(4, 32, generator=torch.Generator().manual_seed(len(task))))
+
+    def load_prompt(self, stage=""):
+        return self._prompt
+
+
 def context_of(name, backbone, splits, callbacks=None, **changes):
+    if METHODS[name].num_sources:
+        changes["source_tasks"] = ("cb", "wic")
+    parents = [SourceRun(task, backbone) for task in changes.get("source_tasks", ())]
     config = xp.RunConfig(
         task="rte", profile="tiny", method=name, length=4, pieces=4, tune=QUICK, fine_tune=QUICK,
         learning_rates={}, **changes,
     )  # fmt: skip
-    return MethodContext(config, backbone, splits, callbacks=callbacks or Callbacks())
+    return MethodContext(config, backbone, splits, parents, callbacks=callbacks or Callbacks())
 
 
 def plain(result):
@@ -84,8 +102,8 @@ def test_its_learning_rate_is_its_own(name, splits):
     group = "fine_tune" if "fine_tune" in METHODS[name].settings else "tune"
     same = slow.config.replace(**{group: QUICK.replace(learning_rate=0.1)})
     assert config.identity() == same.identity() != slow.config.identity()
-    fast = load_method(name)(MethodContext(config, backbone, splits))
-    assert plain(fast) == plain(load_method(name)(MethodContext(same, backbone, splits)))
+    fast = load_method(name)(replace(slow, config=config))
+    assert plain(fast) == plain(load_method(name)(replace(slow, config=same)))
     assert plain(fast) != plain(load_method(name)(slow))
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import xprompt as xp
+from tests.runs.pretended_runs import failing, logged, pretended
 from tests.runs.test_run import config, place  # noqa: F401
-from xprompt.runs.executors import absolute_paths, plan_runs
+from xprompt import reporting as rp
+from xprompt.runs.executors import ProcessExecutor, absolute_paths, plan_runs
 from xprompt.runs.store import Store
 
 
@@ -93,6 +95,32 @@ def test_each_task_has_its_own_pattern_and_paths_travel_whole(tmp_path, monkeypa
     config = xp.RunConfig(task="rte", method="task_transfer", source_tasks=("mine/task.json",))  # noqa: F811
     assert absolute_paths(config)["source_tasks"] == [str(tmp_path / "mine" / "task.json")]
     assert absolute_paths(target)["source_tasks"] == ["wsc"]
+
+
+def test_a_run_waits_for_all_of_several_parents(tmp_path):
+    target = xp.RunConfig(task="rte", profile="tiny", method="xprompt_subspace", source_tasks=("cb", "wic", "boolq"))
+    configs = [target, target.replace(seed=1)]
+    assert [(run.config.task, run.config.method, run.depth) for run in plan_runs(configs[:1])] == [
+        ("cb", "prompt_tuning", 0), ("wic", "prompt_tuning", 0), ("boolq", "prompt_tuning", 0),
+        ("rte", "intrinsic_subspace", 1), ("rte", "xprompt_subspace", 2),
+    ]  # fmt: skip
+    records = rp.collect(configs, ProcessExecutor(tmp_path, pretended, workers=2))
+    assert [record["seed"] for record in records] == [0, 1]
+    assert logged(tmp_path) == {
+        "prompt_tuning-0": 3, "prompt_tuning-1": 3, "intrinsic_subspace-0": 1, "intrinsic_subspace-1": 1,
+        "xprompt_subspace-0": 1, "xprompt_subspace-1": 1,
+    }  # fmt: skip
+    assert records[1]["score"] == pytest.approx(1 / 7 + (1 / 7 + 3 / 7 / 2) / 2)
+
+
+def test_where_one_of_several_parents_fails_its_children_are_left_out(tmp_path, capsys):
+    configs = [
+        xp.RunConfig(task="rte", profile="tiny", method="intrinsic_subspace", source_tasks=("cb", "wic"), seed=seed)
+        for seed in (1, 2)
+    ]
+    with pytest.raises(xp.DataError, match="line 3: no label"):
+        rp.collect(configs, ProcessExecutor(tmp_path, failing, workers=2))
+    assert "intrinsic_subspace-1" in logged(tmp_path) and "intrinsic_subspace-2" not in logged(tmp_path)
 
 
 def test_runs_are_planned_after_all_they_start_from():

@@ -46,10 +46,10 @@ class Method:
     def takes_learning_rate(self) -> bool:
         """Whether `RunConfig.learning_rates` may name it: it trains once, and is not what `tune` or `fine_tune` is for.
 
-        Prompt tuning, full fine-tuning and whatever starts from another run have the rates of their settings.
+        Prompt tuning from whatever start, full fine-tuning and re-training have the rates of their settings.
         """
-        trains = self.work in ("prompt_tuning", "adapter", "fine_tuning") and self.parent is None
-        return trains and self.name not in ("prompt_tuning", "fine_tuning")
+        by_settings = ("prompt_tuning", "fine_tuning", "transfer")  # where their functions are
+        return self.work in ("prompt_tuning", "adapter") and self.function.partition(":")[0] not in by_settings
 
 
 _TUNE, _FINE_TUNE = frozenset({"tune"}), frozenset({"fine_tune"})
@@ -100,6 +100,30 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             "xprompt_transfer", "XPrompt transfer", "xprompt:run_xprompt", "search", _SEARCH, "task_transfer_pruned"
+        ),
+        Method(
+            "structured_linear", "structured prompt (linear)", "structured_prompt:structured_linear", "prompt_tuning",
+            _TUNE,
+        ),
+        Method(
+            "structured_low_rank", "structured prompt (low rank)", "structured_prompt:structured_low_rank",
+            "prompt_tuning", _TUNE,
+        ),
+        Method(
+            "structured_layered", "structured prompt (layered)", "structured_prompt:structured_layered",
+            "prompt_tuning", _TUNE,
+        ),
+        Method(
+            "xprompt_structured", "XPrompt of a structured prompt", "xprompt:run_xprompt", "search", _SEARCH,
+            "structured_linear",
+        ),
+        Method(
+            "intrinsic_subspace", "intrinsic task subspace", "intrinsic_subspace:intrinsic_subspace", "prompt_tuning",
+            _TUNE, "prompt_tuning", num_sources=(2, 99),
+        ),
+        Method(
+            "xprompt_subspace", "XPrompt of a subspace prompt", "xprompt:run_xprompt", "search", _SEARCH,
+            "intrinsic_subspace",
         ),
     )
 }  # fmt: skip

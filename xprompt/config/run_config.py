@@ -93,7 +93,7 @@ class RunConfig(Settings):
         few, many = next((m.num_sources for m in (self._declaration, *self._ancestors) if m.num_sources), (0, 0))
         given = self.source_tasks
         if not few <= len(given) <= many or len(set(given)) < len(given) or self.task in given:
-            needed = "none" if not many else "one" if many == 1 else f"{few} or more different ones"
+            needed = ("none" if not many else "one") if many < 2 else f"{few} or more different ones"
             other = f", other than its own ({self.task})" if many else ""
             raise ValueError(
                 f"{self.method} starts from the prompts of source_tasks: it needs {needed}{other}, not {list(given)}"

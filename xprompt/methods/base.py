@@ -80,7 +80,8 @@ class MethodContext:
     def report(self, prompt: SoftPrompt | None, backbone: Backbone | None = None) -> Evaluation:
         """Evaluate on the split that is reported; `backbone` in place of the context's own.
 
-        Raises `NotFiniteError`."""
+        Raises `NotFiniteError`.
+        """
         evaluations = evaluate_many(
             backbone or self.backbone, [prompt], self.splits.validation,
             batch_size=self.config.tune.eval_batch_size, objective=self.config.tune.objective,
