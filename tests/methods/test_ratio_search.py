@@ -74,6 +74,32 @@ def test_the_better_go_on_at_every_rung(backbone64, splits):
         assert not stopped or min(going) >= max(stopped), step
 
 
+def test_linear_tries_the_token_ratios_then_the_piece_ratios_at_the_best_of_them(backbone64, splits):
+    found = tried(backbone64, splits, search="linear")
+    grid = {(t.token_ratio, t.piece_ratio): t for t in tried(backbone64, splits, search="grid")}
+    tokens, pieces = found[:3], found[3:]
+    assert [(t.token_ratio, t.piece_ratio) for t in tokens] == [(0.2, 0.0), (0.5, 0.0), (0.8, 0.0)]
+    best = search.choose_best(tokens).token_ratio
+    assert [(t.token_ratio, t.piece_ratio) for t in pieces] == [(best, 0.25), (best, 0.5), (best, 0.75)]
+    assert all(t.pruned.piece_mask[t.pruned.token_mask].all() for t in tokens)
+    for candidate in pieces:
+        same = grid[candidate.token_ratio, candidate.piece_ratio]
+        assert torch.equal(candidate.pruned.surviving_pieces, same.pruned.surviving_pieces)
+        assert candidate.score == same.score
+    tuned, _ = tuned_and_scored(backbone64, splits)
+    result = xp.xprompt(backbone64, splits, tuned, SETTINGS.replace(search="linear"))
+    assert result.best.piece_ratio > 0 and result.best.score == max(t.score for t in pieces), "both levels are pruned"
+    assert len(result.candidates) == SETTINGS.replace(search="linear").num_candidates == 6
+
+
+@pytest.mark.parametrize(("level", "number"), [("both", 18), ("token", 9), ("piece", 9)])
+def test_of_the_papers_ratios_linear_tries_nine_a_level(level, number):
+    settings = xp.PruneSettings(search="linear", level=level)
+    assert settings.num_candidates == number and xp.PruneSettings().num_candidates == 81
+    if level != "both":
+        assert search.next_ratios(settings, []) == settings.grid()
+
+
 def test_the_cost_counts_every_candidate_once(backbone64, splits):
     found = tried(backbone64, splits, search="grid")
     counted = search.search_cost(found, SETTINGS, len(splits.validation))
@@ -90,6 +116,8 @@ def test_the_paper_protocol_means_the_grid():
     assert xp.RunConfig(task="rte", method="xprompt").prune.search == "halving"
     config = xp.RunConfig(task="rte", method="xprompt", protocol="paper")
     assert config.prune.search == "grid"
+    linear = config.replace(prune=config.prune.replace(search="linear"))
+    assert linear.prune.search == "linear", "a reading of the paper, and no shortcut"
     assert len(config.prune.grid()) == len(xp.PROFILES["nano"].prune.grid())
 
 

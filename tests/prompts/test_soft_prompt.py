@@ -89,6 +89,14 @@ def test_seed_zero_is_a_seed(init):
     assert not torch.equal(make(0), make(1))
 
 
+def test_first_is_the_vocabularys_first_rows_whatever_the_seed(backbone):
+    for seed in (0, 1):
+        prompt = xp.SoftPrompt.init(backbone, 6, "first", seed, pieces=4)
+        assert torch.equal(prompt.embeddings, backbone.embedding_rows()[:6].float())
+    with pytest.raises(xp.ConfigError, match="usable vocabulary"):
+        xp.SoftPrompt.init(backbone, 1000, "first", pieces=4)
+
+
 def test_uniform_lies_in_half_a_unit_each_side():
     values = xp.SoftPrompt.init(tiny_model("seq2seq"), 64, "uniform", pieces=4).embeddings
     assert values.min() >= -0.5 and values.max() <= 0.5 and values.std() > 0.25

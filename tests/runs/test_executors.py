@@ -84,8 +84,8 @@ class TestPlan:
         names = [label(run.config) for run in runs]
         assert len(set(names)) == len(names) == 2 * 4 + 2 * 2  # prompt_tuning and xprompt were not asked for
         for i, run in enumerate(runs):
-            assert (run.parent is None) == (run.config.parent is None)
-            assert run.parent is None or run.parent in runs[:i]
+            assert len(run.parents) == len(run.config.parents)
+            assert all(parent in runs[:i] for parent in run.parents)
         assert [run.depth for run in runs] == [0] * 4 + [1] * 6 + [2] * 2
         asked = [position for run in runs for position in run.positions]
         assert sorted(asked) == list(range(2 * len(configs)))

@@ -27,6 +27,9 @@ class Profile(Settings):
     tune: TuneSettings
     fine_tune: TuneSettings
     prune: PruneSettings
+    learning_rates: dict[MethodName, float] = Field(
+        {}, description="of baselines, where it is not the one in tune or fine_tune"
+    )
     few_shot: int | Literal["official"] | None = None
     limit_train: int | None = None
     limit_validation: int | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from xprompt.config.methods import get_method
+from xprompt.config.methods import Method, get_method
 from xprompt.config.pattern import Pattern
 from xprompt.config.profile import Profile
 from xprompt.config.profiles import PROFILES, get_profile
@@ -24,9 +24,12 @@ class RunConfig(Settings):
     """Everything that names one run. Fields left out are filled from the profile, and are then part of its name.
 
     `pattern` is the profile's for this task where it has one; "paper" means the template that the task declares.
+    `source_tasks` are those whose prompts a method of transfer starts from; all their other settings are the run's.
+    `learning_rates` maps a baseline's method to its rate, in place of the one in `tune` or `fine_tune`.
     """
 
     task: str
+    source_tasks: tuple[str, ...] = ()
     profile: str = "nano"
     method: MethodName = "xprompt"
     seed: int = Field(0, ge=0)
@@ -42,6 +45,7 @@ class RunConfig(Settings):
     tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].tune)
     fine_tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].fine_tune)
     prune: PruneSettings = Field(default_factory=lambda: PROFILES["nano"].prune)
+    learning_rates: dict[MethodName, Annotated[float, Field(gt=0)]] = {}
     pattern: Pattern | Literal["paper"] = "paper"
     few_shot: int | Literal["official"] | None = None
     limit_train: int | None = None
@@ -64,15 +68,70 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _search_by_grid_in_paper_protocol(self) -> RunConfig:
-        if self.protocol == "paper" and self.prune.search != "grid":
+        if self.protocol == "paper" and self.prune.search == "halving":
             object.__setattr__(self, "prune", self.prune.replace(search="grid"))
         return self
 
+    @model_validator(mode="after")
+    def _check_learning_rates(self) -> RunConfig:
+        for name in self.learning_rates:
+            if not get_method(name).takes_learning_rate:
+                raise ValueError(
+                    f"learning_rates names {name}, whose rate is that of tune, fine_tune or prune.retune: set it there"
+                )
+        return self
+
     @property
-    def parent(self) -> RunConfig | None:
-        """The run that this one starts from; None where it starts from nothing."""
-        parent = get_method(self.method).parent
-        return None if parent is None else self.replace(method=parent)
+    def training(self) -> TuneSettings:
+        """Return how the method trains: `tune` or `fine_tune`, at the method's own learning rate where it has one."""
+        settings = self.fine_tune if "fine_tune" in self._declaration.settings else self.tune
+        rate = self.learning_rates.get(self.method)
+        return settings if rate is None else settings.replace(learning_rate=rate)
+
+    @model_validator(mode="after")
+    def _check_source_tasks(self) -> RunConfig:
+        few, many = next((m.num_sources for m in (self._declaration, *self._ancestors) if m.num_sources), (0, 0))
+        given = self.source_tasks
+        if not few <= len(given) <= many or len(set(given)) < len(given) or self.task in given:
+            needed = ("none" if not many else "one") if many < 2 else f"{few} or more different ones"
+            other = f", other than its own ({self.task})" if many else ""
+            raise ValueError(
+                f"{self.method} starts from the prompts of source_tasks: it needs {needed}{other}, not {list(given)}"
+            )
+        return self
+
+    @property
+    def parents(self) -> list[RunConfig]:
+        """The runs that this one starts from: one of its own task, or one of each source task."""
+        parent = self._declaration.parent
+        if parent is None:
+            return []
+        if not self._declaration.num_sources:
+            return [self.replace(method=parent)]
+        return self.source_configs(parent)
+
+    def source_configs(self, method: str = "prompt_tuning") -> list[RunConfig]:
+        """Return a method's runs of the source tasks, by the same settings; each task has its own pattern."""
+        return [self.replace(method=method, task=task, source_tasks=(), pattern=None) for task in self.source_tasks]
+
+    @property
+    def pruning(self) -> PruneSettings:
+        """Return how the method prunes: `prune`, at the level that its declaration names."""
+        level = self._declaration.level
+        return self.prune if level is None else self.prune.replace(level=level)
+
+    @property
+    def _declaration(self) -> Method:
+        return get_method(self.method)
+
+    @property
+    def _ancestors(self) -> list[Method]:
+        """Return the methods that it starts from, the nearest first."""
+        methods, method = [], self._declaration
+        while method.parent is not None:
+            method = get_method(method.parent)
+            methods.append(method)
+        return methods
 
     def settings(self) -> dict[str, Any]:
         """Return all settings as plain JSON values."""
@@ -84,16 +143,28 @@ class RunConfig(Settings):
         A prompt-tuning run is the same run whatever grid a later XPrompt run searches, however many candidates are
         trained in one pass, and whether activations are kept or recomputed. Where its data and its backbone lie does
         not matter either: what they hold does, and their fingerprints go into the run ID beside these settings. The
-        paper's pattern is left out, so that run IDs are the same as before there were others.
+        paper's pattern is left out, so that run IDs are the same as before there were others. A method's own learning
+        rate stands in the settings that it trains by, however it was given.
         """
         values = self.settings()
         del values["source"], values["backbone"]
+        rates = values.pop("learning_rates")
+        if self.method in rates:
+            group = "fine_tune" if "fine_tune" in self._declaration.settings else "tune"
+            values[group] = self.training.model_dump(mode="json")
+        if inherited := {name: rate for name, rate in rates.items() if get_method(name) in self._ancestors}:
+            values["learning_rates"] = inherited
         if self.pattern == "paper":
             del values["pattern"]
-        for unused in {"tune", "fine_tune", "prune"} - get_method(self.method).settings:
+        if not self.source_tasks:
+            del values["source_tasks"]
+        values["prune"] = self.pruning.model_dump(mode="json")
+        for unused in {"tune", "fine_tune", "prune"} - self._declaration.settings:
             del values[unused]
         if "prune" in values:
             del values["prune"]["side_by_side"]
+            if not values["prune"]["rescore_pieces"]:
+                del values["prune"]["rescore_pieces"]
         for tuning in (values.get("tune"), values.get("fine_tune"), values.get("prune", {}).get("retune")):
             if tuning is not None:
                 tuning.pop("gradient_checkpointing", None)

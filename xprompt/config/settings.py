@@ -12,7 +12,7 @@ from xprompt.errors import ConfigError
 Protocol = Literal["paper", "held_out"]
 Mode = Literal["zero", "drop"]
 Level = Literal["both", "token", "piece"]
-Initialiser = Literal["vocab", "common", "uniform", "labels"]
+Initialiser = Literal["vocab", "common", "uniform", "labels", "first"]
 
 
 def _known_method(name: str) -> str:
@@ -105,8 +105,13 @@ class PruneSettings(Settings):
     mode: Mode = "zero"
     importance_limit: int | None = Field(None, ge=1, description="training examples scored; None: all")
     retune: TuneSettings = TuneSettings(epochs=100)
-    search: Literal["grid", "halving"] = Field(
-        "grid", description="of held_out runs: retrain every candidate, or stop the worse early; paper means grid"
+    search: Literal["grid", "linear", "halving"] = Field(
+        "grid",
+        description="retrain every pair of ratios; the token ratios and then, at the best of them, the piece ratios; "
+        "or, of held_out runs alone (paper means grid), every pair, with the worse stopped early",
+    )
+    rescore_pieces: bool = Field(
+        False, description="score pieces again once tokens are pruned; else both levels come from one pass"
     )
     side_by_side: int | None = Field(
         None, ge=1, description="candidates in one pass; None: as many as memory holds (never changes a result)"
@@ -125,3 +130,10 @@ class PruneSettings(Settings):
         tokens = self.token_ratios if self.level != "piece" else (0.0,)
         pieces = self.piece_ratios if self.level != "token" else (0.0,)
         return [(t, p) for t in tokens for p in pieces]
+
+    @property
+    def num_candidates(self) -> int:
+        """Return how many candidates the search re-trains, equal masks counted apart."""
+        if self.search == "linear" and self.level == "both":
+            return len(self.token_ratios) + len(self.piece_ratios)
+        return len(self.grid())

@@ -13,14 +13,25 @@ def prompt_tuning(context: MethodContext, length: int | None = None) -> MethodRe
     """Tune a prompt of `length` tokens (default: the settings') from its initialisation. Source: paper §3.1."""
     config, backbone, task = context.config, context.backbone, context.splits.task
     length = config.length if length is None else length
-    initial = SoftPrompt.init(backbone, length, config.init, config.seed, pieces=config.pieces, task=task)
+    return tune_from(
+        context, SoftPrompt.init(backbone, length, config.init, config.seed, pieces=config.pieces, task=task)
+    )
+
+
+def tune_from(context: MethodContext, initial: SoftPrompt, seconds_before: float = 0.0) -> MethodResult:
+    """Tune a prompt from these values; what it has pruned stays pruned.
+
+    Args:
+        seconds_before: that the initial prompt took.
+    """
+    config = context.config
     tuned, history = tune(
-        backbone, initial, context.splits, config.tune, seed=config.seed, progress=context.progress,
+        context.backbone, initial, context.splits, config.tune, seed=config.seed, progress=context.progress,
         callbacks=context.callbacks,
     )  # fmt: skip
     return MethodResult(
         context.report(tuned), tuned.num_params, entries("prompt_tuning", history),
-        {"init_prompt": initial, "tuned_prompt": tuned}, summary(history), history.num_cut,
+        {"init_prompt": initial, "tuned_prompt": tuned}, summary(history), history.num_cut, seconds_before,
     )  # fmt: skip
 
 
@@ -32,7 +43,7 @@ def matched_budget(context: MethodContext) -> MethodResult:
     Differs: the paper has no such control.
     """
     config, tuned = context.config, context.tuned()
-    seeds = [stream_seed(config.seed, "matched candidates", i) for i in range(len(config.prune.grid()))]
+    seeds = [stream_seed(config.seed, "matched candidates", i) for i in range(config.prune.num_candidates)]
     results = retrain(
         context.backbone, [tuned.prompt] * len(seeds), context.splits, config.prune, seeds=seeds,
         progress=context.progress, describe="matched", callbacks=context.callbacks,
@@ -48,5 +59,4 @@ def matched_budget(context: MethodContext) -> MethodResult:
 
 def surviving_length(context: MethodContext) -> MethodResult:
     """Tune a new prompt of as many tokens as survived XPrompt, the parent run. Source: paper §5.3."""
-    assert context.parent is not None, "the method's declaration names XPrompt as its parent"
     return prompt_tuning(context, length=context.parent.record["details"]["surviving_tokens"])

@@ -1,4 +1,4 @@
-"""How pruned prompts are re-trained and the best is chosen: the paper's grid, and successive halving over it."""
+"""Which ratios are tried, how pruned prompts are re-trained and the best is chosen: grid, level by level, halving."""
 
 from __future__ import annotations
 
@@ -60,6 +60,25 @@ def distinct_masks(prompts: Sequence[SoftPrompt]) -> tuple[list[SoftPrompt], lis
     return [prompts[masks.index(mask)] for mask in distinct], [distinct.index(mask) for mask in masks]
 
 
+def next_ratios(settings: PruneSettings, candidates: Sequence[RetrainedPrompt]) -> list[tuple[float, float]]:
+    """Return the (token ratio, piece ratio) pairs to try next; [] where the search is over.
+
+    "grid" and "halving" try all pairs at once. "linear" tries the token ratios with every piece kept, then the piece
+    ratios at the best token ratio: 9 + 9 candidates in place of 81.
+
+    Args:
+        candidates: all tried so far.
+    """
+    if settings.search != "linear" or settings.level != "both":
+        return [] if candidates else settings.grid()
+    if not candidates:
+        return [(ratio, 0.0) for ratio in settings.token_ratios]
+    if len(candidates) > len(settings.token_ratios):
+        return []
+    best = choose_best(candidates).token_ratio
+    return [(best, ratio) for ratio in settings.piece_ratios]
+
+
 def retrain(
     backbone: Backbone,
     prompts: Sequence[SoftPrompt],
@@ -73,8 +92,8 @@ def retrain(
 ) -> list[TuneResult]:
     """Re-train candidates by the settings' search: XPrompt's, and those of its budget-matched control.
 
-    "grid" re-trains every candidate to the end. "halving" scores every candidate untrained on the selection split,
-    re-trains the better third, and keeps a third of those at each step of `halving_schedule`.
+    "grid" and "linear" re-train every candidate to the end. "halving" scores every candidate untrained on the
+    selection split, re-trains the better third, and keeps a third of those at each step of `halving_schedule`.
 
     Args:
         prompts: C times (P, H), pruned and rewound; unchanged.

@@ -129,7 +129,9 @@ class SoftPrompt(nn.Module):
             init: "vocab", rows sampled without replacement from the used vocabulary (special tokens and the unused
                 rows after the tokenizer's last entry are kept out); "common", the same from its first 5,000
                 entries, which tokenizers order by frequency; "uniform", [−0.5, 0.5]; "labels", each label word's
-                mean vector in turn, the rest sampled as "vocab"; or another prompt, whose values are copied.
+                mean vector in turn, the rest sampled as "vocab"; "first", the vocabulary's first rows, special tokens
+                among them, which OpenPrompt calls initialisation from the vocabulary; or another prompt, whose
+                values are copied.
             seed: of the sampling; 0 is a seed like any other.
             pieces: K, a divisor of H.
             task: needed by "labels".
@@ -151,11 +153,15 @@ class SoftPrompt(nn.Module):
         if init == "uniform":
             values = torch.rand(length, table.shape[1], generator=generator) - 0.5  # (P, H)
             return cls(values.to(table.device), pieces=pieces)
+        if init == "first" and length <= len(table):
+            return cls(table[:length], pieces=pieces)
         usable = usable_rows(backbone.tokenizer, len(table))
         if init == "common":
             usable = usable[:_COMMONEST]
-        elif init not in ("vocab", "labels"):
-            raise ConfigError(f"unknown initialiser {init!r}: choose vocab, common, uniform, labels or a SoftPrompt.")
+        elif init not in ("vocab", "labels", "first"):
+            raise ConfigError(
+                f"unknown initialiser {init!r}: choose vocab, common, uniform, labels, first or a SoftPrompt."
+            )
         if len(usable) < length:
             raise ConfigError(f"{length} prompt tokens cannot be sampled from {len(usable)} usable vocabulary rows.")
         sampled = usable[torch.randperm(len(usable), generator=generator)[:length]]  # (P,)

@@ -100,18 +100,14 @@ def run(
     Raises:
         ConfigError, DataError, BackboneError: before any training starts.
     """
-    store, how = _store(config, store), _How(progress, watch, save_every, device_map)
-    to_do: list[RunConfig] = []  # what was asked for, then what it starts from, as far as that is not done
-    step: RunConfig | None = config
-    result = None
-    while step is not None and result is None:
-        result = None if force and step is config else _read(step, store, device_map)
-        if result is None:
-            to_do.append(step)
-            step = step.parent
-    for step in reversed(to_do):
-        result = _do(step, store, how, result, force=force and step is config)
-    assert result is not None
+    return _read_or_do(config, _store(config, store), _How(progress, watch, save_every, device_map), force)
+
+
+def _read_or_do(config: RunConfig, store: Store, how: _How, force: bool = False) -> RunResult:
+    result = None if force else _read(config, store, how.device_map)
+    if result is None:
+        parents = tuple(_read_or_do(parent, store, how) for parent in config.parents)
+        result = _do(config, store, how, parents, force)
     return result
 
 
@@ -133,8 +129,8 @@ def _get(name: str, store: Store) -> RunResult | None:
     return None if record is None else RunResult(record, store.path(name))
 
 
-def _do(config: RunConfig, store: Store, how: _How, parent: RunResult | None, force: bool) -> RunResult:
-    """Do one run, its parent at hand, unless another process has done it meanwhile."""
+def _do(config: RunConfig, store: Store, how: _How, parents: tuple[RunResult, ...], force: bool) -> RunResult:
+    """Do one run, its parents at hand, unless another process has done it meanwhile."""
     splits, backbone, name = _prepare(config, how.device_map)
     with store.lock(name) if process_group().is_main else contextlib.nullcontext():
         if force or _get(name, store) is None:
@@ -144,7 +140,7 @@ def _do(config: RunConfig, store: Store, how: _How, parent: RunResult | None, fo
                 store.runs / ".unfinished" / name,
                 how.save_every,
             )
-            _record(MethodContext(config, backbone, splits, parent, how.progress, callbacks), name, store)
+            _record(MethodContext(config, backbone, splits, parents, how.progress, callbacks), name, store)
     process_group().barrier()
     result = _get(name, store)
     assert result is not None, "the run was written a moment ago"
@@ -178,7 +174,11 @@ def load_splits(config: RunConfig) -> Splits:
 
 def _identity(config: RunConfig, splits: Splits) -> dict[str, Any]:
     """Return what a run's ID is made of; a custom task counts by its name, not by where its declaration lies."""
-    return config.identity() | {"task": splits.task.name}
+    identity = config.identity() | {"task": splits.task.name}
+    if config.source_tasks:  # whose examples the result depends on too
+        sources = [load_splits(source) for source in config.source_configs()]
+        identity["source_tasks"] = {source.task.name: source.fingerprint for source in sources}
+    return identity
 
 
 @functools.lru_cache(maxsize=8)
