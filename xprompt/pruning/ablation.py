@@ -149,8 +149,8 @@ def predictors(
         scores: of this prompt, as `importance` returns them.
 
     Returns:
-        each (P,) or (P, K), float32, on the CPU: "importance", E|∂L/∂mask| (paper §3.2); "first_order", −E ∂L/∂mask, the
-        change in loss that a step of the mask from 1 to 0 promises; "magnitude", the norm of the values; "random".
+        each (P,) or (P, K), float32, on the CPU: "importance", E|∂L/∂mask| (paper §3.2); "first_order", −E ∂L/∂mask,
+        the change in loss that a step of the mask from 1 to 0 promises; "magnitude", the norm of the values; "random".
 
     Raises `ConfigError` for an unknown level, or scores without their signs.
     """
