@@ -1,4 +1,4 @@
-"""The project's commands: `nox -s reproduce`, `bench`, `tests`, `lint`, `pretrain`, and `lock` for the maintainers.
+"""The project's commands: `nox -s reproduce`, `bench`, `tests`, `lint`; for maintainers `pretrain`, `lock`, `build`, `audit`.
 
 Each session has one virtual environment, made once and used again. Everything is installed at the versions of
 constraints.txt, so that what runs here is what was tested. Arguments after `--` go to the program, whose own command
@@ -7,7 +7,9 @@ line is `python -m xprompt`.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import nox
@@ -81,6 +83,70 @@ def pretrain(session: nox.Session) -> None:
     """Regenerate the nano checkpoint from its seed (ten minutes to an hour on one core)."""
     prepare(session)
     session.run("python", "-u", "-m", "xprompt.nano.pretrain", *session.posargs, env=QUIET)
+
+
+def install_wheel(session: nox.Session, wheel: str) -> str:
+    """Install a wheel into a fresh environment outside the checkout, at the pinned versions; return its Python."""
+    place = Path(session.create_tmp()).resolve() / "fresh"
+    session.run("python", "-m", "venv", "--clear", str(place))
+    python = str(place / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.log("installing the wheel (a few minutes and about 2 GB the first time)")
+    session.run(python, "-m", "pip", "install", "-c", "constraints.txt", wheel, external=True)
+    return python
+
+
+def build_into(session: nox.Session, folder: Path) -> list[Path]:
+    """Build wheel and sdist at the pinned versions of the build tools; return both files."""
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT))
+    return sorted([*folder.glob("*.whl"), *folder.glob("*.tar.gz")])
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build dist/ twice to the same bytes, check it, and use the wheel in an empty folder outside the checkout."""
+    session.install("-c", "constraints.txt", "build", "hatchling", "hatch-fancy-pypi-readme", "twine")
+    tmp = Path(session.create_tmp()).resolve()
+    files, again = build_into(session, ROOT / "dist"), build_into(session, tmp / "again")
+    if [path.read_bytes() for path in files] != [path.read_bytes() for path in again]:
+        session.error("two builds of the same files differ: see what in them depends on time, place or order.")
+    session.run("twine", "check", "--strict", *map(str, files))
+    python = install_wheel(session, next(str(path) for path in files if path.suffix == ".whl"))
+    empty = tmp / "empty"
+    shutil.rmtree(empty, ignore_errors=True)
+    empty.mkdir()
+    with session.chdir(empty):
+        for arguments in ("--version", "plan --profile tiny", "reproduce --quick --profile tiny --only 00_walkthrough"):
+            session.run(python, "-m", "xprompt", *arguments.split(), env={**QUIET, "PYTHONPATH": ""}, external=True)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Write a bill of materials and the licences to dist/, and look for known vulnerabilities (needs pypi.org)."""
+    session.install("-c", "constraints.txt", "cyclonedx-bom", "pip-audit", "pip-licenses")
+    dist = ROOT / "dist"
+    dist.mkdir(exist_ok=True)
+    python = install_wheel(session, str(ROOT))
+    session.run(
+        "cyclonedx-py", "environment", python, "--pyproject", "pyproject.toml", "--mc-type", "library",
+        "--output-reproducible", "--output-file", str(dist / "sbom.cdx.json"),
+    )  # fmt: skip
+    session.run(
+        "pip-licenses", "--python", python, "--from", "mixed", "--with-urls", "--format", "csv",
+        "--output-file", str(dist / "licences.csv"),
+    )  # fmt: skip
+    found = session.run(
+        "pip-audit", "--strict", "--no-deps", "--disable-pip", "--progress-spinner", "off", "-r", "constraints.txt",
+        silent=True, success_codes=[0, 1],
+    )  # fmt: skip
+    session.log(str(found))
+    if "No known vulnerabilities found" not in str(found):
+        session.error(
+            "known vulnerabilities: renew their pins by `nox -s lock`."
+            if re.search(r"^Found \d+ known", str(found), re.M)
+            else "nothing was audited: pip-audit could not read the vulnerabilities that pypi.org publishes. Run it "
+            "where that can be reached. The bill of materials and the licences are written."
+        )
 
 
 @nox.session

@@ -128,6 +128,26 @@ def test_the_readmes_commands_are_those_of_nox_and_ci():
         assert session in sessions
 
 
+@pytest.mark.parametrize("workflow", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda p: p.name)
+def test_a_workflow_names_each_action_by_commit_and_may_only_read(workflow):
+    text = workflow.read_text(encoding="utf-8")
+    for used in re.findall(r"uses: *(.*)", text):
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", used), used
+    declared = yaml.safe_load(text)
+    assert declared["permissions"] == {"contents": "read"} and "-latest" not in text
+    steps = [step.get("run", "") for job in declared["jobs"].values() for step in job["steps"]]
+    sessions = set(re.findall(r"@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text(encoding="utf-8")))
+    for line in re.findall(r"nox -s ([\w ]+?)(?= --|$)", "\n".join(steps), re.M):
+        assert set(line.split()) <= sessions, line
+
+
+def test_a_release_makes_wheel_bill_of_materials_and_licences():
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    assert "nox -s build audit" in text and "gh release create" in text
+    noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    assert all(f'"{file}"' in noxfile for file in ("sbom.cdx.json", "licences.csv"))
+
+
 def test_rooms_import_only_downward_and_reporting_without_torch():
     done = subprocess.run(
         [Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True, timeout=240
@@ -137,7 +157,9 @@ def test_rooms_import_only_downward_and_reporting_without_torch():
 
 def test_the_top_of_the_package_holds_rooms_and_a_few_files():
     files = {path.stem for path in (ROOT / "xprompt").glob("*.py")} - {"__init__"}
-    assert files == {"__main__", "reproduce", "distributed", "units", "files", "errors"}, "a new file belongs in a room"
+    assert files == {"__main__", "reproduce", "distributed", "units", "files", "errors", "streams"}, (
+        "a new file belongs in a room"
+    )
     layers = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
     assert {name.strip() for layer in layers for name in re.split(r"[|:]", layer)} == files | {p.name for p in ROOMS}
 

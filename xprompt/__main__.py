@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from xprompt import __version__
 from xprompt.cli import bench, plan, reproduce, run
+from xprompt.cli.terminal import tolerant_output
 from xprompt.errors import ConfigError, XPromptError, did_you_mean
 
 COMMANDS = {"run": run, "plan": plan, "reproduce": reproduce, "bench": bench}
@@ -18,7 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done. 1: a plan that does not fit, or a notebook that failed. 2: wrong choices. 130: interrupted.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    with tolerant_output():
+        return _execute(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _execute(given: Sequence[str]) -> int:
     try:
         if given and not given[0].startswith("-") and given[0] not in COMMANDS:
             raise ConfigError(

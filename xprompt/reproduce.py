@@ -22,7 +22,12 @@ from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import align_columns
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]  # of a checkout
+_PACKAGED = Path(__file__).resolve().with_name("notebooks")  # in a wheel; a checkout has them beside the package
+INSTALLED = _PACKAGED.is_dir()
+NOTEBOOKS = _PACKAGED if INSTALLED else ROOT / "notebooks"
+TIMEOUT = 72.0  # hours for one notebook
+LONGEST_TIMEOUT = 24.0 * 365
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Plan:
     Attributes:
         notebooks: path → the parameters it is given.
         handed_over: the arguments of `Report` in the kernels, the folder relative to the notebooks.
+        timeout: hours after which a notebook is stopped.
     """
 
     profile: str
@@ -39,6 +45,7 @@ class Plan:
     notebooks: dict[Path, dict[str, Any]]
     quick: bool
     handed_over: dict[str, Any]
+    timeout: float = TIMEOUT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,9 +63,10 @@ def make_plan(
     output: str | Path = "",
     quick: bool = False,
     settings: Mapping[str, Any] | None = None,
-    notebooks: str | Path = ROOT / "notebooks",
+    notebooks: str | Path = NOTEBOOKS,
     executor: str = "local",
     executor_options: Mapping[str, Any] | None = None,
+    timeout: float = TIMEOUT,
 ) -> Plan:
     """Check every choice before anything is run.
 
@@ -67,19 +75,22 @@ def make_plan(
         settings: notebook parameter → value; given to each chosen notebook that has the parameter.
         notebooks: the folder of notebooks.
         executor, executor_options: as `xprompt.get_executor` takes them, for the notebooks with a grid of runs.
+        timeout: hours after which a notebook is stopped, above 0.
 
     A notebook is given the parameters that it declares; the report's folder, quick and the executor go to its kernel
     beside them (`Plan.handed_over`). Paths are relative to the notebooks' folder, where they are executed. Raises
     `ConfigError` or `DataError`.
     """
+    if not 0 < timeout <= LONGEST_TIMEOUT:  # not a number is refused, too
+        raise ConfigError(
+            f"--timeout {timeout}: give hours above 0, up to {LONGEST_TIMEOUT:g}; {TIMEOUT:g} by default."
+        )
     folder = Path(notebooks).resolve()
     names = choose_tasks(tasks, profile)
     numbers = choose_seeds(seeds, profile)
     source = choose_source(data_dir, names)
     names = [name if name in TASKS else os.path.relpath(name, folder) for name in names]
-    if quick:
-        quick_output = ROOT / "reports" / f"{profile}-quick"
-    root = Path(output).resolve() if output else (quick_output if quick else ROOT / "reports" / profile)
+    root = Path(output).resolve() if output else locate_reports() / (f"{profile}-quick" if quick else profile)
     get_executor(executor, root, **(executor_options or {}))
     offered: dict[str, Any] = {
         "profile": profile, "task": names[0], "data_dir": os.path.relpath(source, folder) if source else "",
@@ -93,20 +104,24 @@ def make_plan(
     plan: dict[Path, dict[str, Any]] = {}
     unused = set(settings or {})
     for path in _choose_notebooks(folder, only):
-        known = parameters_of(path)
+        try:
+            known = parameters_of(path)
+        except ConfigError:  # it fails when its turn comes, and the others run
+            plan[path] = {}
+            continue
         wanted = {**offered, **(settings or {})}
         plan[path] = {name: value for name, value in wanted.items() if name in known}
         unused -= set(known)
     if unused:
-        have = sorted({name for path in plan for name in parameters_of(path)})
+        have = sorted({name for path, given in plan.items() if given for name in parameters_of(path)})
         raise ConfigError(
             f"no chosen notebook has a parameter {', '.join(sorted(unused))}; they have: {', '.join(have)}."
         )
-    if executor != "local" and not any("report.executor()" in path.read_text(encoding="utf-8") for path in plan):
+    if executor != "local" and not any("report.executor()" in path.read_text("utf-8", "replace") for path in plan):
         raise ConfigError(
             f"--executor {executor}: {', '.join(path.stem for path in plan)} has no runs to distribute; leave it out."
         )
-    return Plan(profile, root, plan, quick, handed_over)
+    return Plan(profile, root, plan, quick, handed_over, timeout)
 
 
 def reproduce(plan: Plan) -> int:
@@ -117,7 +132,10 @@ def reproduce(plan: Plan) -> int:
         print(f"\n=== {path.stem} ({number} of {len(plan.notebooks)}) ===", flush=True)
         start = time.perf_counter()
         with _environment(HANDED_OVER, json.dumps(plan.handed_over)):  # the kernel inherits it
-            error = execute(path, report.notebooks / path.name, parameters)
+            try:
+                error = execute(path, report.notebooks / path.name, parameters, timeout=3600 * plan.timeout)
+            except ConfigError as wrong:
+                error = str(wrong)
         state = {
             "file": f"notebooks/{path.name}",
             "html": f"notebooks/{path.stem}.html",
@@ -133,6 +151,11 @@ def reproduce(plan: Plan) -> int:
     site.build(report)
     _print_summary(report, manifest, failed)
     return 1 if failed else 0
+
+
+def locate_reports() -> Path:
+    """Return the folder of reports: a checkout's, or, where the package is installed, that of the working folder."""
+    return (Path.cwd() if INSTALLED else ROOT) / "reports"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import xprompt as xp
 from tests.tasks.test_superglue import EXAMPLES
 from xprompt.data.loading import load_task
-from xprompt.data.splits import Splits, TaskDataset
+from xprompt.data.splits import Splits, TaskDataset, stratified_sample
 from xprompt.errors import ConfigError, DataError
 from xprompt.tasks.example import Example
 from xprompt.tasks.registry import get_task
@@ -352,3 +354,25 @@ def test_importing_data_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_stratified_sample_has_the_wholes_shares_whatever_the_order():
+    train = xp.load_task("cb", source="nano").train
+    by_label = replace(train, examples=tuple(sorted(train.examples, key=lambda example: example.label)))
+    for data in (train, by_label):
+        for size in (3, 32, 501):
+            sample = stratified_sample(data, size, seed=0)
+            assert len(sample) == size == len({example.uid for example in sample})
+            shares, whole = Counter(sample.labels), Counter(data.labels)
+            assert all(abs(shares[label] - size * whole[label] / len(data)) <= 1 for label in whole)
+            assert all(shares.values())
+    assert stratified_sample(train, 32, 0).fingerprint == stratified_sample(train, 32, 0).fingerprint
+    assert stratified_sample(train, 32, 0).fingerprint != stratified_sample(train, 32, 1).fingerprint
+    assert stratified_sample(train, None, 0) is train
+
+
+def test_a_stratified_sample_keeps_a_rare_label():
+    train = xp.load_task("rte", source="nano").train
+    rare = [e for e in train if e.label][:1]
+    skewed = replace(train, examples=tuple([e for e in train if not e.label][:200] + rare))
+    assert Counter(stratified_sample(skewed, 10, 0).labels) == {0: 9, 1: 1}

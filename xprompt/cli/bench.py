@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 
 from xprompt.bench.sizes import BACKBONES, COMPARISONS
 from xprompt.cli.arguments import split_names
@@ -14,7 +13,6 @@ DESCRIPTION = (
     "Measure speed and memory, ours and the baseline in turns, and write bench.csv and the raw timings. Run nothing "
     "else on the machine meanwhile. Rows that are not measured now are kept."
 )
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,11 +32,12 @@ def execute(chosen: argparse.Namespace) -> int:
     """Measure what was chosen, print the table and return 0."""
     from xprompt.bench.measuring import measure  # torch, pandas and matplotlib come with these
     from xprompt.reporting.bench_figures import bench_table
+    from xprompt.reproduce import locate_reports
     from xprompt.units import align_columns
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("xprompt").setLevel(logging.INFO)
-    output = chosen.output or ROOT / "reports" / ("bench-quick" if chosen.quick else "bench")
+    output = chosen.output or locate_reports() / ("bench-quick" if chosen.quick else "bench")
     table = bench_table(
         measure(
             output, only=chosen.only, backbones=split_names(chosen.backbones), quick=chosen.quick,

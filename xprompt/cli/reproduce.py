@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cpus-per-run", type=float, metavar="C", help=with_ray + "CPUs, and so threads, per run; default: 1")
     add("--gpus-per-run", type=float, metavar="G", help=with_ray + "GPUs per run; 0.25 puts four runs on one; "
         "default: 1 where there are any")  # fmt: skip
+    add("--timeout", type=float, metavar="HOURS", help="a notebook that takes longer is stopped, and the next one "
+        "begins; default: 72")  # fmt: skip
     add("--set", action="append", metavar="NAME=VALUE", default=[], help="another notebook parameter, in JSON or a "
         "plain word: --set 'protocols=[\"paper\", \"held_out\"]'")  # fmt: skip
     add("--notebooks", help=argparse.SUPPRESS)
@@ -51,11 +53,12 @@ def execute(chosen: argparse.Namespace) -> int:
     from xprompt import reproduce as library  # pandas, matplotlib and papermill come with it
 
     options = {name: getattr(chosen, name) for name in ("address", "workers", "cpus_per_run", "gpus_per_run")}
-    folder = {"notebooks": chosen.notebooks} if chosen.notebooks else {}
+    given = {name: getattr(chosen, name) for name in ("notebooks", "timeout")}
     plan = library.make_plan(
         chosen.profile, chosen.tasks, chosen.seeds, chosen.data_dir, chosen.only, chosen.output, chosen.quick,
         parse_values(chosen.set), executor=chosen.executor,
-        executor_options={name: value for name, value in options.items() if value is not None}, **folder,
+        executor_options={name: value for name, value in options.items() if value is not None},
+        **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
     try:
         return library.reproduce(plan)

@@ -143,6 +143,25 @@ def sample(data: TaskDataset, shots: object, seed: int) -> TaskDataset:
     return data.take(i for i, example in enumerate(data) if example.group in chosen)
 
 
+def stratified_sample(data: TaskDataset, most: int | None, seed: int) -> TaskDataset:
+    """Return at most `most` examples drawn without replacement, each label's share as near the whole's as can be.
+
+    Every label has at least one example where `most` allows it.
+    """
+    if most is None or len(data) <= most:
+        return data
+    members: dict[int, list[int]] = defaultdict(list)  # label → positions
+    for i, label in enumerate(data.labels):
+        members[label].append(i)
+    quota = _shares(Counter(data.labels), most)
+    for label in sorted(members):
+        if not quota[label] and most >= len(members):
+            quota[max(quota, key=lambda other: quota[other])] -= 1
+            quota[label] = 1
+    rng = random.Random(stream_seed(seed, "importance sample"))
+    return data.take(i for label in sorted(members) for i in rng.sample(members[label], quota[label]))
+
+
 def limit(data: TaskDataset, most: int | None) -> TaskDataset:
     """Return a fixed random part of at most `most` examples, groups whole."""
     if most is None or len(data) <= most:

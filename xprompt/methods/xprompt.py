@@ -81,7 +81,7 @@ def xprompt(
     # Score: I(p) of every token and I(q) of every piece, on the training data (§3.2).
     def score(prompt: SoftPrompt) -> Importance:
         return importance(
-            backbone, prompt, splits.train, limit=settings.importance_limit,
+            backbone, prompt, splits.train, limit=settings.importance_limit, seed=seed,
             batch_size=batch_size or settings.retune.batch_size, objective=objective or settings.retune.objective,
             progress=progress,
         )  # fmt: skip

@@ -15,8 +15,8 @@ from xprompt.planning.footprint import Footprint
 
 #: Factor on the memory counted, for workspaces and what the allocator cannot use.
 MARGIN = 1.1
-#: Copies of the weights while fine-tuning, beside the frozen ones: trained, gradients, the best checkpoint, and the next
-#: best one while it is copied.
+#: Copies of the weights while fine-tuning, beside the frozen ones: trained, gradients, the best checkpoint, and the
+#: next best one while it is copied.
 COPIES = 4
 
 

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from xprompt.backbones.base import Backbone
 from xprompt.data.batching import batches, shard
-from xprompt.data.splits import TaskDataset
+from xprompt.data.splits import TaskDataset, stratified_sample
 from xprompt.distributed import process_group
 from xprompt.errors import NotFiniteError
 from xprompt.prompts.soft_prompt import SoftPrompt
@@ -41,6 +41,7 @@ def importance(
     *,
     batch_size: int = 32,
     limit: int | None = None,
+    seed: int = 0,
     objective: str = "label_scores",
     progress: bool = False,
 ) -> Importance:
@@ -53,7 +54,8 @@ def importance(
 
     Args:
         prompt: (P, H); unchanged.
-        data: the training split; the first `limit` examples of it where given.
+        data: the training split; where `limit` is given, a sample of as many, stratified by label.
+        seed: of the sample.
         batch_size: examples in one backward pass; it changes no score but by rounding.
 
     Returns:
@@ -64,8 +66,7 @@ def importance(
 
     Source: paper §3.2, Eq. for I(p) and I(q).
     """
-    if limit is not None:
-        data = data[:limit]
+    data = stratified_sample(data, limit, seed)
     encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)
     vectors = prompt().detach().to(backbone.device)  # (Q, H): Q = P, or the surviving tokens in mode "drop"
     positions = prompt.surviving_tokens if prompt.mode == "drop" else torch.ones_like(prompt.token_mask)

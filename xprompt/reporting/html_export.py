@@ -5,6 +5,7 @@ nbconvert's own page loads MathJax and two other scripts from the web; without a
 
 from __future__ import annotations
 
+import html
 import warnings
 from typing import Any
 
@@ -17,13 +18,27 @@ from nbformat import NotebookNode
 _SCRIPTS = ("html_head_js_requirejs", "html_head_js_mathjax", "html_head_js_mermaidjs")
 _PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(f"{{% block {name} %}}{{% endblock %}}" for name in _SCRIPTS)
 
+_FALLBACK = """<!DOCTYPE html>
+<html><head><meta charset="utf-8"><title>{title}</title></head>
+<body><h1>{title}</h1>
+<p>This notebook could not be shown as a page ({error}); open {title}.ipynb in Jupyter.</p></body></html>
+"""
+
 
 class _Renderer(IPythonRenderer):
     def inline_math(self, body: str) -> str:
-        return convert(body)
+        return _to_mathml(body, "inline")
 
     def block_math(self, body: str) -> str:
-        return convert(body, display="block")
+        return _to_mathml(body, "block")
+
+
+def _to_mathml(body: str, display: str) -> str:
+    """The equation, or its source where it is no LaTeX that latex2mathml knows."""
+    try:
+        return convert(body, display=display)
+    except Exception:  # its errors have no common base; a RecursionError is among them
+        return f'<code class="math">{html.escape(body)}</code>'
 
 
 class PageExporter(HTMLExporter):
@@ -36,9 +51,12 @@ class PageExporter(HTMLExporter):
 
 
 def to_page(notebook: NotebookNode, title: str) -> str:
-    """Return the page's HTML. Raises latex2mathml's error where an equation is not LaTeX."""
+    """Return the page's HTML; of a notebook that nbconvert cannot show, a page that says so."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exporter = PageExporter(embed_images=True, raw_template=_PAGE)
-        html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
-    return html
+        try:
+            exporter = PageExporter(embed_images=True, raw_template=_PAGE)
+            page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
+        except Exception as error:  # a cell's attachment, an output of a foreign kind: its text is in the .ipynb
+            page = _FALLBACK.format(title=html.escape(title), error=html.escape(f"{type(error).__name__}: {error}"))
+    return page

@@ -1,22 +1,37 @@
-"""Execute a notebook with papermill: its output live on the terminal, the executed copy kept and exported as HTML."""
+"""Execute a notebook with papermill: its output live on the terminal, the executed copy kept and exported as HTML.
+
+Whatever ends a notebook early (an error in a cell, its time limit, the death of its kernel) is told in a sentence, on
+the terminal and in the executed copy, at the cell that was running.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import nbformat
 import papermill
+import psutil
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from xprompt.errors import ConfigError
 from xprompt.files import write_atomically
 from xprompt.reporting.html_export import to_page
 
+KERNEL, LANGUAGE = "python3", "python"
+START_TIMEOUT = 300  # seconds until a kernel must answer; imports on a busy disk take their time
+OUTPUT_TIMEOUT = 600  # seconds for the output of a cell that has ended, which may be much
+LONGEST = 1_000_000  # characters of one output that are kept
 _NOISE = (
     "Executing Cell",
     "Ending Cell",
@@ -25,23 +40,38 @@ _NOISE = (
     "Executing notebook",
     "Black is not",
     "Working directory",
+    "Timeout waiting for",
+    "Kernel died while",
 )
 
 
 def parameters_of(notebook: Path) -> dict[str, Any]:
-    """Return the parameters that a notebook declares in its cell tagged "parameters"."""
-    return papermill.inspect_notebook(str(notebook))
+    """Return the parameters that a notebook declares in its cell tagged "parameters".
+
+    Raises `ConfigError` where the file is no notebook.
+    """
+    try:
+        node = nbformat.read(notebook, as_version=4)
+        node.metadata.kernelspec = {"name": KERNEL, "language": LANGUAGE, "display_name": KERNEL}  # it may have none
+        return papermill.inspect_notebook(node)
+    except Exception as error:  # not JSON, not a notebook's JSON, not readable: each library on the way has its own
+        raise ConfigError(
+            f"{notebook} is no notebook that can be read ({_describe(error)}): open it in Jupyter to repair "
+            "it, or move it out."
+        ) from error
 
 
-def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> str | None:
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], timeout: float | None = None) -> str | None:
     """Execute one notebook in its own folder, with its output live on the terminal.
 
     Args:
         notebook: the source; it is not changed.
-        output: the executed copy, with an .html of the same name; both are written where a cell fails, too.
+        output: the executed copy, with an .html of the same name; both are written where it does not come to its end,
+            too, as far as it went.
         parameters: values for the notebook's declared parameters.
+        timeout: seconds for the whole notebook, after which its kernel is ended; None: no limit.
 
-    Returns None, or the failing cell's error in one line. Raises `ConfigError` where the notebook has no such
+    Returns None, or in one line what ended it early. Raises `ConfigError` where the file is no notebook, or has no such
     parameter, before any cell is run.
     """
     known = parameters_of(notebook)
@@ -51,28 +81,123 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> str 
             f"{notebook.name} has no parameter {', '.join(unknown)}; its parameters: {', '.join(known) or 'none'}."
         )
     output.parent.mkdir(parents=True, exist_ok=True)
-    error = None
+    limit = {} if timeout is None else {"timeout_func": _time_left(time.monotonic() + timeout)}
+    Kernel.exit_code = None
+    error, reason = None, None
     with _live_output():
         try:
             papermill.execute_notebook(
-                str(notebook), str(output), parameters=dict(parameters), kernel_name="python3",
+                _escape(notebook), _escape(output), parameters=dict(parameters), kernel_name=KERNEL, language=LANGUAGE,
                 cwd=str(notebook.parent), log_output=True, progress_bar=False, extra_arguments=["--log-level=40"],
+                start_timeout=START_TIMEOUT, iopub_timeout=OUTPUT_TIMEOUT, kernel_manager_class=Kernel, **limit,
             )  # fmt: skip
         except PapermillExecutionError as failure:
             error = f"{failure.ename}: {failure.evalue}".splitlines()[0]
+        except CellTimeoutError:
+            reason = f"the notebook reached its time limit of {(timeout or OUTPUT_TIMEOUT) / 3600:.4g} hours"
+        except DeadKernelError:
+            reason = f"the notebook's kernel died: {_describe_exit(Kernel.exit_code)}"
+        except Exception as failure:  # nothing that happens to one notebook may end the others
+            reason = f"the notebook could not be executed: {_describe(failure)}"
         finally:  # interrupted, too: papermill has written the cells so far and ended the kernel
             if output.exists():
-                _export(output)
-    return error
+                number = _export(output, reason)
+                reason = reason and number and f"{reason}, in cell {number}" or reason
+    return error or reason
 
 
-def _export(path: Path) -> None:
-    """Remove this machine's paths from an executed notebook, and write its HTML next to it."""
-    notebook = nbformat.read(path, as_version=4)
+class Kernel(AsyncKernelManager):
+    """A kernel that tells how its process ended, and whose processes all end with it.
+
+    The workers that a cell started (joblib's, say) outlive a kernel that is killed, and would go on with its runs.
+    """
+
+    exit_code: ClassVar[int | None] = None  # of the last kernel that ended by itself; negative: the signal's number
+
+    _session: int | None = None  # jupyter_client starts each kernel in a session of its own, named by its process
+
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # as AsyncKernelManager's is
+        await super().start_kernel(**options)
+        self._session = getattr(self.provisioner, "pid", None)
+
+    async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
+        if self.provisioner is not None and self.provisioner.has_process and not self.shutting_down:
+            Kernel.exit_code = await self.provisioner.poll()
+        await super().cleanup_resources(restart=restart)
+        if self._session and not restart and hasattr(os, "getsid"):
+            for process in psutil.process_iter():
+                with suppress(OSError, psutil.Error):
+                    if os.getsid(process.pid) == self._session:
+                        process.kill()
+
+
+def _escape(path: Path) -> str:
+    """The path as papermill takes it, which fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _time_left(deadline: float) -> Any:
+    """What nbclient asks before each cell, in whole seconds: the limit is the notebook's, not the cell's."""
+    return lambda cell: max(1, round(deadline - time.monotonic()))
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None:
+        return "its process is gone"
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    likely = {"SIGKILL": ", as when the memory runs out", "SIGSEGV": ", a crash in compiled code"}.get(name, "")
+    return f"its process was ended by {name}{likely}"
+
+
+def _export(path: Path, reason: str | None) -> int | None:
+    """Finish an executed notebook, write its HTML next to it, and return the number of the cell that `reason` ended.
+
+    This machine's paths are removed, very long outputs are shortened, and `reason` stands below the cell that was
+    running.
+    """
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception:  # cut short while it was written, as on a full disk; what is told is why it ended
+        return None
     for name in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {}).pop(name, None)
-    nbformat.write(notebook, path)
+    number = None if reason is None else _note(notebook, reason)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            _shorten(output)
+    write_atomically(path, nbformat.writes(notebook))
     write_atomically(path.with_suffix(".html"), to_page(notebook, path.stem))
+    return number
+
+
+def _note(notebook: NotebookNode, reason: str) -> int | None:
+    """Put `reason` below the cell that was running; return its number, counted from 1 over all cells."""
+    begun = [i for i, cell in enumerate(notebook.cells) if cell.metadata.get("papermill", {}).get("start_time")]
+    if not begun:
+        return None
+    for cell in notebook.cells[begun[-1] + 1 :]:
+        cell.metadata.papermill.status = "pending"  # papermill calls them completed
+    cell = notebook.cells[begun[-1]]
+    cell.metadata.papermill.update(status="failed", exception=True)
+    if cell.cell_type == "code":
+        cell.outputs.append(nbformat.v4.new_output("error", ename="Stopped", evalue=reason, traceback=[reason]))
+    return begun[-1] + 1
+
+
+def _shorten(output: NotebookNode) -> None:
+    """Keep the two ends of a text that no page can show; of other data that long, a sentence."""
+    for part, name in [(output, "text"), *((output.get("data", {}), kind) for kind in output.get("data", {}))]:
+        text = part.get(name)
+        if isinstance(text, str) and len(text) > LONGEST and not name.startswith("image/"):
+            cut = f"\n… {len(text) - LONGEST:,} characters are left out here …\n"
+            plain = name in ("text", "text/plain")
+            part[name] = text[: LONGEST // 2] + cut + text[-LONGEST // 2 :] if plain else cut
 
 
 def _is_output(line: logging.LogRecord) -> bool:
