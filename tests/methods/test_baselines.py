@@ -95,6 +95,18 @@ def test_it_resumes_to_the_same_numbers_and_its_seed_decides_them(name, splits, 
 
 
 @pytest.mark.parametrize("name", BASELINES)
+def test_half_precision_generation_dropout_and_recomputed_activations_all_go_together(name, kind, splits):
+    backbone = tiny_model(kind, torch.bfloat16, dropout=0.1)
+    context = context_of(name, backbone, splits)
+    tune = QUICK.replace(steps=2, dropout=True, gradient_checkpointing=True, objective="generation")
+    result = load_method(name)(replace(context, config=context.config.replace(tune=tune, fine_tune=tune)))
+    losses = [entry["selection_loss"] for entry in result.history]
+    assert len(set(losses)) == 2 and {p.dtype for p in backbone.model.parameters()} == {torch.bfloat16}
+    for prompt in result.prompts.values():
+        assert prompt.embeddings.dtype == torch.float32, "as every soft prompt"
+
+
+@pytest.mark.parametrize("name", BASELINES)
 def test_its_learning_rate_is_its_own(name, splits):
     backbone = tiny_model("seq2seq")
     slow = context_of(name, backbone, splits)
