@@ -20,11 +20,11 @@ from xprompt.reporting.statistics import (
     summarize,
     with_average,
 )
-from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect, grid, quick_settings
+from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect, done, grid, quick_settings
 
 __all__ = [
     "COLUMNS", "PAIRS", "Interval", "Report", "bench_figures", "choose_seeds", "choose_source",
-    "choose_tasks", "collect", "differences", "figures", "grid", "interval", "paper", "protocol_differences",
+    "choose_tasks", "collect", "differences", "done", "figures", "grid", "interval", "paper", "protocol_differences",
     "quick_settings", "ratio_search", "summarize", "tables", "tidy", "trials",
     "with_average", "wording",
 ]  # fmt: skip
