@@ -110,7 +110,6 @@ PROFILES: dict[str, Profile] = {
     "nano": _NANO,
     "tiny": _NANO.replace(
         name="tiny",
-        threads=None,
         about="for tests: the nano backbone on a handful of examples and steps; its numbers mean nothing",
         limit_train=192,
         limit_validation=64,

@@ -164,11 +164,9 @@ def done(
     columns = ("seed", "protocol", "task", "method")
     places: dict[tuple[int, ...], dict[str, Any]] = {}
     for record in store.records():
-        values = [str(record[column]) for column in columns]
-        if (not among or record["run"] in among) and all(
-            value in axis for value, axis in zip(values, axes, strict=True)
-        ):
-            places[tuple(axis.index(value) for value, axis in zip(values, axes, strict=True))] = record
+        pairs = list(zip((str(record[column]) for column in columns), axes, strict=True))
+        if (not among or record["run"] in among) and all(value in axis for value, axis in pairs):
+            places[tuple(axis.index(value) for value, axis in pairs)] = record
     if not places:
         raise ConfigError(f"only_done: {store.root} has none of these runs; without it they are done.")
     return [places[place] for place in sorted(places)]
