@@ -209,7 +209,7 @@ def _backbone(
 
 @contextlib.contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """Compute with as many CPU threads as the profile says, so that a run's bits do not depend on the machine's cores."""
+    """Compute with as many CPU threads as the profile says, so that no bit depends on the machine's cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
