@@ -54,9 +54,28 @@ def test_what_halving_trains_to_the_end_is_the_grids_own_candidate(backbone64, s
     assert finished and len(finished) < len(everything)
     for i in finished:
         full = {e["step"]: e["selection_loss"] for e in everything[i].history.entries}
+        assert [entry["step"] for entry in halved[i].history.entries] == list(full)
         for entry in halved[i].history.entries:
-            if entry["step"] in full:
-                assert entry["selection_loss"] == pytest.approx(full[entry["step"]], abs=1e-12)
+            assert entry["selection_loss"] == pytest.approx(full[entry["step"]], abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["grid", "halving"])
+@pytest.mark.parametrize("ratios", [(0.1, 0.4, 0.7), tuple(i / 10 for i in range(1, 10))])
+def test_the_matched_control_looks_as_often_as_xprompt(kind, ratios):
+    settings = SETTINGS.replace(search=kind, token_ratios=ratios, piece_ratios=ratios)
+    candidates, steps = settings.num_candidates, 90
+
+    def looks(count: int, schedule: dict[int, int]) -> int:
+        """Count distinct checkpoints seen at the rungs; untrained copies of one prompt count as one."""
+        seen = 0
+        for left in schedule.values():
+            seen, count = seen + count, left if kind == "halving" else count
+        return seen
+
+    xprompt = looks(candidates, search.halving_schedule(candidates, steps))
+    count, schedule = search.matched_schedule(settings, steps)
+    assert looks(count, schedule) == xprompt
+    assert min(schedule) > 0 and max(schedule) < steps
 
 
 def test_the_better_go_on_at_every_rung(backbone64, splits):
@@ -104,7 +123,7 @@ def test_the_cost_counts_every_candidate_once(backbone64, splits):
     found = tried(backbone64, splits, search="grid")
     counted = search.search_cost(found, SETTINGS, len(splits.validation))
     assert counted["trained_examples"] == counted["candidates"] * 9 * 4
-    assert counted["evaluated_examples"] == counted["candidates"] * 4 * len(splits.validation)
+    assert counted["evaluated_examples"] == counted["candidates"] * 5 * len(splits.validation)  # steps 0, 1, 3, 6, 9
 
 
 def test_equal_masks_are_one_candidate(backbone64, splits):

@@ -11,7 +11,7 @@ In reading order:
 - `pretrained`: the files behind a name → model and tokenizer, and what can go wrong there.
 - `devices`: device, dtype, free memory.
 - `shapes`: architectures and parameter counts from a configuration alone.
-- `fingerprint`: a digest of the weights, by which runs recognise a backbone.
+- `fingerprint`: digests of weights, configuration and tokenizer, by which runs recognise a backbone.
 
 What makes it fast, with equal numbers:
 

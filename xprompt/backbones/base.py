@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from xprompt.backbones.fingerprint import fingerprint
+from xprompt.backbones.fingerprint import fingerprint, weights_digest
 from xprompt.data.batching import Batch
 from xprompt.data.splits import TaskDataset
 from xprompt.data.tokenization import TokenizedDataset, encode
@@ -68,7 +68,9 @@ class Backbone(ABC):
     """A frozen LM, its tokenizer, and the conventions of its kind.
 
     Attributes:
-        name, kind ("seq2seq" or "decoder"), model, tokenizer, max_source (tokens), fingerprint (16 hex digits).
+        name, kind ("seq2seq" or "decoder"), model, tokenizer, max_source (tokens).
+        fingerprint: 16 hex digits over weights, configuration and tokenizer; part of every run ID.
+        weights_digest: 16 hex digits over the weights alone.
     """
 
     kind: str
@@ -80,7 +82,8 @@ class Backbone(ABC):
         self.tokenizer = tokenizer
         self.name = name or model.config.name_or_path or type(model).__name__
         self.max_source = max_source
-        self.fingerprint = fingerprint(model)
+        self.weights_digest = weights_digest(model)
+        self.fingerprint = fingerprint(self.weights_digest, model, tokenizer)
         self._head_scale: float | None = None
         self._head_scale = self._find_head_scale()
         if self._head_scale is not None:  # else scoring says so

@@ -36,6 +36,7 @@ from xprompt import nano
 from xprompt.backbones.devices import free_bytes
 from xprompt.backbones.shapes import count_parameters
 from xprompt.errors import BackboneError
+from xprompt.nano import checksums
 from xprompt.units import readable_size
 
 _NOT_FLOAT16 = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # overflow in it
@@ -78,6 +79,8 @@ def load_model(
         BackboneError: one sentence on what was given, what is needed, and how to get it.
     """
     place, extra = _resolve(name)
+    if Path(place).parent == Path(nano.__file__).parent:
+        checksums.verify(Path(place))
     config = load_config(name, revision=revision)
     if config.model_type in _NOT_FLOAT16 and dtype == torch.float16:
         raise BackboneError(

@@ -29,7 +29,7 @@ class Method:
         settings: the groups of `RunConfig` that its result depends on, of "tune", "fine_tune" and "prune".
         parent: the method whose run of the same settings is done first and handed in.
         num_sources: fewest and most source tasks, where it starts from the parent's runs of those, one each, and not
-            from the one of its own task.
+            from the one of the task itself.
         level: the level that it prunes, in place of the settings' `prune.level`.
     """
 

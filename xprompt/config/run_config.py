@@ -108,7 +108,7 @@ class RunConfig(Settings):
 
     @property
     def parents(self) -> list[RunConfig]:
-        """The runs that this one starts from: one of its own task, or one of each source task."""
+        """The runs that this one starts from: one of the same task, or one of each source task."""
         parent = self._declaration.parent
         if parent is None:
             return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
-from xprompt.methods.ratio_search import retrain
+from xprompt.methods.ratio_search import matched_schedule, retrain
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.streams import stream_seed
 from xprompt.training.tune import tune
@@ -36,16 +36,17 @@ def tune_from(context: MethodContext, initial: SoftPrompt, seconds_before: float
 
 
 def matched_budget(context: MethodContext) -> MethodResult:
-    """Tune the tuned prompt further with what XPrompt gets: the same extra steps, the same number of candidates.
+    """Tune the tuned prompt further with XPrompt's steps, candidates, and looks at the selection split.
 
     Nothing is pruned; the candidates differ in their data order, and the best on the selection split is kept.
 
     Differs: the paper has no such control.
     """
     config, tuned = context.config, context.tuned()
-    seeds = [stream_seed(config.seed, "matched candidates", i) for i in range(config.prune.num_candidates)]
+    count, schedule = matched_schedule(config.prune, config.prune.retune.num_steps(len(context.splits.train)))
+    seeds = [stream_seed(config.seed, "matched candidates", i) for i in range(count)]
     results = retrain(
-        context.backbone, [tuned.prompt] * len(seeds), context.splits, config.prune, seeds=seeds,
+        context.backbone, [tuned.prompt] * count, context.splits, config.prune, seeds=seeds, schedule=schedule,
         progress=context.progress, describe="matched", callbacks=context.callbacks,
     )  # fmt: skip
     best = max(results, key=lambda result: result.history.best_score)

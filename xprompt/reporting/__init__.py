@@ -3,12 +3,13 @@
 The room never imports torch and never trains: every number comes from a run that it names. Its files in reading order:
 rows (records → tidy rows), statistics (means, intervals, paired differences), paper (the paper's own numbers), wording
 (titles, numbers and verdicts as text), tables, figures, ratio_search, trials, bench_figures (three special reports),
-layout (a report's files and manifest), notebooks and html_export (executing notebooks), site (index.html).
+convergence (budget against score), layout (a report's files and manifest),
+notebooks and html_export (executing notebooks), site (index.html).
 """
 
 from __future__ import annotations
 
-from xprompt.reporting import bench_figures, figures, paper, ratio_search, tables, trials, wording
+from xprompt.reporting import bench_figures, convergence, figures, paper, ratio_search, tables, trials, wording
 from xprompt.reporting.layout import Report
 from xprompt.reporting.rows import COLUMNS, tidy
 from xprompt.reporting.statistics import (
@@ -20,11 +21,11 @@ from xprompt.reporting.statistics import (
     summarize,
     with_average,
 )
-from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect, grid, quick_settings
+from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect, done, grid, quick_settings
 
 __all__ = [
     "COLUMNS", "PAIRS", "Interval", "Report", "bench_figures", "choose_seeds", "choose_source",
-    "choose_tasks", "collect", "differences", "figures", "grid", "interval", "paper", "protocol_differences",
-    "quick_settings", "ratio_search", "summarize", "tables", "tidy", "trials",
+    "choose_tasks", "collect", "convergence", "differences", "done", "figures", "grid", "interval", "paper",
+    "protocol_differences", "quick_settings", "ratio_search", "summarize", "tables", "tidy", "trials",
     "with_average", "wording",
 ]  # fmt: skip

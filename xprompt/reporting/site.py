@@ -22,7 +22,7 @@ from xprompt.units import readable_duration
 
 NOT_VERSIONS = {
     "hardware", "system", "threads", "device", "dtype", "dropout", "git_revision", "git_dirty", "started",
-    "backbone_params", "backbone_fingerprint", "data_fingerprint",
+    "backbone_params", "backbone_fingerprint", "data_fingerprint", "random_streams",
 }  # fmt: skip
 FEW = 100
 """The page warns where fewer examples than these were selected on."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import PROTOCOLS, TuneSettings
 from xprompt.errors import ConfigError, DataError
 from xprompt.runs.executors import Executor, LocalExecutor
+from xprompt.runs.store import Store
 from xprompt.tasks.registry import get_task, split_tasks
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import readable_duration
@@ -136,6 +137,39 @@ def grid(
         for task in names
         for method in methods
     ]
+
+
+def done(
+    store: Store,
+    profile: str,
+    tasks: str | Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    protocols: Sequence[str] = ("held_out",),
+    *,
+    among: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """Return the records of a grid that a report has, whatever version made them; nothing is run or loaded.
+
+    Arguments as those of `grid`; the order too.
+
+    Args:
+        among: run IDs to choose from, where a report has runs with other settings too; none: all.
+
+    Raises `ConfigError` where there is none.
+    """
+    names, numbers = choose_tasks(tasks, profile), choose_seeds(seeds, profile)
+    methods = methods or get_profile(profile).default_methods
+    axes = [list(map(str, axis)) for axis in (numbers, protocols, [get_task(name).name for name in names], methods)]
+    columns = ("seed", "protocol", "task", "method")
+    places: dict[tuple[int, ...], dict[str, Any]] = {}
+    for record in store.records():
+        pairs = list(zip((str(record[column]) for column in columns), axes, strict=True))
+        if (not among or record["run"] in among) and all(value in axis for value, axis in pairs):
+            places[tuple(axis.index(value) for value, axis in pairs)] = record
+    if not places:
+        raise ConfigError(f"only_done: {store.root} has none of these runs; without it they are done.")
+    return [places[place] for place in sorted(places)]
 
 
 def collect(configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], Any]) -> list[dict[str, Any]]:

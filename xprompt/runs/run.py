@@ -6,13 +6,17 @@ import contextlib
 import functools
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import xprompt
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.loading import load_backbone
+from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
@@ -203,12 +207,24 @@ def _backbone(
     return load_backbone(name, dtype=dtype, revision=revision, max_source=max_source, **spread)
 
 
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Compute with as many CPU threads as the profile says, so that no bit depends on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _record(context: MethodContext, name: str, store: Store) -> None:
     """Do the method's work and write its record."""
     config, splits, backbone = context.config, context.splits, context.backbone
-    made = provenance(backbone.device, backbone.dtype, backbone.model)
     started = time.perf_counter()
-    outcome = load_method(config.method)(context)
+    with _threads(get_profile(config.profile).threads):
+        made = provenance(backbone.device, backbone.dtype, backbone.model)
+        outcome = load_method(config.method)(context)
     seconds = time.perf_counter() - started + context.callbacks.resumed_seconds
     held = splits.selection
     record = {
