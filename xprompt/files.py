@@ -10,10 +10,10 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
 
-from xprompt.errors import StoreError
+from xprompt.errors import DataError, StoreError, shown
 
 _MOST_DIGITS = 4300  # of a whole number; also where Python itself refuses to write one
 
@@ -54,14 +54,6 @@ def try_folder(folder: Path, room: int = 0) -> None:
             f"{folder} is on a disk with {free / 1e6:,.0f} MB left, where {room / 1e6:,.0f} MB will be needed: free "
             "some room there, or choose another folder."
         )
-
-
-def inside(folder: Path, name: str) -> Path:
-    """Return folder/name. Raises `StoreError` where it lies outside of `folder`: absolute, by "..", or by a link."""
-    path = folder / name
-    if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
-        raise StoreError(f"{name!r} leads out of {folder}: give a path inside of that folder.")
-    return path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -130,6 +122,34 @@ def replace_folder(folder: Path, target: Path) -> None:
     else:
         raise OSError(f"{target} cannot be replaced: other processes write it again and again. Try again later.")
     sync_folder(target.parent)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of what a file names beside itself: in `folder` or below it, links followed.
+
+    Raises:
+        DataError: a name that is empty, absolute, holds ".." or NUL, or is a link that leaves the folder.
+    """
+    windows = PureWindowsPath(name)  # its rules hold for "/" and "\\", and know drives
+    fault = ""
+    if not name.strip() or "\0" in name:
+        fault = "no file's name"
+    elif windows.drive or windows.root:
+        fault = "absolute"
+    elif ".." in windows.parts:
+        fault = "one that leads upwards"
+    else:
+        try:
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                fault = "a link to outside"
+        except (OSError, RuntimeError, ValueError):  # a circle of links, or a name too long or not writable here
+            fault = "one that leads nowhere"
+    if fault:
+        raise DataError(
+            f"{shown(name)} in {folder.name or folder} is {fault}; needed the name of a file inside the folder. "
+            "Fix: copy the file there and give its plain name."
+        )
+    return folder / name
 
 
 def parse_json(text: str) -> Any:

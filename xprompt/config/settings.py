@@ -48,7 +48,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -62,7 +62,7 @@ class Settings(BaseModel):
             f"settings.replace({name}=...) returns."
         )
 
-    def replace(self, **changes: Any) -> Any:
+    def replace(self, /, **changes: Any) -> Any:
         """Return a validated copy with these fields changed."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
 

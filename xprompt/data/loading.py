@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from xprompt.data.readers import Split, read, read_few_shot
-from xprompt.data.splits import Splits, TaskDataset, limit, sample
+from xprompt.data.splits import Splits, TaskDataset, check_whole, limit, sample, warn_of_missing_labels
 from xprompt.tasks.example import Example, RawExample, data_error
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.task import Task
@@ -47,6 +47,7 @@ def load_task(
         DataError: a source, split or line that is not as the task needs it; names file, line and field.
     """
     task = name if isinstance(name, Task) else get_task(name)
+    check_whole("seed", seed, 0)
     if few_shot == "official":
         train = _dataset(task, "train", read_few_shot(task, source))
     else:
@@ -58,6 +59,7 @@ def load_task(
     if few_shot not in (None, "official"):
         train = sample(train, few_shot, seed)
     train, validation = limit(train, limit_train), limit(validation, limit_validation)
+    warn_of_missing_labels(train, validation)
     if task.files is not None:
         recorded = f"own:{task.name}"  # as in records of earlier runs
     else:

@@ -18,7 +18,7 @@ from xprompt.config.settings import PROTOCOLS, TuneSettings
 from xprompt.errors import ConfigError, DataError
 from xprompt.runs.executors import Executor, LocalExecutor
 from xprompt.runs.store import Store
-from xprompt.tasks.registry import get_task
+from xprompt.tasks.registry import get_task, split_tasks
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import readable_duration
 
@@ -34,8 +34,8 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
     elif tasks == "all":
         chosen = list(TASKS)
     else:
-        given = tasks.split(",") if isinstance(tasks, str) else list(tasks)
-        chosen = [name.strip() for name in given]
+        given = split_tasks(tasks) if isinstance(tasks, str) else list(tasks)
+        chosen = [name.strip() if isinstance(name, str) else name for name in given]
     names = [get_task(name).name for name in chosen]
     if len(set(names)) < len(names):
         raise ConfigError(f"tasks {', '.join(names)}: one is given twice; name each task once.")
