@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from xprompt.errors import ConfigError, StoreError
+from xprompt.errors import ConfigError, StoreError, did_you_mean
 from xprompt.files import write_atomically
 from xprompt.reporting import tables
+from xprompt.reporting.claims import CLAIMS
+from xprompt.reporting.statistics import Interval
 from xprompt.runs.executors import Executor, get_executor
 from xprompt.runs.store import Store
 
@@ -147,6 +150,23 @@ class Report:
         self._note(item, "figure", files, _runs(rows, runs), {"title": title})
         return Picture(self.figures / f"{item}.png", round(90 * figure.get_figwidth()))
 
+    def save_claim(self, name: str, measured: Interval, *, runs: Iterable[str] = ()) -> None:
+        """Note in the manifest what was measured of one of the paper's claims, for the book's front page.
+
+        Args:
+            name: a name in `xprompt.reporting.claims.CLAIMS`.
+            measured: the number and its interval over seeds, in the claim's unit and direction.
+            runs: IDs of the runs behind it.
+
+        Raises `ConfigError` where there is no such claim.
+        """
+        if name not in CLAIMS:
+            raise ConfigError(f"no claim {name!r}; known: {', '.join(CLAIMS)}.{did_you_mean(name, CLAIMS)}")
+        low, high = (None if math.isnan(bound) else float(bound) for bound in (measured.low, measured.high))
+        claim = {"mean": float(measured.mean), "low": low, "high": high, "n": measured.n, "quick": self.quick,
+                 "notebook": self.notebook, "runs": sorted(set(runs))}  # fmt: skip
+        self.update(claims={**self.manifest().get("claims", {}), name: claim})
+
     def manifest(self) -> dict[str, Any]:
         """Return the manifest, an empty one where there is none. Raises `StoreError` where it is damaged."""
         if not self.manifest_path.exists():
@@ -169,6 +189,7 @@ class Report:
         parts[kind] = {**about, "files": files, "runs": list(runs)}
         items[item] = {
             "notebook": self.notebook,
+            "quick": self.quick,
             "files": [file for part in parts.values() for file in part["files"]],
             "runs": sorted({run for part in parts.values() for run in part["runs"]}),
             **parts,
