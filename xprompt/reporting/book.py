@@ -28,7 +28,7 @@ from xprompt.reporting.layout import Report
 PROJECT = ".book"  # the folder, in the output, of the Sphinx project and of what it has read so far
 EVERY = 300.0  # seconds between two builds while runs go on
 BESIDE = ("tables", "figures", "notebooks", "manifest.json")  # what pages link to
-_SOURCE_MAPS = "*.map"  # for developers of the theme; half of the book's size
+_UNUSED = ("*.map", "*webpack-macros.html")  # of the theme, for its developers; half of the book's size
 
 
 def build(report: Report, output: str | Path | None = None, others: Sequence[str] = ()) -> Path:
@@ -53,7 +53,7 @@ def build(report: Report, output: str | Path | None = None, others: Sequence[str
     chapters_changed = _write_sources(project / "source", pages)
     book = (target / "book").resolve()
     _run_sphinx(project, book, contents, fresh=chapters_changed)
-    for path in book.rglob(_SOURCE_MAPS):
+    for path in (path for pattern in _UNUSED for path in book.rglob(pattern)):
         path.unlink()
     front = target / "index.html"
     write_atomically(front, _from_above((book / "index.html").read_text(encoding="utf-8")))
@@ -120,26 +120,26 @@ def _write_sources(source: Path, pages: Mapping[str, str]) -> bool:
 
 def _run_sphinx(project: Path, book: Path, contents: book_pages.Contents, fresh: bool) -> None:
     from sphinx.application import Sphinx  # it takes a second, which no other part of the room should cost
+    from sphinx.util.docutils import docutils_namespace
 
     static = project / "static"
     _write_static(static)
     warnings = io.StringIO()
     try:
-        app = Sphinx(
-            project / "source", None, book, project / "doctrees", "html", status=None, warning=warnings,
-            confoverrides=_settings(contents, static),
-        )  # fmt: skip
-        app.connect("html-collect-pages", lambda app: book_pages.run_pages(contents))
-        app.connect("html-page-context", _add_tables_script)
-        with _quiet():
+        with docutils_namespace(), _quiet():  # so that one process can build several books
+            app = Sphinx(
+                project / "source", None, book, project / "doctrees", "html", status=None, warning=warnings,
+                confoverrides=_settings(contents, static),
+            )  # fmt: skip
+            app.connect("html-collect-pages", lambda app: book_pages.run_pages(contents))
+            app.connect("html-page-context", _add_tables_script)
             app.build(force_all=fresh)
     except Exception as error:
         raise StoreError(
             f"the book of {contents.root} could not be built ({type(error).__name__}: {error}). Delete "
             f"{project} and try again; the report itself is whole."
         ) from error
-    log = warnings.getvalue()
-    write_atomically(project / "warnings.txt", log)
+    write_atomically(project / "warnings.txt", warnings.getvalue())
 
 
 def _settings(contents: book_pages.Contents, static: Path) -> dict[str, Any]:
@@ -170,6 +170,8 @@ def _settings(contents: book_pages.Contents, static: Path) -> dict[str, Any]:
         "html_domain_indices": False,
         "html_static_path": [str(static)],
         "html_css_files": ["book.css"],
+        "html_js_files": ["book.js"],
+        "html_context": {"default_mode": "auto"},
         "html_theme": "sphinx_book_theme",
         "html_theme_options": {
             "use_download_button": False,
@@ -179,10 +181,11 @@ def _settings(contents: book_pages.Contents, static: Path) -> dict[str, Any]:
             "home_page_in_toc": True,
             "logo": {"text": contents.name},
             "navigation_with_keys": False,
+            "footer_content_items": [],
+            "navbar_start": [], "navbar_center": [], "navbar_end": [], "navbar_persistent": [],
         },
         "autodoc_member_order": "bysource",
         "autodoc_typehints": "signature",
-        "maximum_signature_line_length": 88,
         "napoleon_custom_sections": [("Source", "Notes"), ("Differs", "Notes")],
     }  # fmt: skip
 
@@ -197,7 +200,7 @@ def _write_static(static: Path) -> None:
         raise StoreError("itables' dt_bundle.js is not as this version needs it: install the one of constraints.txt.")
     table = dict(reversed(part.split(" as ")) for part in exported[1].split(","))["default"]
     script = script.replace(exported[0], f"window.DataTable={table};}})();")
-    files = {name: (own / name).read_text(encoding="utf-8") for name in ("book.css", "tables.js")}
+    files = {name: (own / name).read_text(encoding="utf-8") for name in ("book.css", "book.js", "tables.js")}
     files |= {"datatables.js": f"(()=>{{{script}", "datatables.css": (bundle / "dt_bundle.css").read_text("utf-8")}
     static.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():

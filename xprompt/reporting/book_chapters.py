@@ -81,7 +81,7 @@ def _relink(text: str, chapters: set[str]) -> str:
         if name.endswith(".ipynb") and name.removesuffix(".ipynb") in chapters:
             return f"[{label}](../notebooks/{name})"
         place = posixpath.normpath(posixpath.join("notebooks/guides", target))
-        return label if label.strip("`") == place else f"{label} (`{place}`)"
+        return label if label.strip("`").rstrip("/") == place else f"{label} (`{place}`)"
 
     return _LINK.sub(relink, text)
 
@@ -98,8 +98,9 @@ def _reference() -> dict[str, str]:
         overview += [room, "-" * len(room), ""]
         lines = [f"xprompt.{room}", "=" * (8 + len(room)), ""]
         for name, kind, summary in names:
-            overview += [f"* :any:`xp.{name} <xprompt.{name}>`: {summary}"]
-            lines += [f".. auto{kind}:: xprompt.{name}"]
+            place = f"xprompt.{xprompt._HOME[name]}.{name}" if kind == "data" else f"xprompt.{name}"
+            overview += [f"* :any:`xp.{name} <{place}>`" + (f": {summary}" if summary else "")]
+            lines += [f".. auto{kind}:: {place}"]
             lines += {"class": ["   :members:"], "data": ["   :no-value:"]}.get(kind, []) + [""]
         overview.append("")
         pages[f"api/{room}.rst"] = "\n".join(lines)

@@ -53,10 +53,13 @@ def _block(translator: Any, node: nodes.math_block) -> None:
 
 
 def _list_fields(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """List the fields of settings with their defaults below their class."""
+    """List the fields of settings with their defaults below their class; keep |x| from being read as a substitution."""
+    if what == "data" and lines and (type(thing).__doc__ or "").startswith(lines[0]):
+        lines.clear()  # a dict's own docstring, where the name has none
+    lines[:] = [line if "`" in line else line.replace("|", r"\|") for line in lines]
     if isinstance(thing, type) and issubclass(thing, BaseModel):
         lines += ["", "Fields:", ""]
         for field, info in thing.model_fields.items():
-            default = "required" if info.is_required() else f"default ``{str(info.default)[:60]}``"
+            default = "required" if info.is_required() else f"default ``{repr(info.default)[:60]}``"
             lines.append(f"* ``{field}``, {default}" + (f": {info.description}" if info.description else ""))
         lines.append("")

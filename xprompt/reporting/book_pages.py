@@ -7,17 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xprompt.config.methods import METHODS
 from xprompt.reporting import book_chapters, claims, facts, pictures, wording
 from xprompt.reporting.layout import ITEMS, MAIN, Report
 from xprompt.reporting.rows import tasks_in, tidy
+from xprompt.tasks.superglue import TASKS
 from xprompt.units import readable_duration
 
 Record = dict[str, Any]
@@ -44,7 +44,7 @@ class Contents:
         """The records of the main results, by one protocol; while they are going on, those done so far."""
         item = self.manifest["items"].get(MAIN, {})
         if item and (self.is_quick or not item.get("quick")):
-            chosen = [self.records[run] for run in item["runs"] if run in self.records]
+            chosen = [record for run, record in self.records.items() if run in set(item["runs"])]
         else:
             chosen = _comparable(r for r in self.records.values() if self.is_quick or r["run"] not in self.quick)
         places = Counter((r["profile"], r["backbone"]) for r in chosen)
@@ -101,7 +101,7 @@ class Contents:
         seeds = {r["seed"] for r in self.main}
         shots = sorted({str(r["config"]["few_shot"]) for r in self.main if r["config"].get("few_shot")})
         steps = sorted({r["history"][-1]["step"] for r in self.main if r["method"] == "prompt_tuning" and r.get("history")})
-        custom = any(r["task"].endswith(".json") or r["task"] not in wording.TASKS for r in self.main)
+        custom = any(r["task"].endswith(".json") or r["task"] not in TASKS for r in self.main)
         parts = [
             f"backbone {self.main[0]['backbone']}",
             _count(len(tasks), "custom task" if custom else "generated task" if self.main[0].get("source") == "nano"
@@ -118,7 +118,7 @@ class Contents:
 def read(report: Report) -> Contents:
     """Read a report's manifest and records; nothing is written. Damaged runs are left out."""
     manifest = report.manifest()
-    records = {record["run"]: record for record in report.store.records()}
+    records = {record["run"]: record for record in sorted(report.store.records(), key=_place)}
     quick, real = set(), set()
     for item in manifest["items"].values():
         (quick if item.get("quick", manifest.get("quick")) else real).update(item["runs"])
@@ -139,7 +139,7 @@ def write(contents: Contents, others: Iterable[str] = ()) -> dict[str, str]:
         "book": contents, "manifest": manifest, "items": [(item, manifest["items"][item]) for item in order],
         "titles": {path.stem: book_chapters.title_of(path) for path in notebooks}, "guides": guides,
         "has_pictures": bool(drawn), "others": list(others), "drawn": drawn,
-        "forest": pictures.forest(contents.rows, _link, width=5.6) if len(contents.rows) else None,
+        "forest": pictures.forest(contents.rows, _link, width=4.1) if len(contents.rows) else None,
         "caveats": facts.caveats(manifest), "protocols": wording.PROTOCOLS,
     }  # fmt: skip
     pages = {"index.md": "index.md.j2", "tables.md": "tables.md.j2", "runs.md": "runs.md.j2", "facts.md": "facts.md.j2"}
@@ -161,7 +161,7 @@ def run_pages(contents: Contents) -> Iterator[tuple[str, dict[str, Any], str]]:
             items=named.get(run, []), parent=_parent(contents, record), details=record.get("details") or {},
             protocols=wording.PROTOCOLS,
         )  # fmt: skip
-        yield f"runs/{run}", {"title": title, "body": body, "sidebars": [], "meta": {}}, "run.html"
+        yield f"runs/{run}", {"title": title, "body": body, "sidebars": []}, "run.html"
 
 
 def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
@@ -175,9 +175,13 @@ def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
             "A small dot is a seed; it leads to its run.",
             pictures.forest(rows, _link, width=8.2, every_task=True) if len(rows) else None,
         ),
+        "Distance to the references": (
+            "How far full fine-tuning is above prompt tuning, and prompt tuning above always naming the commonest class.",
+            pictures.forest(rows, _link, pictures.REFERENCE_PAIRS, width=8.2, every_task=True) if len(rows) else None,
+        ),
         "Prune ratios": (
             "What each pair of prune ratios scores on the selection split, less what the unpruned prompt scores there: "
-            "blue gains, red loses; ratios in tenths. This split chooses the pair, so that the best cell is optimistic.",
+            "blue gains, red loses. The pair is chosen on this split, so that the best cell is optimistic.",
             pictures.ratio_maps(searched),
         ),
         "Prompt tuning": ("The score on the selection split, a line for each seed; it leads to its run.",
@@ -188,6 +192,13 @@ def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
                        "pruned is grey. A map leads to its run.", pictures.importance_gallery(main, _link)),
     }  # fmt: skip
     return {heading: (text, svg) for heading, (text, svg) in drawn.items() if svg}
+
+
+def _place(record: Record) -> tuple[Any, ...]:
+    """Where a run stands in tables: by task, method, protocol and seed."""
+    orders = ((record["task"], list(TASKS)), (record["method"], list(METHODS)))
+    places = [(known.index(name), "") if name in known else (len(known), name) for name, known in orders]
+    return *places, record["protocol"], record["seed"], record["run"]
 
 
 def _comparable(records: Iterable[Record]) -> list[Record]:
@@ -240,7 +251,10 @@ def _cell_text(value: Any) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("xprompt.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters |= {"cell": _cell_text, "flat": _flat, "curve": _curve}
     environment.globals |= {
         "method": wording.method, "task": wording.task, "points": wording.points, "duration": readable_duration,
@@ -253,5 +267,4 @@ _ENVIRONMENT = _environment()
 
 
 def _render(template: str, **context: Any) -> str:
-    text = (files(__package__) / "templates" / template).read_text(encoding="utf-8")
-    return _ENVIRONMENT.from_string(text).render(**context)
+    return _ENVIRONMENT.get_template(template).render(**context)

@@ -28,8 +28,8 @@ Record = Mapping[str, Any]
 Link = Callable[[str], str]
 
 # Colours that stand for the page's own, and are replaced by them in the SVG.
-_INK, _FAINT = "#010203", "#040506"
-_PAGE = {_INK: "currentColor", _FAINT: "var(--pst-color-border)"}
+_INK, _FAINT, _GROUND = "#010203", "#040506", "#070809"
+_PAGE = {_INK: "currentColor", _FAINT: "var(--pst-color-border)", _GROUND: "var(--pst-color-background)"}
 _LOOK = {
     "svg.fonttype": "none", "svg.hashsalt": "xprompt", "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 9.5,
     "xtick.labelsize": 9, "ytick.labelsize": 9.5, "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _FAINT,
@@ -40,46 +40,70 @@ _LOOK = {
 _TUNED = ("prompt_tuning",)
 _RETRAINED = ("xprompt", "prompt_tuning_matched")
 PANELS = 4  # next to each other
+REFERENCE_PAIRS = tuple(pair for pair in PAIRS if {"fine_tuning", "majority"} & set(pair))
+"""Differences so much larger than the others that one axis cannot show both."""
+PROMPT_PAIRS = tuple(pair for pair in PAIRS if pair not in REFERENCE_PAIRS)
 
 
-def forest(rows: pd.DataFrame, link: Link, *, width: float = 7.0, every_task: bool = False) -> str | None:
+def forest(
+    rows: pd.DataFrame,
+    link: Link,
+    compared: Sequence[tuple[str, str]] = PROMPT_PAIRS,
+    *,
+    width: float = 7.0,
+    every_task: bool = False,
+) -> str | None:
     """Draw paired differences with their 95 % intervals, filled where 0 is outside, and each seed as a dot.
 
     Args:
         rows: tidy rows of one profile, backbone and protocol.
         link: run ID → address of the run's page.
+        compared: (a, b) of the differences a − b.
         width: inches.
         every_task: all pairs on every task; else all pairs on average, and the first pair on every task.
 
     Returns the SVG, or None where no two methods share a seed.
     """
-    gaps = differences(rows, PAIRS)
+    gaps = differences(rows, compared)
     if gaps.empty:
         return None
-    shown = [row for row in gaps.to_dict("records") if every_task or row["task"] == AVERAGE or _first(row, gaps)]
-    tasks, pairs = tasks_in(gaps), [pair for pair in PAIRS if any(_pair(row) == pair for row in shown)]
-    shown.sort(key=lambda row: (row["task"] != AVERAGE, pairs.index(_pair(row)), tasks.index(row["task"])))
-    if every_task:
-        shown.sort(key=lambda row: (pairs.index(_pair(row)), row["task"] != AVERAGE, tasks.index(row["task"])))
+    present = [pair for pair in compared if ((gaps["a"] == pair[0]) & (gaps["b"] == pair[1])).any()]
+    tasks = tasks_in(gaps)
+    shown: list[Any] = [row for row in gaps.to_dict("records")
+             if every_task or row["task"] == AVERAGE or _pair(row) == present[0] or len(tasks) == 1]  # fmt: skip
+
+    def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        below, pair, task = row["task"] != AVERAGE, present.index(_pair(row)), tasks.index(row["task"])
+        return (pair, below, task) if every_task else (below, pair, task)
+
+    shown.sort(key=place)
+    by_task = AVERAGE in tasks and not every_task
+    head = f"{_describe({**shown[0], 'task': AVERAGE}, False)}:"
+    names = [_describe(row, not by_task) for row in shown]
+    label = "; ".join(f"{name} {wording.points(row['mean'], True)}" for name, row in zip(names, shown, strict=True))
+    if by_task:
+        start = next(y for y, row in enumerate(shown) if row["task"] != AVERAGE)
+        shown.insert(start, None)
+        names.insert(start, head)
     scores = with_average(rows)
     with mpl.rc_context(_LOOK):
         figure = Figure(figsize=(width, 0.62 + 0.235 * len(shown)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0, color=_INK, lw=1)
         for y, row in enumerate(shown):
+            if row is None:  # the line that says which pair follows, task by task
+                continue
             colour = method_style(row["a"])[0]
             decided = row["verdict"] in ("above", "below")
             if row["n"] > 1:
                 axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
             for x, run in _seed_gaps(scores, row):
                 _dot(axes, x, y + 0.28, colour, link(run) if run else None)
-            axes.plot(row["mean"], y, "o", ms=6.5, mec=colour, mfc=colour if decided else "white", mew=1.6)
-        names = [_describe(row, every_task) for row in shown]
+            axes.plot(row["mean"], y, "o", ms=6.5, mec=colour, mfc=colour if decided else _GROUND, mew=1.6)
         axes.set_yticks(range(len(shown)), names)
         axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.set_xlabel("difference in points; filled: 0 is outside the 95 % interval; dots: seeds")
-        return to_svg(figure, "Forest plot of paired differences: " + "; ".join(
-            f"{name} {wording.points(row['mean'], True)}" for name, row in zip(names, shown, strict=True)))  # fmt: skip
+        axes.set_xlabel("points")
+        return to_svg(figure, f"Forest plot of paired differences: {label}")
 
 
 def ratio_maps(records: Sequence[Record]) -> str | None:
@@ -109,7 +133,8 @@ def ratio_maps(records: Sequence[Record]) -> str | None:
     maps = {task: entry for task, entry in maps.items() if entry[0].size > 1}
     if not maps:
         return None
-    limit = max(float(np.nanmax(np.abs(table.to_numpy()))) for table, _, _ in maps.values()) or 1.0
+    # A few pairs lose so much that a scale which holds them would show the others in one colour.
+    limit = max(1.0, float(np.nanquantile([abs(v) for table, _, _ in maps.values() for v in table.to_numpy().flat], 0.7)))
     with mpl.rc_context({**_LOOK, "axes.grid": False}):
         figure, panels = _panels(len(maps), 2.5, 2.35)
         for axes, (task, (table, n, note)) in zip(panels, maps.items(), strict=False):
@@ -119,7 +144,7 @@ def ratio_maps(records: Sequence[Record]) -> str | None:
             axes.set_title(f"{wording.task(task)}, {n} seed{'s' * (n > 1)}{note}")
             axes.set_xlabel("piece prune ratio")
             axes.set_ylabel("token prune ratio")
-        figure.colorbar(image, ax=list(panels), label="points over the unpruned prompt", shrink=0.6, aspect=30)
+        figure.colorbar(image, ax=list(panels), label="points over the unpruned prompt", shrink=0.6, aspect=30, extend="both")
         return to_svg(figure, f"Heat maps of the prune ratios' gains for {', '.join(map(wording.task, maps))}")
 
 
@@ -212,7 +237,7 @@ def to_svg(figure: Figure, label: str) -> str:
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{_quote(label)}"', text, count=1)
     return (
         f'<div class="picture" tabindex="0" role="group" aria-label="{_quote(label.split(":")[0])}">'
-        f'<div style="max-width:{wide:.0f}px;min-width:{min(wide, 560):.0f}px">'
+        f'<div style="max-width:{wide:.0f}px;min-width:{min(wide, 390):.0f}px">'
         + re.sub(r"\n\s*\n", "\n", text).strip() + "</div></div>"
     )  # fmt: skip
 
@@ -241,16 +266,13 @@ def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
     return row["a"], row["b"]
 
 
-def _first(row: Mapping[str, Any], gaps: pd.DataFrame) -> bool:
-    """Whether the row is of the first pair there is; or whether there is one task, and so no average."""
-    first = next(pair for pair in PAIRS if ((gaps["a"] == pair[0]) & (gaps["b"] == pair[1])).any())
-    return _pair(row) == first or gaps["task"].nunique() == 1
-
-
 def _describe(row: Mapping[str, Any], every_task: bool) -> str:
-    names = [wording.method(name).replace("prompt tuning", "PT").replace("full fine-tuning", "fine-tuning")
-             for name in _pair(row)]  # fmt: skip
-    return f"{names[0]} − {names[1]}, {wording.task(row['task'])}"
+    """The pair in few words, of an average; below it, the task."""
+    if row["task"] != AVERAGE and not every_task:
+        return f"on {wording.task(row['task'])}"
+    names = [re.sub(r"^(?:prompt tuning|XPrompt) \((.*)\)$", r"\1", wording.method(name)) for name in _pair(row)]
+    pair = f"{names[0]} − {names[1].removeprefix('full ')}"
+    return pair if row["task"] == AVERAGE and not every_task else f"{pair}, {wording.task(row['task'])}"
 
 
 def _seed_gaps(scores: pd.DataFrame, row: Mapping[str, Any]) -> list[tuple[float, str]]:
