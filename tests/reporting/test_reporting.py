@@ -472,9 +472,9 @@ def test_the_manifest_leads_from_item_to_notebook_files_runs_and_seconds(tmp_pat
     assert all((tmp_path / file).exists() for file in item["files"])
     assert item["runs"] == sorted(record["run"] for record in records)
     assert item["seconds"] == pytest.approx(2.0 * len(records))
-    facts = manifest["runs"]
-    assert facts["versions"] == {"python": ["3.11"]} and facts["hardware"] == ["a machine"]
-    assert facts["git"] == [{"revision": "abc", "dirty": True, "runs": len(records)}]
+    runs = manifest["runs"]
+    assert runs["versions"] == {"python": ["3.11"]} and runs["hardware"] == ["a machine"]
+    assert runs["git"] == [{"revision": "abc", "dirty": True, "runs": len(records)}]
 
 
 def test_an_item_made_again_by_another_notebook_forgets_the_first(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from xprompt.files import write_atomically
+
 HELP = "build the book of a report"
 DESCRIPTION = (
     "Build the book of a report, finished or going on: index.html and book/, which open from disk and fetch nothing. "
@@ -31,4 +33,8 @@ def execute(chosen: argparse.Namespace) -> int:
         output = Path(chosen.output) / name if chosen.output else None
         others = [other for other in names if other != name]
         print(f"Book: {build(Report(folder), output, others)}", flush=True)
+    if chosen.output:  # what a web server shows of the folder itself
+        first = f"{names[0]}/index.html"
+        first = f'<meta http-equiv="refresh" content="0; url={first}"><a href="{first}">{names[0]}</a>'
+        write_atomically(Path(chosen.output) / "index.html", f"<!doctype html>\n<title>XPrompt</title>\n{first}\n")
     return 0

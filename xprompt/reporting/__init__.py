@@ -4,8 +4,8 @@ The room never imports torch and never trains: every number comes from a run tha
 rows (records → tidy rows), statistics (means, intervals, paired differences), paper (the paper's own numbers), wording
 (titles, numbers and verdicts as text), tables, figures, ratio_search, trials, bench_figures (three special reports),
 claims (the paper's claims and their verdicts), layout (a report's files and manifest), facts (what was run, and what to
-know before believing it), notebooks (executing them), pictures (drawn from records), book (the Sphinx book; its parts are
-book_pages, book_chapters and book_extension).
+know before believing it), notebooks (executing them), pictures (drawn from records), book (the Sphinx book; its parts
+are book_pages, book_chapters and book_extension).
 """
 
 from __future__ import annotations

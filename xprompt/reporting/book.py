@@ -7,13 +7,13 @@ manifest is only read, so that the book can be rewritten while runs go on.
 from __future__ import annotations
 
 import io
-import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
@@ -124,11 +124,11 @@ def _run_sphinx(project: Path, book: Path, contents: book_pages.Contents, fresh:
 
     static = project / "static"
     _write_static(static)
-    warnings = io.StringIO()
+    remarks = io.StringIO()
     try:
         with docutils_namespace(), _quiet():  # so that one process can build several books
             app = Sphinx(
-                project / "source", None, book, project / "doctrees", "html", status=None, warning=warnings,
+                project / "source", None, book, project / "doctrees", "html", status=None, warning=remarks,
                 confoverrides=_settings(contents, static),
             )  # fmt: skip
             app.connect("html-collect-pages", lambda app: book_pages.run_pages(contents))
@@ -139,14 +139,14 @@ def _run_sphinx(project: Path, book: Path, contents: book_pages.Contents, fresh:
             f"the book of {contents.root} could not be built ({type(error).__name__}: {error}). Delete "
             f"{project} and try again; the report itself is whole."
         ) from error
-    write_atomically(project / "warnings.txt", warnings.getvalue())
+    write_atomically(project / "warnings.txt", remarks.getvalue())
 
 
 def _settings(contents: book_pages.Contents, static: Path) -> dict[str, Any]:
     """What would stand in Sphinx's conf.py."""
     return {
         "project": "XPrompt",
-        "html_title": contents.title,
+        "html_title": "XPrompt book",
         "extensions": [
             "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "xprompt.reporting.book_extension",
         ],
@@ -198,7 +198,7 @@ def _write_static(static: Path) -> None:
     exported = re.search(r"export\{([^}]*)\};?", script)
     if exported is None:
         raise StoreError("itables' dt_bundle.js is not as this version needs it: install the one of constraints.txt.")
-    table = dict(reversed(part.split(" as ")) for part in exported[1].split(","))["default"]
+    table = next(part.partition(" as ")[0] for part in exported[1].split(",") if part.endswith(" as default"))
     script = script.replace(exported[0], f"window.DataTable={table};}})();")
     files = {name: (own / name).read_text(encoding="utf-8") for name in ("book.css", "book.js", "tables.js")}
     files |= {"datatables.js": f"(()=>{{{script}", "datatables.css": (bundle / "dt_bundle.css").read_text("utf-8")}
@@ -220,14 +220,10 @@ def _add_tables_script(app: Any, pagename: str, template: str, context: dict[str
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the remarks of libraries that Sphinx calls from the terminal."""
-    logger = logging.getLogger("markdown_it")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+    """Keep the remarks of Sphinx's extensions on each other from the terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield
-    finally:
-        logger.setLevel(before)
 
 
 def _from_above(page: str) -> str:

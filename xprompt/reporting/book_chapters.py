@@ -39,7 +39,9 @@ def write(notebooks: Path, statuses: Mapping[str, str]) -> dict[str, str]:
 
 def guide_titles() -> dict[str, str]:
     """Return guide → title, in the order of the book; empty where the guides are not installed."""
-    return {path.stem: path.read_text("utf-8").partition("\n")[0].lstrip("# ") for path in sorted(_guides().glob("*.md"))}
+    return {
+        path.stem: path.read_text("utf-8").partition("\n")[0].lstrip("# ") for path in sorted(_guides().glob("*.md"))
+    }
 
 
 def _guides() -> Path:
@@ -56,6 +58,7 @@ def _read_notebook(path: Path, status: str) -> tuple[str, str]:
     except Exception as error:  # cut short, or not JSON: each library on the way has its own errors
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return ".md", f"# {path.stem}\n\nThis notebook could not be shown as a page: {reason}\n"
+    notebook.metadata.setdefault("language_info", {"name": "python"})  # one that never ran does not say
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]

@@ -30,7 +30,9 @@ class NotebookParser(Parser):
         except Exception as error:  # a foreign output, an attachment: the other pages must be written all the same
             section = nodes.section(ids=["page"])
             section += nodes.title("", "A page that could not be shown")
-            section += nodes.paragraph("", f"{type(error).__name__}: {error}. The file itself is in the report's folder.")
+            section += nodes.paragraph(
+                "", f"{type(error).__name__}: {error}. The file itself is in the report's folder."
+            )
             document += section
 
 

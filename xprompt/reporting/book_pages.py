@@ -100,7 +100,9 @@ class Contents:
         tasks = tasks_in(self.rows)
         seeds = {r["seed"] for r in self.main}
         shots = sorted({str(r["config"]["few_shot"]) for r in self.main if r["config"].get("few_shot")})
-        steps = sorted({r["history"][-1]["step"] for r in self.main if r["method"] == "prompt_tuning" and r.get("history")})
+        steps = sorted(
+            {r["history"][-1]["step"] for r in self.main if r["method"] == "prompt_tuning" and r.get("history")}
+        )
         custom = any(r["task"].endswith(".json") or r["task"] not in TASKS for r in self.main)
         parts = [
             f"backbone {self.main[0]['backbone']}",
@@ -119,7 +121,8 @@ def read(report: Report) -> Contents:
     """Read a report's manifest and records; nothing is written. Damaged runs are left out."""
     manifest = report.manifest()
     records = {record["run"]: record for record in sorted(report.store.records(), key=_place)}
-    quick, real = set(), set()
+    quick: set[str] = set()
+    real: set[str] = set()
     for item in manifest["items"].values():
         (quick if item.get("quick", manifest.get("quick")) else real).update(item["runs"])
     if records or "runs" not in manifest:
@@ -134,7 +137,9 @@ def write(contents: Contents, others: Iterable[str] = ()) -> dict[str, str]:
     notebooks = sorted((contents.root / "notebooks").glob("*.ipynb"))
     guides = book_chapters.guide_titles()
     manifest = contents.manifest
-    order = sorted(manifest["items"], key=lambda item: (item not in ITEMS, item not in ITEMS or ITEMS.index(item), item))
+    order = sorted(
+        manifest["items"], key=lambda item: (item not in ITEMS, item not in ITEMS or ITEMS.index(item), item)
+    )
     shared = {
         "book": contents, "manifest": manifest, "items": [(item, manifest["items"][item]) for item in order],
         "titles": {path.stem: book_chapters.title_of(path) for path in notebooks}, "guides": guides,
@@ -171,12 +176,12 @@ def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
     searched = [r for r in searched if main and r["protocol"] == main[0]["protocol"]]
     drawn = {
         "All differences": (
-            "Each pair of methods on each task, paired by seed. A filled mark means that 0 is outside the 95 % interval. "
-            "A small dot is a seed; it leads to its run.",
+            "Each pair of methods on each task, paired by seed. A filled mark means that 0 is outside the 95 % interval, "
+            "a small dot is a seed; it leads to its run.",
             pictures.forest(rows, _link, width=8.2, every_task=True) if len(rows) else None,
         ),
         "Distance to the references": (
-            "How far full fine-tuning is above prompt tuning, and prompt tuning above always naming the commonest class.",
+            "How far full fine-tuning is above prompt tuning, and prompt tuning above the majority class.",
             pictures.forest(rows, _link, pictures.REFERENCE_PAIRS, width=8.2, every_task=True) if len(rows) else None,
         ),
         "Prune ratios": (
@@ -188,7 +193,7 @@ def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
                           pictures.curves(main, _link)),
         "Retraining": ("The chosen prompt's score on the selection split after pruning and rewinding, and that of the "
                        "matched budget, where nothing is pruned.", pictures.curves(main, _link, retraining=True)),
-        "Importance": ("The importance of every piece (columns) of every token (rows), brighter is higher; what XPrompt "
+        "Importance": ("The importance of every piece (columns) of every token (rows), brighter is higher; what is "
                        "pruned is grey. A map leads to its run.", pictures.importance_gallery(main, _link)),
     }  # fmt: skip
     return {heading: (text, svg) for heading, (text, svg) in drawn.items() if svg}

@@ -94,7 +94,8 @@ CLAIMS: dict[str, Claim] = {
     for claim in (
         Claim("main", "XPrompt is above prompt tuning", "Tab 1", ("xprompt", "prompt_tuning"), paper="+1.9 to +3.3"),
         Claim("matched", "… also with the same budget for both", "ours", ("xprompt", "prompt_tuning_matched")),
-        Claim("fine-tuning", "XPrompt is above full fine-tuning", "Tab 1", ("xprompt", "fine_tuning"), paper="0.0 to +2.8"),
+        Claim("fine-tuning", "XPrompt is above full fine-tuning", "Tab 1", ("xprompt", "fine_tuning"),
+              paper="0.0 to +2.8"),
         Claim("p-tuning", "XPrompt is above P-Tuning", "Tab 1", ("xprompt", "p_tuning")),
         Claim("prefix-tuning", "XPrompt is above Prefix-Tuning", "Tab 1", ("xprompt", "prefix_tuning")),
         Claim("scale", "XPrompt gains at every model scale", "Fig 1"),
@@ -134,14 +135,14 @@ def judge(rows: pd.DataFrame, noted: Mapping[str, Mapping[str, Any]], few_shot: 
         measured["parameters"] = _share_of_parameters(rows)
     for name, of in noted.items():
         if name in CLAIMS:
-            bounds = (math.nan if of[side] is None else of[side] for side in ("low", "high"))
-            measured[name] = Interval(of["mean"], *bounds, of["n"])
+            low, high = (math.nan if of[side] is None else of[side] for side in ("low", "high"))
+            measured[name] = Interval(of["mean"], low, high, of["n"])
     return [Verdict(claim, measured[name]) for name, claim in CLAIMS.items()]
 
 
 def _averages(gaps: pd.DataFrame) -> dict[tuple[str, str] | None, Interval]:
     """(a, b) → the difference of the average, or of the one task there is."""
-    found = {}
+    found: dict[tuple[str, str] | None, Interval] = {}
     for pair, group in gaps.groupby(["a", "b"], sort=False):
         average = group[group["task"] == AVERAGE]
         chosen = average if len(average) else group if len(group) == 1 else None

@@ -112,7 +112,9 @@ def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     origins = [record["provenance"] for record in records]
     times = _distinct(origin.get("started") for origin in origins)
     named = itertools.chain(*(origin.items() for origin in origins))
-    names = dict.fromkeys(name for name, value in named if name not in NOT_VERSIONS and not isinstance(value, (dict, list)))
+    names = dict.fromkeys(
+        name for name, value in named if name not in NOT_VERSIONS and not isinstance(value, (dict, list))
+    )
     versions = {name: _distinct(origin.get(name) for origin in origins) for name in names}
     git = Counter((origin.get("git_revision"), bool(origin.get("git_dirty"))) for origin in origins)
     return {

@@ -15,7 +15,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -30,7 +29,7 @@ Link = Callable[[str], str]
 # Colours that stand for the page's own, and are replaced by them in the SVG.
 _INK, _FAINT, _GROUND = "#010203", "#040506", "#070809"
 _PAGE = {_INK: "currentColor", _FAINT: "var(--pst-color-border)", _GROUND: "var(--pst-color-background)"}
-_LOOK = {
+_LOOK: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "xprompt", "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 9.5,
     "xtick.labelsize": 9, "ytick.labelsize": 9.5, "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _FAINT,
     "xtick.color": _INK, "ytick.color": _INK, "grid.color": _FAINT, "axes.grid": True, "axes.grid.axis": "x",
@@ -134,7 +133,9 @@ def ratio_maps(records: Sequence[Record]) -> str | None:
     if not maps:
         return None
     # A few pairs lose so much that a scale which holds them would show the others in one colour.
-    limit = max(1.0, float(np.nanquantile([abs(v) for table, _, _ in maps.values() for v in table.to_numpy().flat], 0.7)))
+    limit = max(
+        1.0, float(np.nanquantile([abs(v) for table, _, _ in maps.values() for v in table.to_numpy().flat], 0.7))
+    )
     with mpl.rc_context({**_LOOK, "axes.grid": False}):
         figure, panels = _panels(len(maps), 2.5, 2.35)
         for axes, (task, (table, n, note)) in zip(panels, maps.items(), strict=False):
@@ -144,7 +145,9 @@ def ratio_maps(records: Sequence[Record]) -> str | None:
             axes.set_title(f"{wording.task(task)}, {n} seed{'s' * (n > 1)}{note}")
             axes.set_xlabel("piece prune ratio")
             axes.set_ylabel("token prune ratio")
-        figure.colorbar(image, ax=list(panels), label="points over the unpruned prompt", shrink=0.6, aspect=30, extend="both")
+        figure.colorbar(
+            image, ax=list(panels), label="points over the unpruned prompt", shrink=0.6, aspect=30, extend="both"
+        )
         return to_svg(figure, f"Heat maps of the prune ratios' gains for {', '.join(map(wording.task, maps))}")
 
 
@@ -208,7 +211,9 @@ def importance_gallery(records: Sequence[Record], link: Link, limit: int = 60) -
                     continue
                 record = maps[task, seed]
                 piece = np.asarray(record["details"]["importance"]["piece"], dtype=float)  # (P, K)
-                kept = np.asarray(record["details"]["token_mask"])[:, None] * np.asarray(record["details"]["piece_mask"])
+                kept = np.asarray(record["details"]["token_mask"])[:, None] * np.asarray(
+                    record["details"]["piece_mask"]
+                )
                 top = float(np.nanmax(piece)) or 1.0
                 cells = np.ma.masked_where((kept == 0) | ~np.isfinite(piece), np.clip(piece, top * 1e-3, None))
                 image = axes.imshow(cells, aspect="auto", cmap=palette, interpolation="nearest",
@@ -262,7 +267,7 @@ def _dot(axes: Axes, x: float, y: float, colour: Any, url: str | None) -> None:
         dots.set_urls([url])
 
 
-def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
+def _pair(row: Mapping[Any, Any]) -> tuple[str, str]:
     return row["a"], row["b"]
 
 
