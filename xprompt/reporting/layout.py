@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,9 +15,11 @@ import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
 
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, did_you_mean
 from xprompt.files import cannot_write, sha256, write_atomically
 from xprompt.reporting import tables
+from xprompt.reporting.claims import CLAIMS
+from xprompt.reporting.statistics import Interval
 from xprompt.runs.executors import Executor, get_executor
 from xprompt.runs.manifest import read_manifest, write_manifest
 from xprompt.runs.store import Store
@@ -151,20 +154,37 @@ class Report:
         self._note(item, "figure", files, _runs(rows, runs), {"title": title})
         return Picture(self.figures / f"{item}.png", round(90 * figure.get_figwidth()))
 
+    def save_claim(self, name: str, measured: Interval, *, runs: Iterable[str] = ()) -> None:
+        """Note in the manifest what was measured of one of the paper's claims, for the book's front page.
+
+        Args:
+            name: a name in `xprompt.reporting.claims.CLAIMS`.
+            measured: the number and its interval over seeds, in the claim's unit and direction.
+            runs: IDs of the runs behind it.
+
+        Raises `ConfigError` where there is no such claim.
+        """
+        if name not in CLAIMS:
+            raise ConfigError(f"no claim {name!r}; known: {', '.join(CLAIMS)}.{did_you_mean(name, CLAIMS)}")
+        low, high = (None if math.isnan(bound) else float(bound) for bound in (measured.low, measured.high))
+        claim = {"mean": float(measured.mean), "low": low, "high": high, "n": measured.n, "quick": self.quick,
+                 "notebook": self.notebook, "runs": sorted(set(runs))}  # fmt: skip
+        self.change(lambda manifest: {**manifest, "claims": {**manifest.get("claims", {}), name: claim}})
+
     def manifest(self) -> dict[str, Any]:
         """Return the manifest, an empty one where there is none. Raises `StoreError` where it is damaged."""
         return read_manifest(self.manifest_path)
 
     def update(self, **parts: Any) -> dict[str, Any]:
         """Write `parts` at the top level of the manifest, and return the manifest."""
-        return self._change(lambda manifest: {**manifest, **parts})
+        return self.change(lambda manifest: {**manifest, **parts})
 
     def note_notebook(self, name: str, state: Mapping[str, Any]) -> None:
         """Note in the manifest how a notebook was executed, whatever others write there at the same time."""
-        self._change(lambda m: {**m, "notebooks": dict(sorted({**m["notebooks"], name: dict(state)}.items()))})
+        self.change(lambda m: {**m, "notebooks": dict(sorted({**m["notebooks"], name: dict(state)}.items()))})
 
-    def _change(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        """Read, change and write the manifest while no other process does."""
+    def change(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """Read, change and write the manifest while no other process does; return it."""
         lock = self.store.locks / "manifest.lock"
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
@@ -185,13 +205,14 @@ class Report:
             parts[kind] = {**about, "files": files, "sha256": digests, "runs": list(runs)}
             items[item] = {
                 "notebook": self.notebook,
+                "quick": self.quick,
                 "files": [file for part in parts.values() for file in part["files"]],
                 "runs": sorted({run for part in parts.values() for run in part["runs"]}),
                 **parts,
             }
             return {**manifest, "items": items}
 
-        self._change(change)
+        self.change(change)
 
 
 @dataclass(frozen=True)
