@@ -68,8 +68,8 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
         sentences.append(QUICK)
     if len(facts.get("codes", [])) > 1:
         sentences.append(
-            f"The records were made by {len(facts['codes'])} versions of the code: a difference between them may not be "
-            "one between methods."
+            f"The records were made by {len(facts['codes'])} versions of the code: a difference between them "
+            "may not be one between methods."
         )
     if "nano" in facts["sources"]:
         sentences.append(
