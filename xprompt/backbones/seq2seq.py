@@ -22,7 +22,8 @@ class Seq2SeqBackbone(Backbone):
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int = 256) -> None:
         start = getattr(model.config, "decoder_start_token_id", None)
-        rows = len(model.get_input_embeddings().weight)
+        embeddings: Any = model.get_input_embeddings()
+        rows = len(embeddings.weight)
         if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < rows:
             raise BackboneError(
                 f"{name or type(model).__name__} has decoder_start_token_id={start!r} in config.json: a decoder starts "
