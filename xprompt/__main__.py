@@ -1,4 +1,4 @@
-"""The command line: `python -m xprompt run | plan | reproduce | bench`."""
+"""The command line: `xprompt SUBCOMMAND`, or `python -m xprompt SUBCOMMAND`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ import sys
 from collections.abc import Sequence
 
 from xprompt import __version__
-from xprompt.cli import bench, plan, reproduce, run
+from xprompt.cli import bench, check, ls, plan, predict, reproduce, run
 from xprompt.cli.terminal import tolerant_output
 from xprompt.errors import ConfigError, XPromptError, did_you_mean
 
-COMMANDS = {"run": run, "plan": plan, "reproduce": reproduce, "bench": bench}
+COMMANDS = {
+    "run": run,
+    "plan": plan,
+    "reproduce": reproduce,
+    "bench": bench,
+    "ls": ls,
+    "check": check,
+    "predict": predict,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from xprompt.errors import ConfigError, StoreError
 from xprompt.files import write_atomically
+from xprompt.prompts.card import DescribedBackbone, PromptCard, card_for, write_card
 from xprompt.streams import stream_seed
 from xprompt.tasks.task import Task
 
@@ -50,6 +51,7 @@ class SoftPrompt(nn.Module):
 
     token_mask: Tensor
     piece_mask: Tensor
+    card: PromptCard | None = None  #: what it was tuned for; `tune` sets it, `save` writes it
 
     def __init__(self, embeddings: Float[Tensor, "P H"], *, pieces: int = 16, mode: str = "zero") -> None:
         super().__init__()
@@ -109,7 +111,17 @@ class SoftPrompt(nn.Module):
         copy = SoftPrompt(self.embeddings, pieces=self.pieces, mode=self.mode)
         copy.token_mask.copy_(self.token_mask)
         copy.piece_mask.copy_(self.piece_mask)
+        copy.card = self.card
         return copy
+
+    def describe(self) -> str:
+        """Return its size in a sentence: tokens, pieces, and how many of them survive."""
+        tokens, pieces = int(self.surviving_tokens.sum()), int(self.surviving_pieces.sum())
+        pruned = tokens < self.length or pieces < self.piece_mask.numel()
+        left = (
+            f", of which {tokens} tokens and {pieces:,} of {self.piece_mask.numel():,} pieces survive" if pruned else ""
+        )
+        return f"{self.length} tokens of {self.embeddings.shape[1]} values in {self.pieces} pieces{left}."
 
     @classmethod
     def init(
@@ -174,15 +186,32 @@ class SoftPrompt(nn.Module):
                 values[row] = table[ids].mean(dim=0)
         return cls(values, pieces=pieces)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write `prompt.safetensors` and `prompt.json`; a reloaded prompt is equal to the last bit."""
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        backbone: DescribedBackbone | None = None,
+        task: Task | None = None,
+        **more: Any,
+    ) -> Path:
+        """Write `prompt.safetensors` and `prompt.json`; a reloaded prompt is equal to the last bit.
+
+        Beside them, what `xprompt.classifier` needs: `xprompt.json` and a model card, of the prompt's own card, or of the
+        backbone and the task given here.
+
+        Args:
+            backbone, task: what the prompt is for; both or neither.
+            more: other fields of `PromptCard`, such as `metrics`.
+        """
         folder = Path(folder)
+        card = card_for(self.card, backbone, task, more)
         tensors = {"embeddings": self.embeddings.detach(), "token_mask": self.token_mask, "piece_mask": self.piece_mask}
         content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
         write_atomically(folder / "prompt.safetensors", content)
         facts = {"format": 1, "mode": self.mode, "length": self.length, "pieces": self.pieces}
         facts["hidden_size"] = self.embeddings.shape[1]
         write_atomically(folder / "prompt.json", json.dumps(facts, indent=1))
+        write_card(folder, card, "xprompt", self.describe())
         return folder
 
     @classmethod
@@ -201,6 +230,7 @@ class SoftPrompt(nn.Module):
                 raise ValueError("its masks and embeddings disagree in length")
             prompt.token_mask.copy_(tensors["token_mask"])
             prompt.piece_mask.copy_(tensors["piece_mask"])
+            prompt.card = PromptCard.read(folder)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise StoreError(
                 f"{folder} holds no readable prompt ({error}); it needs prompt.json and prompt.safetensors "
