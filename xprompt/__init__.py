@@ -29,6 +29,7 @@ _HOME = {
     "CustomTask": "tasks.custom",
     "OwnTask": "tasks.custom",
     "load_task": "data.loading",
+    "task_from": "data.in_memory",
     "SoftPrompt": "prompts.soft_prompt",
     "load_backbone": "backbones.loading",
     "Backbone": "backbones.base",

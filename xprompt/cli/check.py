@@ -6,8 +6,8 @@ import argparse
 
 HELP = "check a task.json: two examples as rendered, counts, warnings"
 DESCRIPTION = (
-    "Read a custom task's declaration and all its examples; show two as the backbone sees them, the counts of each label, "
-    "and what looks wrong. What makes no sense is an error with file, line and field. Nothing is trained."
+    "Read a custom task's declaration and all its examples; show two as the backbone sees them, the counts of each "
+    "label, and what looks wrong. What makes no sense is an error with file, line and field. Nothing is trained."
 )
 
 

@@ -20,10 +20,10 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser this subcommand's choices."""
     parser.add_argument("folder", metavar="FOLDER", help="reports/<profile>/runs/<run ID>, or where a prompt was saved")
-    parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text to label, for a task with "
-                        "one field; may be given again")  # fmt: skip
-    parser.add_argument("--field", action="append", default=[], metavar="NAME=TEXT", help="a field of the one input, for "
-                        "a task with several: --field premise=… --field hypothesis=…")  # fmt: skip
+    parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text to label, for a task "
+                        "with one field; may be given again")  # fmt: skip
+    parser.add_argument("--field", action="append", default=[], metavar="NAME=TEXT", help="a field of the one input, "
+                        "for a task with several: --field premise=… --field hypothesis=…")  # fmt: skip
     parser.add_argument("--file", metavar="FILE", help="a .csv, .tsv or .jsonl file with a column for each field")
     parser.add_argument("--output", metavar="FILE", help="write the CSV there; default: standard output")
     parser.add_argument("--backbone", metavar="NAME", help="in place of the one that the prompt names")

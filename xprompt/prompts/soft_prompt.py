@@ -196,8 +196,8 @@ class SoftPrompt(nn.Module):
     ) -> Path:
         """Write `prompt.safetensors` and `prompt.json`; a reloaded prompt is equal to the last bit.
 
-        Beside them, what `xprompt.classifier` needs: `xprompt.json` and a model card, of the prompt's own card, or of the
-        backbone and the task given here.
+        Beside them, what `xprompt.classifier` needs: `xprompt.json` and a model card, of the prompt's own card, or of
+        the backbone and the task given here.
 
         Args:
             backbone, task: what the prompt is for; both or neither.

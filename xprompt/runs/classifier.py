@@ -79,7 +79,7 @@ class Classifier:
         return f"Classifier({self.task.name}: {', '.join(self.fields)} → {labels:.200}; on {self.backbone.name})"
 
     @overload
-    def __call__(self, inputs: str | Mapping[str, Any], *, batch_size: int = 64) -> Prediction: ...
+    def __call__(self, inputs: str | Mapping[str, Any], *, batch_size: int = 64) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, inputs: pd.DataFrame, *, batch_size: int = 64) -> pd.DataFrame: ...
     @overload
@@ -170,8 +170,8 @@ class Classifier:
             probabilities[batch.index] = scores.softmax(dim=1).float().cpu()
         if not bool(torch.isfinite(probabilities).all()):
             raise NotFiniteError(
-                "the scores of the labels are not finite: the prompt or the backbone holds such values, or they overflow "
-                "in the backbone's dtype. Pass dtype='float32'."
+                "the scores of the labels are not finite: the prompt or the backbone holds such values, or they "
+                "overflow in the backbone's dtype. Pass dtype='float32'."
             )
         best = probabilities.argmax(dim=1).tolist() if len(data) else []
         return [
@@ -237,8 +237,8 @@ def _locate(prompt: str | Path | RunResult | SoftPrompt) -> tuple[dict[str, Any]
     stage = record["details"].get("final_stage")
     if stage is None:
         raise StoreError(
-            f"run {folder.name} ({record['method']} of {record['task']}) left no prompt: its method has none that goes in "
-            "front of an input. Choose a run of prompt_tuning or xprompt."
+            f"run {folder.name} ({record['method']} of {record['task']}) left no prompt: its method has none that "
+            "goes in front of an input. Choose a run of prompt_tuning or xprompt."
         )
     return record, folder / stage
 
@@ -255,8 +255,8 @@ def _record(folder: Path) -> dict[str, Any]:
         within = sorted(path.parent.relative_to(folder) for path in folder.glob("*/prompt.json"))[:5]
         hint = f" It holds {', '.join(map(str, within))}: name one of these." if within else ""
         raise StoreError(
-            f"{folder} holds no prompt: needed a run's folder ({RECORD}), a saved prompt (prompt.json) or a PEFT folder "
-            f"({PEFT_CONFIG}).{hint} Fix: check the path; `python -m xprompt ls runs` lists the runs."
+            f"{folder} holds no prompt: needed a run's folder ({RECORD}), a saved prompt (prompt.json) or a "
+            f"PEFT folder ({PEFT_CONFIG}).{hint} Fix: check the path; `python -m xprompt ls runs` lists the runs."
         ) from error
 
 

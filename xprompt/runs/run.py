@@ -266,7 +266,7 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
 
     def write_files(folder: Path) -> None:
         for stage, prompt in outcome.prompts.items():
-            last = stage == record["details"]["final_stage"]
+            last = prompt is next(reversed(outcome.prompts.values()))
             facts = {"run": name, "method": config.method, "seed": config.seed, "source": record["source"]}
             facts |= {"revision": config.revision} if config.revision else {}
             facts["metrics"] = outcome.report.metrics if last else {}
