@@ -1,4 +1,4 @@
-"""The command line: `python -m xprompt run | plan | reproduce | book | bench | doctor`."""
+"""The command line: `xprompt SUBCOMMAND`, or `python -m xprompt SUBCOMMAND`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xprompt import __version__
-from xprompt.cli import bench, book, doctor, plan, reproduce, run
+from xprompt.cli import bench, book, check, doctor, ls, plan, predict, reproduce, run
 from xprompt.cli.signals import terminable
 from xprompt.cli.terminal import tolerant_output
 from xprompt.errors import ConfigError, XPromptError, did_you_mean
 from xprompt.files import cannot_write
 
-COMMANDS = {"run": run, "plan": plan, "reproduce": reproduce, "book": book, "bench": bench, "doctor": doctor}
+COMMANDS = {
+    "run": run,
+    "plan": plan,
+    "reproduce": reproduce,
+    "book": book,
+    "bench": bench,
+    "ls": ls,
+    "check": check,
+    "predict": predict,
+    "doctor": doctor,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,9 +36,7 @@ def fault_in_folder(folder: Path) -> str | None:
     if "config.json" not in contents:
         if (folder / "adapter_config.json").is_file():
             return "it is a PEFT adapter and no model: load its base model, then xp.from_peft(folder, backbone)"
-        return (
-            f"the folder must hold config.json, *.safetensors (or {_PICKLED}) and tokenizer files; no config.json"
-        )
+        return f"the folder must hold config.json, *.safetensors (or {_PICKLED}) and tokenizer files; no config.json"
     return (
         _fault_in_weights(folder, contents)
         or _fault_in_config(contents["config.json"])

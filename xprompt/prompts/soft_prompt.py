@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from xprompt.errors import ConfigError, NotFiniteError, StoreError
 from xprompt.files import parse_json, sha256, write_atomically
+from xprompt.prompts.card import DescribedBackbone, PromptCard, card_for, write_card
 from xprompt.streams import stream_seed
 from xprompt.tasks.task import Task
 
@@ -54,6 +55,7 @@ class SoftPrompt(nn.Module):
 
     token_mask: Tensor
     piece_mask: Tensor
+    card: PromptCard | None = None  #: what it was tuned for; `tune` sets it, `save` writes it
 
     def __init__(self, embeddings: Float[Tensor, "P H"], *, pieces: int = 16, mode: str = "zero") -> None:
         super().__init__()
@@ -118,7 +120,17 @@ class SoftPrompt(nn.Module):
         copy = SoftPrompt(self.embeddings, pieces=self.pieces, mode=self.mode)
         copy.token_mask.copy_(self.token_mask)
         copy.piece_mask.copy_(self.piece_mask)
+        copy.card = self.card
         return copy
+
+    def describe(self) -> str:
+        """Return its size in a sentence: tokens, pieces, and how many of them survive."""
+        tokens, pieces = int(self.surviving_tokens.sum()), int(self.surviving_pieces.sum())
+        pruned = tokens < self.length or pieces < self.piece_mask.numel()
+        left = (
+            f", of which {tokens} tokens and {pieces:,} of {self.piece_mask.numel():,} pieces survive" if pruned else ""
+        )
+        return f"{self.length} tokens of {self.embeddings.shape[1]} values in {self.pieces} pieces{left}."
 
     @classmethod
     def init(
@@ -188,20 +200,33 @@ class SoftPrompt(nn.Module):
                 values[row] = table[ids].mean(dim=0)
         return cls(values, pieces=pieces)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        backbone: DescribedBackbone | None = None,
+        task: Task | None = None,
+        **more: Any,
+    ) -> Path:
         """Write `prompt.safetensors`, whole or not at all; a reloaded prompt is equal to the last bit.
+
+        Beside it, what `xprompt.classifier` needs: `xprompt.json` and a model card, of the prompt's own card, or of
+        the backbone and the task given here.
+
+        Args:
+            backbone, task: what the prompt is for; both or neither.
+            more: other fields of `PromptCard`, such as `metrics`.
 
         Raises:
             NotFiniteError: a value is infinite or not a number.
             StoreError: the folder cannot be written.
         """
         folder = Path(folder)
+        card = card_for(self.card, backbone, task, more)
         tensors, about = self.pack()
-        try:
-            write_atomically(folder / _FILE, save(tensors, metadata={"prompt": about}))
-            (folder / _OLD_FACTS).unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"{folder} cannot be written ({error}): give a folder that you may write to.") from error
+        write_atomically(folder / _FILE, save(tensors, metadata={"prompt": about}))
+        (folder / _OLD_FACTS).unlink(missing_ok=True)
+        write_card(folder, card, "xprompt", self.describe())
         return folder
 
     @classmethod
@@ -221,13 +246,15 @@ class SoftPrompt(nn.Module):
                 prompt = cls._of(tensors, facts["mode"])
                 if (facts["length"], facts["pieces"]) != (prompt.length, prompt.pieces):
                     raise ValueError("its two files disagree in length or pieces")
-                return prompt
-            return cls.unpack(tensors, about)
+            else:
+                prompt = cls.unpack(tensors, about)
+            prompt.card = PromptCard.read(folder)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise StoreError(
                 f"{folder} holds no readable prompt ({error}); it needs {_FILE} as SoftPrompt.save writes it. "
                 "Save it again."
             ) from error
+        return prompt
 
     def pack(self) -> tuple[dict[str, Tensor], str]:
         """Return the prompt as tensors for a file, and a line of JSON that holds its mode and its checksum.

@@ -4,6 +4,7 @@ This room never trains or prunes by itself: `methods` does. Records are JSON and
 that is loaded can run code. store, grid and executors are read without torch.
 
     run.py           xp.run and xp.find: the lineage of a run, its lock, its record
+    classifier.py    a finished prompt in use: from texts to labels with probabilities
     grid.py          which runs a report is made of, and having them done with a line each
     executors.py     where they are done: this process, joblib's processes, Ray tasks
     store.py         records on disk, each whole and unaltered or absent

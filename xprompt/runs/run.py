@@ -298,7 +298,11 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
 
     def write_files(folder: Path) -> None:
         for stage, prompt in outcome.prompts.items():
-            prompt.save(folder / stage)
+            last = prompt is next(reversed(outcome.prompts.values()))
+            facts = {"run": name, "method": config.method, "seed": config.seed, "source": record["source"]}
+            facts |= {"revision": config.revision} if config.revision else {}
+            facts["metrics"] = outcome.report.metrics if last else {}
+            prompt.save(folder / stage, backbone=backbone, task=splits.task, **facts)
 
     if process_group().is_main:
         store.put(record, write_files)

@@ -28,7 +28,7 @@ from xprompt.files import cannot_write, replace_folder, sha256, sync_file, sync_
 from xprompt.runs.archive import read_archive
 
 FORMAT = 1
-SUFFIXES = (".json", ".safetensors")
+SUFFIXES = (".json", ".safetensors", ".md")
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 Record = dict[str, Any]
@@ -210,7 +210,7 @@ class Store:
 def _write(folder: Path, record: Record) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix not in SUFFIXES:
-            raise StoreError(f"a run may hold {' and '.join(SUFFIXES)} files only, not {path.name}.")
+            raise StoreError(f"a run may hold {', '.join(SUFFIXES)} files only, not {path.name}.")
     if (folder / "record.json").exists():
         raise StoreError("record.json is the record's own file: give the other file another name.")
     try:
