@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from xprompt.config.pattern import fields_in
 from xprompt.config.settings import MOST_SEED, Settings
-from xprompt.errors import ConfigError, DataError, shown
+from xprompt.errors import ConfigError, DataError, StoreError, shown
 from xprompt.files import inside, parse_json, write_atomically
 from xprompt.tasks.example import ParsedExample, RawExample, data_error
 
@@ -148,11 +148,8 @@ class CustomTask(Settings):
         text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), indent=2, ensure_ascii=False)
         try:
             write_atomically(path, text + "\n")
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{shown(str(path), 400)}: cannot be written ({getattr(error, 'strerror', None) or error}). "
-                "Fix: give a folder that can be written to."
-            ) from error
+        except (StoreError, ValueError) as error:
+            raise ConfigError(f"{shown(str(path), 400)}: {error}") from error
         return path
 
     def files(self, folder: Path) -> TaskFiles:

@@ -27,7 +27,7 @@ def get_task(name: str | Path) -> Task:
     if str(name) in TASKS:
         return TASKS[str(name)]
     path = Path(os.path.expanduser(name))
-    if (path / DECLARATION).is_file():
+    if os.path.isfile(path / DECLARATION):
         path = path / DECLARATION
     if path.suffix != ".json":
         raise ConfigError(
