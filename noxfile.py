@@ -1,4 +1,4 @@
-"""The project's commands: `nox -s reproduce`, `bench`, `tests`, `lint`; for maintainers also those at the end.
+"""The project's commands: `nox -s reproduce`, `book`, `bench`, `tests`, `lint`; for maintainers four more.
 
 Each session has one virtual environment, made once and used again. Everything is installed at the versions of
 constraints.txt, so that what runs here is what was tested. Arguments after `--` go to the program, whose own command
@@ -49,6 +49,15 @@ def reproduce(session: nox.Session) -> None:
         session.install("--no-deps", "-c", "constraints.txt", SMOLLM2, silent=False)
     # After Ctrl-C: time to stop the kernel, keep what is done and say how to resume.
     session.run("python", "-u", "-m", "xprompt", "reproduce", *session.posargs, env=QUIET, interrupt_timeout=20)
+
+
+@nox.session
+def book(session: nox.Session) -> None:
+    """Build the books of the published reports into reports/book/, or of those named; `-- --help` lists the options."""
+    prepare(session)
+    published = ["nano", "smollm2", "smollm2-few-shot", "nano-repeat"]
+    chosen = session.posargs or [*(f"reports/published/{name}" for name in published), "--output", "reports/book"]
+    session.run("python", "-m", "xprompt", "book", *chosen, env=QUIET)
 
 
 @nox.session

@@ -40,6 +40,14 @@ def shown(value: object, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+class HeldError(StoreError):
+    """A run that another process does at this moment."""
+
+
+class MemoryLimitError(XPromptError, MemoryError):
+    """A run that needs more memory than there is."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return a hint at the known name closest to the given one, to be appended to an error; "" where none is close."""
     close = difflib.get_close_matches(given, list(known), n=1)

@@ -9,6 +9,7 @@ In reading order:
 - `causal`: decoder-only models.
 - `loading`: `load_backbone` by name, `wrap` for a model in memory.
 - `pretrained`: the files behind a name → model and tokenizer, and what can go wrong there.
+- `model_folder`: what a local folder must hold, checked before it is read.
 - `devices`: device, dtype, free memory.
 - `shapes`: architectures and parameter counts from a configuration alone.
 - `fingerprint`: digests of weights, configuration and tokenizer, by which runs recognise a backbone.

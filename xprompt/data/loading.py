@@ -49,11 +49,11 @@ def load_task(
     task = name if isinstance(name, Task) else get_task(name)
     check_whole("seed", seed, 0)
     if few_shot == "official":
-        train = _dataset(task, "train", read_few_shot(task, source))
+        train = make_dataset(task, "train", read_few_shot(task, source))
     else:
         train = _split(task, source, "train", revision, require_train)
     if task.files is not None and task.files.validation_share is not None:
-        train, validation = _hold_out_validation(train, task.files.validation_share, task.files.validation_seed)
+        train, validation = hold_out_validation(train, task.files.validation_share, task.files.validation_seed)
     else:
         validation = _split(task, source, "validation", revision, require_validation)
     if few_shot not in (None, "official"):
@@ -67,7 +67,7 @@ def load_task(
     return Splits(task, train, validation, recorded)
 
 
-def _hold_out_validation(data: TaskDataset, share: float, seed: int) -> tuple[TaskDataset, TaskDataset]:
+def hold_out_validation(data: TaskDataset, share: float, seed: int) -> tuple[TaskDataset, TaskDataset]:
     """Hold out a share for validation by the declaration's seed alone, so that all runs report on the same rows."""
     splits = Splits(data.task, data, TaskDataset(data.task, "validation", ()), "").hold_out(share, seed)
     assert splits.selection is not None
@@ -87,10 +87,10 @@ def _split(task: Task, source: str | Path, split: Split, revision: str | None, r
             f"{task.folder}/{file}.jsonl or {task.name}/{split}*.parquet",
             f"add the file, or {remedy}",
         )
-    return TaskDataset(task, split, ()) if raw_examples is None else _dataset(task, split, raw_examples)
+    return TaskDataset(task, split, ()) if raw_examples is None else make_dataset(task, split, raw_examples)
 
 
-def _dataset(task: Task, split: str, raw_examples: Sequence[RawExample]) -> TaskDataset:
+def make_dataset(task: Task, split: str, raw_examples: Sequence[RawExample]) -> TaskDataset:
     """Return raw examples as a split; an empty split and an `idx` used twice are errors."""
     seen: dict[str, str] = {}
     examples: list[Example] = []

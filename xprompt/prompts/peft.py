@@ -17,12 +17,16 @@ from xprompt.data.batching import batches
 from xprompt.data.splits import TaskDataset
 from xprompt.errors import BackboneError, StoreError
 from xprompt.files import write_atomically
+from xprompt.prompts.card import PromptCard, card_for, write_card
 from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.tasks.task import Task
 
 CONFIG, WEIGHTS, TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
 
 
-def to_peft(prompt: SoftPrompt, backbone: Backbone, folder: str | Path) -> Path:
+def to_peft(
+    prompt: SoftPrompt, backbone: Backbone, folder: str | Path, *, task: Task | None = None, **more: Any
+) -> Path:
     """Write a folder that `peft.PeftModel.from_pretrained` loads.
 
     Tokens pruned in mode "drop" are left out, so that there are fewer virtual tokens; pruned pieces, and tokens
@@ -32,6 +36,8 @@ def to_peft(prompt: SoftPrompt, backbone: Backbone, folder: str | Path) -> Path:
         prompt: (P, H), tuned or pruned.
         backbone: the one it was tuned on; PEFT checks its name only where it loads the model itself.
         folder: created where it does not exist.
+        task: what the prompt is for, where the prompt does not know; goes into the folder, for `xprompt.classifier`.
+        more: other fields of `PromptCard`, such as `metrics`.
 
     Returns:
         the folder.
@@ -51,8 +57,10 @@ def to_peft(prompt: SoftPrompt, backbone: Backbone, folder: str | Path) -> Path:
         "prompt_tuning_init": "RANDOM",
     }
     folder = Path(folder)
+    card = card_for(prompt.card, backbone if task is not None else None, task, more)
     write_atomically(folder / WEIGHTS, save({TENSOR: vectors}, metadata={"format": "pt"}))
     write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    write_card(folder, card, "peft", prompt.describe())
     return folder
 
 
@@ -83,7 +91,9 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
             f"{folder} holds {len(rows)} rows of width {rows.shape[1]} for {count} virtual tokens; {backbone.name} "
             f"needs {count} or more of width {backbone.hidden_size}: load the backbone it was tuned on."
         )
-    return SoftPrompt(rows[:count].float().to(backbone.device), pieces=pieces)
+    prompt = SoftPrompt(rows[:count].float().to(backbone.device), pieces=pieces)
+    prompt.card = PromptCard.read(folder)
+    return prompt
 
 
 @torch.no_grad()

@@ -104,6 +104,7 @@ def prune(
     pruned = prompt.clone()
     if mode is not None:
         pruned = SoftPrompt(prompt.embeddings, pieces=prompt.pieces, mode=mode)
+        pruned.card = prompt.card
     # γ: tokens first, (P,)
     token_mask = keep_mask(scores.token, token_ratio, prunable=prompt.surviving_tokens, order=order, seed=seed)
     # ζ: then pieces of the surviving tokens, ranked over all of those together, (P, K)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from xprompt.errors import ConfigError, did_you_mean, shown
-from xprompt.tasks.custom import DECLARATION, CustomTask
+from xprompt.tasks.custom import DECLARATION, CustomTask, TaskFiles
 from xprompt.tasks.superglue import TASKS
 from xprompt.tasks.task import Task
 
@@ -14,7 +14,7 @@ _MOST_COMMAS = 9  # in one path
 
 
 def get_task(name: str | Path) -> Task:
-    """Return a task by its name, or a custom one by the path of its declaration, `task.json`.
+    """Return a task by its name, or a custom one by the path of its declaration, `task.json`, or of its folder.
 
     Raises:
         ConfigError: an unknown name, or a declaration that makes no sense.
@@ -27,13 +27,16 @@ def get_task(name: str | Path) -> Task:
     if str(name) in TASKS:
         return TASKS[str(name)]
     path = Path(os.path.expanduser(name))
+    if (path / DECLARATION).is_file():
+        path = path / DECLARATION
     if path.suffix != ".json":
         raise ConfigError(
             f"Unknown task {shown(str(name))}; needed one of {', '.join(TASKS)}. "
             f"Fix: name one of these, or give the path of a custom task's declaration ({DECLARATION})."
             f"{did_you_mean(str(name), TASKS)}"
         )
-    return _custom_task(CustomTask.load(path), path)
+    declaration = CustomTask.load(path)
+    return custom_task(declaration, f"{path.parent.name}/{path.name}", declaration.files(path.parent))
 
 
 def split_tasks(text: str) -> list[str]:
@@ -48,9 +51,14 @@ def split_tasks(text: str) -> list[str]:
     return names
 
 
-def _custom_task(declaration: CustomTask, path: Path) -> Task:
+def custom_task(declaration: CustomTask, where: str, files: TaskFiles | None = None) -> Task:
+    """Return a declaration as a task; without files, its examples are in memory. Raises `ConfigError` for a taken name.
+
+    Args:
+        where: the declaration's place, for the error.
+    """
     if declaration.name.lower() in (*TASKS, "average", "all"):
-        raise ConfigError(f"{path.parent.name}/{path.name}: the name {declaration.name!r} is taken; choose another.")
+        raise ConfigError(f"{where}: the name {declaration.name!r} is taken; choose another.")
     return Task(
         declaration.name,
         title=declaration.name,
@@ -64,5 +72,5 @@ def _custom_task(declaration: CustomTask, path: Path) -> Task:
         parse=declaration.parse,
         block_field=declaration.group,
         label_field=declaration.label,
-        files=declaration.files(path.parent),
+        files=files,
     )

@@ -12,6 +12,7 @@ from xprompt.backbones.base import Backbone
 from xprompt.backbones.loading import wrap
 from xprompt.config.settings import TuneSettings
 from xprompt.data.splits import Splits
+from xprompt.prompts.card import PromptCard
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.training.callbacks import Callback, Callbacks, accept_along
 from xprompt.training.candidate import Candidate, History
@@ -109,6 +110,8 @@ def tune_many(
         candidates.append(Candidate(trained, list(trained.parameters()), prompt_settings, trained.clone))
     seeds = list(seeds or [0] * len(candidates))
     Loop(backbone, candidates, splits, seeds, progress, describe, halving_schedule).run(callbacks, width)
+    for candidate in candidates:
+        candidate.best.card = PromptCard.of(backbone, splits.task, splits.source)
     return [TuneResult(candidate.best, candidate.history) for candidate in candidates]
 
 
