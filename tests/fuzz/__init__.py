@@ -26,6 +26,7 @@ FUZZ = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
+SLOW = settings(FUZZ, max_examples=60 if STRESS else 5)  # where one input takes a tenth of a second
 
 #: Characters that formats, shells, tables and file systems treat in a way of their own, among ordinary ones.
 TEXT = st.text(

@@ -58,7 +58,7 @@ class CustomTask(Settings):
     cut: str = ""
     cut_side: Literal["start", "end"] = "end"
     metrics: tuple[Literal["accuracy", "macro_f1", "em"], ...] = Field(("accuracy",), min_length=1)
-    group: str | None = None
+    group: str | None = Field(None, min_length=1)
     train: str = ""
     validation: str = ""
     validation_share: float | None = Field(None, gt=0, lt=1)
