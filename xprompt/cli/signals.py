@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,7 +24,8 @@ class Terminated(KeyboardInterrupt):
 def terminable() -> Iterator[None]:
     """Within, raise `Terminated` in the main thread where one of these signals comes; a second one changes nothing.
 
-    A signal that the caller had this process ignore, as `nohup` does SIGHUP, stays ignored.
+    A signal that the caller had this process ignore, as `nohup` does SIGHUP, stays ignored. In another thread than the
+    main one, which gets no signals, nothing changes.
     """
     come: list[int] = []
 
@@ -33,7 +35,7 @@ def terminable() -> Iterator[None]:
             raise Terminated(number)
 
     before = {}
-    for name in NAMES:
+    for name in NAMES if threading.current_thread() is threading.main_thread() else ():
         number = getattr(signal, name, None)  # Windows has SIGTERM alone
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             before[number] = signal.signal(number, end)
