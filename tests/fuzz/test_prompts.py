@@ -70,11 +70,10 @@ def test_pruning_keeps_every_value_that_survives_and_nothing_else(length, pieces
         assert survivors.any() and torch.equal(prompt.embeddings[survivors], pruned.embeddings[survivors])
 
 
-# Remove once every file of a prompt is covered by a checksum, and from_peft checks what it reads.
-not_yet = pytest.mark.xfail(strict=False, reason="prompt files are not yet checked in full when they are read")
+# Remove once from_peft checks every type that it reads.
+not_yet = pytest.mark.xfail(strict=False, reason="from_peft does not check the types of all that it reads yet")
 
 
-@not_yet
 @FUZZ
 @given(
     st.integers(0, 5),
@@ -103,7 +102,6 @@ def test_a_damaged_prompt_is_refused_or_whole(folder, which, place, harm, conten
         assert str(folder) in str(error)
 
 
-@not_yet
 @FUZZ
 @given(
     st.sampled_from(["float32", "float64", "int64", "bool", "complex64"]),
