@@ -132,7 +132,7 @@ def _text(value: Any) -> Any:
         if value != value:
             return ""
         with suppress(ValueError, OverflowError):  # of thousands of digits
-            return str(value) if abs(value) < math.inf else value
+            return str(value) if math.isfinite(float(value)) else value
     return value.strip() if isinstance(value, str) else value
 
 
