@@ -92,7 +92,14 @@ class Splits:
 
         Raises:
             DataError: already held out, a value outside its range, or too few blocks to fill both sides.
+
+        Warns where a side lacks a label.
         """
+        parts = self._divide(fraction, seed, at_most)
+        warn_of_missing_labels(parts.train, parts.selection)
+        return parts
+
+    def _divide(self, fraction: float, seed: int, at_most: int | None = None) -> Splits:
         where = f"Holding out from {self.task.name}'s training split"
         if self.selection is not None:
             raise data_error(
@@ -131,9 +138,14 @@ class Splits:
                 "load more training examples with different texts, or hold out a larger share (its limit, too)",
             )
         rest = set(range(len(self.train))) - set(held_out)
-        parts = replace(self, train=self.train.take(rest), selection=self.train.take(held_out, "selection"))
-        warn_of_missing_labels(parts.train, parts.selection)
-        return parts
+        return replace(self, train=self.train.take(rest), selection=self.train.take(held_out, "selection"))
+
+
+def hold_out_validation(data: TaskDataset, share: float, seed: int) -> tuple[TaskDataset, TaskDataset]:
+    """Hold out a share for validation by the declaration's seed alone, so that all runs report on the same rows."""
+    splits = Splits(data.task, data, TaskDataset(data.task, "validation", ()), "")._divide(share, seed)
+    assert splits.selection is not None
+    return splits.train, replace(splits.selection, split="validation")
 
 
 def warn_of_missing_labels(*parts: TaskDataset | None) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from xprompt.config.pattern import Pattern, fields_in
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, shown
 from xprompt.tasks.custom import TaskFiles
 from xprompt.tasks.example import Example, ParsedExample, RawExample, data_error
 
@@ -115,7 +115,7 @@ class Task:
                 return i
         raise data_error(
             where,
-            repr(value),
+            shown(value),
             f"one of {list(allowed)}",
             "correct the label, or check that the file belongs to this task",
         )
