@@ -39,11 +39,12 @@ def budget_configs(
     tune = get_profile(profile).tune
     if tune.steps is None or tune.eval_every is None:
         raise ConfigError(f"profile {profile} tunes for {tune.epochs} epochs; budgets are multiples of `tune.steps`.")
-    if not budgets or min(budgets) * tune.eval_every < 1:
+    if not budgets or min(budgets) * tune.steps < 1:
         raise ConfigError(f"budgets {list(budgets)}: give multiples of {tune.steps} steps, one or more steps each.")
-    scaled = (
-        tune.replace(steps=round(tune.steps * budget), eval_every=round(tune.eval_every * budget)) for budget in budgets
-    )
+    scaled = [
+        tune.replace(steps=round(tune.steps * budget), eval_every=max(1, round(tune.eval_every * budget)))
+        for budget in budgets
+    ]
     return [
         config
         for settings in scaled
