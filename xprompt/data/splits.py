@@ -27,6 +27,11 @@ class TaskDataset(Sequence[Example]):
     split: str
     examples: tuple[Example, ...]
 
+    def __repr__(self) -> str:
+        counts = Counter(self.labels)
+        labels = ", ".join(f"{counts[i]:,} {name}" for i, name in enumerate(self.task.label_values) if counts[i])
+        return f"TaskDataset({self.task.name}, {self.split}: {len(self):,} examples; {_shortened(labels, 300)})"
+
     def __len__(self) -> int:
         return len(self.examples)
 
@@ -72,6 +77,11 @@ class Splits:
     validation: TaskDataset
     source: str
     selection: TaskDataset | None = None
+
+    def __repr__(self) -> str:
+        parts = {"train": self.train, "selection": self.selection, "validation": self.validation}
+        sizes = ", ".join(f"{name} {len(part):,}" for name, part in parts.items() if part is not None)
+        return f"Splits({self.task.name} from {_shortened(self.source, 200)}: {sizes})"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -244,6 +254,10 @@ def _shuffled(blocks: Iterable[list[int]], seed: int) -> list[list[int]]:
     order = list(blocks)
     random.Random(seed).shuffle(order)
     return order
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _sha256(texts: Iterable[str]) -> str:

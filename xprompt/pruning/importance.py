@@ -33,6 +33,14 @@ class Importance:
     num_examples: int
     signed: Float[Tensor, "P K"] | None = None
 
+    def __repr__(self) -> str:
+        tokens, pieces = self.piece.shape
+        low, high = self.token.min(), self.token.max()
+        return (
+            f"Importance({tokens} tokens × {pieces} pieces over {self.num_examples:,} examples; "
+            f"tokens from {low:.3g} to {high:.3g})"
+        )
+
 
 def importance(
     backbone: Backbone,

@@ -44,6 +44,11 @@ class RunResult:
     record: dict[str, Any]
     folder: Path
 
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.metrics.items())
+        about = " ".join(str(self.record.get(name, "")) for name in ("task", "method", "protocol"))
+        return f"RunResult({about} seed {self.record.get('seed')}: {scores}; {self.folder})"
+
     @property
     def metrics(self) -> dict[str, float]:
         """On the report split, each in [0, 1]."""
