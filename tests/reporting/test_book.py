@@ -223,15 +223,21 @@ def test_a_report_that_goes_on_has_a_book_of_what_is_done(tmp_path):
     assert "30 runs" in plain(page(tmp_path))
 
 
-def test_the_book_is_rewritten_while_runs_go_on(small, tmp_path):
-    shutil.copytree(small, tmp_path / "a", ignore=shutil.ignore_patterns("index.html"))
-    report = Report(tmp_path / "a")
-    with book.kept_fresh(report, every=0.2):
-        for _ in range(600):
-            if report.index.exists():
-                break
-            time.sleep(0.1)
-    assert "Before you believe it" in page(report.root)
+def test_the_book_is_rewritten_while_runs_go_on(tmp_path, monkeypatch):
+    report, commands = Report(tmp_path), []
+    monkeypatch.setattr(book.subprocess, "run", lambda command, **options: commands.append(command[2:]))
+    with book.kept_fresh(report, every=0.01):
+        time.sleep(0.1)
+        assert not commands, "no run is done yet"
+        for number, record in enumerate(records()[:2], 1):
+            report.store.put(record)
+            deadline = time.monotonic() + 10
+            while len(commands) < number and time.monotonic() < deadline:
+                time.sleep(0.01)
+        time.sleep(0.1)
+    assert commands == [["xprompt", "book", str(tmp_path)]] * 2, "once for each run that was added"
+    time.sleep(0.05)
+    assert len(commands) == 2
 
 
 def test_only_what_changed_is_read_again(small):
