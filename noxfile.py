@@ -76,6 +76,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def stress(session: nox.Session) -> None:
+    """Fuzz with many new inputs, kill, damage, fill disks, run long (at most 20 minutes); `-- -k NAME` narrows it."""
+    prepare(session, "test,gguf")
+    wanted = ["-m", "stress or not stress", "--timeout", "1200", "tests/fuzz", *session.posargs]
+    session.run("python", "-m", "pytest", *wanted, env={**QUIET, "XPROMPT_STRESS": "1"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style (notebooks too), types, the order of the rooms, and that no notebook stores outputs."""
     prepare(session, "lint")

@@ -143,7 +143,7 @@ def reproduce(plan: Plan) -> int:
             "seconds": round(time.perf_counter() - start, 1),
             "parameters": parameters,
         }
-        report.update(notebooks=dict(sorted({**report.manifest()["notebooks"], path.stem: state}.items())))
+        report.note_notebook(path.stem, state)
         if error is not None:
             failed.append(path.stem)
             print(f"\n{path.stem} failed: {error}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""LoRA and PEFT's prompt tuning, trained by our loop: equal to ours where they are the same method."""
+"""LoRA, P-Tuning and PEFT's prompt tuning, trained by our loop: equal to ours where they are the same method."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 import xprompt as xp
 from tests.conftest import tiny_model
 from xprompt.methods.base import MethodContext
-from xprompt.methods.peft_baselines import PromptedBackbone, lora, prompt_tuning_peft
+from xprompt.methods.peft_baselines import lora, p_tuning, p_tuning_mlp, prompt_embedding, prompt_tuning_peft
+from xprompt.methods.prompt_encoder import EncodedBackbone
 from xprompt.methods.prompt_tuning import prompt_tuning
 
 QUICK = xp.TuneSettings(learning_rate=0.1, steps=6, batch_size=8, eval_every=3, optimizer="adamw", weight_decay=0.0)
@@ -33,20 +34,10 @@ def test_peft_prompt_tuning_is_our_prompt_tuning(context):
 
 def test_peft_prompt_is_what_the_backbone_sees(context):
     backbone, data = context.backbone, context.splits.validation
-    start = xp.SoftPrompt.init(backbone, 4, pieces=4).to(torch.float64)
-    prompted = PromptedBackbone(backbone, start)
-    assert torch.equal(prompted.vectors(), start())
-    assert xp.evaluate(prompted, None, data) == xp.evaluate(backbone, start, data)
-
-
-@pytest.mark.parametrize("method", [lora, prompt_tuning_peft])
-def test_the_backbone_is_bit_identical_afterwards(context, method):
-    before = {name: value.clone() for name, value in context.backbone.model.state_dict().items()}
-    result = method(context)
-    after = context.backbone.model.state_dict()
-    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    assert not any(p.requires_grad for p in context.backbone.model.parameters())
-    assert 0 < result.num_params < context.backbone.num_params
+    start = xp.SoftPrompt.init(backbone, 4, pieces=4)
+    encoded = EncodedBackbone(backbone, prompt_embedding(backbone, start))
+    assert torch.equal(encoded.encoder(), start())
+    assert xp.evaluate(encoded, None, data) == xp.evaluate(backbone, start, data)
 
 
 def test_lora_learns_and_its_merged_model_gives_the_checkpoints_score(context):
@@ -63,3 +54,21 @@ def test_lora_counts_its_own_parameters(splits):
     result = lora(MethodContext(config, backbone, splits))
     # two layers; query 32 → 32 and value 32 → 16 (grouped heads), rank 8: A (8, in), B (out, 8)
     assert result.num_params == 2 * (8 * 32 + 32 * 8 + 8 * 32 + 16 * 8)
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"),
+    [
+        # two layers of a bidirectional LSTM, 32 → 2 · 16, four gates, two biases; 32 → 32 → 32 by two linear layers
+        (p_tuning, 2 * 2 * 4 * 16 * (32 + 16 + 2) + 2 * (32 * 32 + 32)),
+        (p_tuning_mlp, 3 * (32 * 32 + 32)),
+    ],
+)
+def test_p_tuning_counts_its_encoder_and_leaves_a_plain_prompt(context, method, weights):
+    result = method(context)
+    assert result.num_params == 4 * 32 + weights
+    assert result.details["prompt_params"] == result.prompts["tuned_prompt"].num_params == 4 * 32
+    tuned = result.prompts["tuned_prompt"]
+    best = next(e for e in result.history if e["step"] == result.details["best_step"])
+    assert result.report.loss == pytest.approx(best["selection_loss"], rel=1e-9)
+    assert xp.evaluate(context.backbone, tuned, context.splits.validation) == result.report.metrics

@@ -54,9 +54,28 @@ def test_what_halving_trains_to_the_end_is_the_grids_own_candidate(backbone64, s
     assert finished and len(finished) < len(everything)
     for i in finished:
         full = {e["step"]: e["selection_loss"] for e in everything[i].history.entries}
+        assert [entry["step"] for entry in halved[i].history.entries] == list(full)
         for entry in halved[i].history.entries:
-            if entry["step"] in full:
-                assert entry["selection_loss"] == pytest.approx(full[entry["step"]], abs=1e-12)
+            assert entry["selection_loss"] == pytest.approx(full[entry["step"]], abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["grid", "halving"])
+@pytest.mark.parametrize("ratios", [(0.1, 0.4, 0.7), tuple(i / 10 for i in range(1, 10))])
+def test_the_matched_control_looks_as_often_as_xprompt(kind, ratios):
+    settings = SETTINGS.replace(search=kind, token_ratios=ratios, piece_ratios=ratios)
+    candidates, steps = settings.num_candidates, 90
+
+    def looks(count: int, schedule: dict[int, int]) -> int:
+        """Count distinct checkpoints seen at the rungs; untrained copies of one prompt count as one."""
+        seen = 0
+        for left in schedule.values():
+            seen, count = seen + count, left if kind == "halving" else count
+        return seen
+
+    xprompt = looks(candidates, search.halving_schedule(candidates, steps))
+    count, schedule = search.matched_schedule(settings, steps)
+    assert looks(count, schedule) == xprompt
+    assert min(schedule) > 0 and max(schedule) < steps
 
 
 def test_the_better_go_on_at_every_rung(backbone64, splits):
@@ -74,11 +93,37 @@ def test_the_better_go_on_at_every_rung(backbone64, splits):
         assert not stopped or min(going) >= max(stopped), step
 
 
+def test_linear_tries_the_token_ratios_then_the_piece_ratios_at_the_best_of_them(backbone64, splits):
+    found = tried(backbone64, splits, search="linear")
+    grid = {(t.token_ratio, t.piece_ratio): t for t in tried(backbone64, splits, search="grid")}
+    tokens, pieces = found[:3], found[3:]
+    assert [(t.token_ratio, t.piece_ratio) for t in tokens] == [(0.2, 0.0), (0.5, 0.0), (0.8, 0.0)]
+    best = search.choose_best(tokens).token_ratio
+    assert [(t.token_ratio, t.piece_ratio) for t in pieces] == [(best, 0.25), (best, 0.5), (best, 0.75)]
+    assert all(t.pruned.piece_mask[t.pruned.token_mask].all() for t in tokens)
+    for candidate in pieces:
+        same = grid[candidate.token_ratio, candidate.piece_ratio]
+        assert torch.equal(candidate.pruned.surviving_pieces, same.pruned.surviving_pieces)
+        assert candidate.score == same.score
+    tuned, _ = tuned_and_scored(backbone64, splits)
+    result = xp.xprompt(backbone64, splits, tuned, SETTINGS.replace(search="linear"))
+    assert result.best.piece_ratio > 0 and result.best.score == max(t.score for t in pieces), "both levels are pruned"
+    assert len(result.candidates) == SETTINGS.replace(search="linear").num_candidates == 6
+
+
+@pytest.mark.parametrize(("level", "number"), [("both", 18), ("token", 9), ("piece", 9)])
+def test_of_the_papers_ratios_linear_tries_nine_a_level(level, number):
+    settings = xp.PruneSettings(search="linear", level=level)
+    assert settings.num_candidates == number and xp.PruneSettings().num_candidates == 81
+    if level != "both":
+        assert search.next_ratios(settings, []) == settings.grid()
+
+
 def test_the_cost_counts_every_candidate_once(backbone64, splits):
     found = tried(backbone64, splits, search="grid")
     counted = search.search_cost(found, SETTINGS, len(splits.validation))
     assert counted["trained_examples"] == counted["candidates"] * 9 * 4
-    assert counted["evaluated_examples"] == counted["candidates"] * 4 * len(splits.validation)
+    assert counted["evaluated_examples"] == counted["candidates"] * 5 * len(splits.validation)  # steps 0, 1, 3, 6, 9
 
 
 def test_equal_masks_are_one_candidate(backbone64, splits):
@@ -90,6 +135,8 @@ def test_the_paper_protocol_means_the_grid():
     assert xp.RunConfig(task="rte", method="xprompt").prune.search == "halving"
     config = xp.RunConfig(task="rte", method="xprompt", protocol="paper")
     assert config.prune.search == "grid"
+    linear = config.replace(prune=config.prune.replace(search="linear"))
+    assert linear.prune.search == "linear", "a reading of the paper, and no shortcut"
     assert len(config.prune.grid()) == len(xp.PROFILES["nano"].prune.grid())
 
 

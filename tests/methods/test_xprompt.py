@@ -63,6 +63,50 @@ def test_the_three_orders_prune_as_much_and_differ(splits):
         assert not all(torch.equal(m, n) for m, n in zip(*masks, strict=True))
 
 
+@pytest.mark.parametrize("level", ["token", "piece"])
+def test_one_level_alone_leaves_the_other_whole(config, tmp_path, level):  # noqa: F811
+    one = config.replace(method=f"xprompt_{level}")
+    result = xp.run(one, tmp_path, watch=False)
+    details, prompt = result.record["details"], result.load_prompt()
+    assert {(c["token_ratio"], c["piece_ratio"]) for c in details["candidates"]} == {
+        (r, 0.0) if level == "token" else (0.0, r) for r in getattr(config.prune, f"{level}_ratios")
+    }
+    whole = prompt.piece_mask[prompt.token_mask].all() if level == "token" else prompt.token_mask.all()
+    assert whole and not prompt.surviving_pieces.all()
+    assert (
+        result.record["config"]["prune"]["level"] == level and len(details["candidates"]) == one.pruning.num_candidates
+    )
+    assert one.replace(prune=one.prune.replace(level="both")).identity() == one.identity()
+    by_settings = config.replace(method="xprompt", prune=config.prune.replace(level=level))
+    assert xp.run(by_settings, tmp_path, watch=False).metrics == result.metrics
+
+
+def test_pieces_scored_again_are_the_pruned_prompts_own(splits):
+    """The other reading of the hierarchy: the same tokens go, the pieces by scores of what is left."""
+    backbone = tiny_model("seq2seq")
+    tuned = xp.SoftPrompt.init(backbone, 5, pieces=4, seed=1)
+    settings = SETTINGS.replace(rescore_pieces=True, retune=RETUNE.replace(steps=1))
+    again, once = (xp.xprompt(backbone, splits, tuned, s) for s in (settings, settings.replace(rescore_pieces=False)))
+    differ = 0
+    for a, b in zip(again.candidates, once.candidates, strict=True):
+        left = xp.prune(tuned, again.scores, a.token_ratio, 0.0, "zero")
+        scores = xp.importance(backbone, left, splits.train, batch_size=RETUNE.batch_size)
+        expected = xp.prune(left, scores, 0.0, a.piece_ratio, "zero")
+        assert torch.equal(a.pruned.surviving_pieces, expected.surviving_pieces)
+        assert torch.equal(a.pruned.token_mask, b.pruned.token_mask)
+        differ += not torch.equal(a.pruned.piece_mask, b.pruned.piece_mask)
+    assert differ and torch.equal(again.scores.piece, once.scores.piece) and once.rescored is None
+    assert not torch.equal(again.rescored.piece, again.scores.piece)
+    assert torch.equal(again.rescored.token, again.scores.token)
+
+
+def test_the_readings_have_identities_of_their_own_and_the_first_keeps_its(config):  # noqa: F811
+    one = config.replace(method="xprompt")
+    assert "rescore_pieces" not in one.identity()["prune"]
+    other = one.replace(prune=one.prune.replace(rescore_pieces=True))
+    assert other.identity()["prune"].pop("rescore_pieces") is True and other.identity() != one.identity()
+
+
 def candidate(name: float, score: float, pieces: int) -> RetrainedPrompt:
     prompt = xp.SoftPrompt(torch.ones(1, 8), pieces=8)
     prompt.piece_mask[0, pieces:] = False

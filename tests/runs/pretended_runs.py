@@ -49,17 +49,23 @@ def pretended(config: RunConfig, root: Path, seconds: float = 0.0) -> dict:
     with store.lock(name):
         record = store.get(name)
         if record is None:
-            before = config.parent
-            below = store.get(run_id(before.identity(), "", "", "")) if before else {"score": 0.0}
-            log(root, label(config) if below else f"{label(config)} before its parent")
+            below = [store.get(run_id(parent.identity(), "", "", "")) for parent in config.parents]
+            log(root, f"{label(config)} before its parent" if None in below else label(config))
             time.sleep(seconds)
             facts = {"profile": "tiny", "backbone": "", "task": "rte", "protocol": "held_out", "num_params": 1}
-            score = below["score"] / 2 + config.seed / 7
+            score = sum(record["score"] for record in below) / 2 + config.seed / 7
             store.put(
                 {"run": name, "method": config.method, "seed": config.seed, "score": score, "metrics": {}} | facts
             )
             record = store.get(name)
     return record
+
+
+def impatient(config: RunConfig, root: Path) -> dict:
+    """As `run_here`: where another process holds the run, do not wait."""
+    with Store(root).lock(run_id(config.identity(), "", "", ""), timeout=0):
+        pass
+    return pretended(config, root)
 
 
 def slow(config: RunConfig, root: Path) -> dict:

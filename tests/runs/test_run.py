@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import time
 
+import psutil
 import pytest
 import torch
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
+from tests.runs.long_run import grown, long_run
 from xprompt.runs import run as pipeline
 
 TUNE = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=4, eval_every=2, batch_size=8, eval_batch_size=8)
+
+
+def sources_for(method):
+    """The source tasks that a method needs, of those whose examples `place` has."""
+    lines = xp.METHODS[method]
+    while lines.num_sources is None and lines.parent is not None:
+        lines = xp.METHODS[lines.parent]
+    return ("cb", "wic")[: (lines.num_sources or (0, 0))[0]]
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +31,22 @@ def place(tmp_path_factory):
     backbone = tiny_model("seq2seq")
     backbone.model.save_pretrained(root / "model")
     backbone.tokenizer.save_pretrained(root / "model")
-    (root / "data" / "RTE").mkdir(parents=True)
-    for split, file, size in (("train", "train", 40), ("validation", "val", 16)):
-        data = tiny_data(size, split)
-        lines = [
-            json.dumps({**r.fields, "label": data.task.label_values[r.label], "idx": i}) for i, r in enumerate(data)
-        ]
-        (root / "data" / "RTE" / f"{file}.jsonl").write_text("\n".join(lines) + "\n")
+    for task, folder in (("rte", "RTE"), ("cb", "CB"), ("wic", "WiC")):
+        (root / "data" / folder).mkdir(parents=True)
+        for split, file, size in (("train", "train", 40), ("validation", "val", 16)):
+            data = tiny_data(size, split, task=task)
+            lines = [
+                json.dumps({**fields_of(task, r.fields), "label": data.task.label_values[r.label], "idx": i})
+                for i, r in enumerate(data)
+            ]
+            (root / "data" / folder / f"{file}.jsonl").write_text("\n".join(lines) + "\n")
     return root
+
+
+def fields_of(task, fields):
+    if task != "wic":
+        return fields
+    return {"sentence1": fields["premise"], "sentence2": fields["hypothesis"], "word": "cat"}
 
 
 @pytest.fixture
@@ -42,7 +60,7 @@ def config(place):
 
 @pytest.mark.parametrize("method", xp.METHODS)
 def test_every_method_makes_a_complete_record(config, tmp_path, method):
-    result = xp.run(config.replace(method=method), tmp_path)
+    result = xp.run(config.replace(method=method, source_tasks=sources_for(method)), tmp_path)
     record = result.record
     assert set(result.metrics) == {"accuracy"} and 0 <= result.score <= 1
     assert (record["selection_split"], record["report_split"]) == ("selection", "validation")
@@ -168,3 +186,10 @@ def test_unknown_names_fail_before_any_training(config, tmp_path):
     with pytest.raises(xp.DataError, match="nowhere"):
         xp.run(config.replace(source="nowhere"), tmp_path)
     assert not list(tmp_path.rglob("record.json"))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="counts file descriptors, which POSIX systems have")
+def test_many_runs_in_one_process_leave_nothing_open_or_behind(tmp_path):
+    early, late = long_run(12, tmp_path)
+    assert grown(early, late) == [] and late["files left over"] == 0

@@ -14,7 +14,7 @@ from torch import nn
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
-from tests.runs.test_run import config, place  # noqa: F401
+from tests.runs.test_run import config, place, sources_for  # noqa: F401
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.data.batching import batches, infinite_batches, micro_batch, shard
 from xprompt.data.splits import Splits
@@ -170,7 +170,7 @@ def test_recomputing_changes_no_tuned_number_and_no_name(kind, splits):
     for a, b in zip(tuned[0].model.parameters(), tuned[1].model.parameters(), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-10)
     for method in xp.METHODS:
-        one = xp.RunConfig(task="rte", method=method)
+        one = xp.RunConfig(task="rte", method=method, source_tasks=sources_for(method))
         on = {name: getattr(one, name).replace(gradient_checkpointing=True) for name in ("tune", "fine_tune")}
         prune = one.prune.replace(retune=one.prune.retune.replace(gradient_checkpointing=True))
         assert one.replace(prune=prune, **on).identity() == one.identity()

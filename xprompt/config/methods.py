@@ -12,7 +12,7 @@ from typing import Literal
 
 from xprompt.errors import ConfigError, did_you_mean
 
-Work = Literal["none", "evaluation", "prompt_tuning", "fine_tuning", "search", "retraining"]
+Work = Literal["none", "evaluation", "prompt_tuning", "adapter", "fine_tuning", "search", "retraining"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,13 @@ class Method:
         title: as people read it.
         function: "module:function" in `xprompt.methods`; it takes a `MethodContext` and returns a `MethodResult`.
         work: what it spends its time on, for plans: no training at all, one evaluation, training one prompt, training
-            the backbone, importance with re-training of every candidate, or re-training of as many candidates.
+            small weights inside a copy of the frozen backbone, training the backbone, importance with re-training of
+            every candidate, or re-training of as many candidates.
         settings: the groups of `RunConfig` that its result depends on, of "tune", "fine_tune" and "prune".
         parent: the method whose run of the same settings is done first and handed in.
+        num_sources: fewest and most source tasks, where it starts from the parent's runs of those, one each, and not
+            from the one of the task itself.
+        level: the level that it prunes, in place of the settings' `prune.level`.
     """
 
     name: str
@@ -35,6 +39,17 @@ class Method:
     work: Work
     settings: frozenset[str] = frozenset()
     parent: str | None = None
+    num_sources: tuple[int, int] | None = None
+    level: Literal["token", "piece"] | None = None
+
+    @property
+    def takes_learning_rate(self) -> bool:
+        """Whether `RunConfig.learning_rates` may name it: it trains once, and is not what `tune` or `fine_tune` is for.
+
+        Prompt tuning from whatever start, full fine-tuning and re-training have the rates of their settings.
+        """
+        by_settings = ("prompt_tuning", "fine_tuning", "transfer")  # where their functions are
+        return self.work in ("prompt_tuning", "adapter") and self.function.partition(":")[0] not in by_settings
 
 
 _TUNE, _FINE_TUNE = frozenset({"tune"}), frozenset({"fine_tune"})
@@ -59,9 +74,56 @@ METHODS: dict[str, Method] = {
         Method("xprompt", "XPrompt", "xprompt:run_xprompt", "search", _SEARCH, "prompt_tuning"),
         Method("xprompt_reversed", "XPrompt (reversed)", "xprompt:run_reversed", "search", _SEARCH, "prompt_tuning"),
         Method("xprompt_random", "XPrompt (random mask)", "xprompt:run_random", "search", _SEARCH, "prompt_tuning"),
-        Method("lora", "LoRA", "peft_baselines:lora", "fine_tuning", _FINE_TUNE),
+        Method("lora", "LoRA", "peft_baselines:lora", "adapter", _FINE_TUNE),
         Method(
             "prompt_tuning_peft", "prompt tuning (PEFT)", "peft_baselines:prompt_tuning_peft", "prompt_tuning", _TUNE
+        ),
+        Method("p_tuning", "P-Tuning", "peft_baselines:p_tuning", "prompt_tuning", _TUNE),
+        Method("p_tuning_mlp", "P-Tuning (MLP)", "peft_baselines:p_tuning_mlp", "prompt_tuning", _TUNE),
+        Method("prefix_tuning", "Prefix-Tuning", "prefix_tuning:prefix_tuning", "prompt_tuning", _TUNE),
+        Method("p_tuning_v2", "P-Tuning v2", "prefix_tuning:p_tuning_v2", "prompt_tuning", _TUNE),
+        Method(
+            "xprompt_token", "XPrompt (tokens only)", "xprompt:run_xprompt", "search", _SEARCH, "prompt_tuning",
+            level="token",
+        ),
+        Method(
+            "xprompt_piece", "XPrompt (pieces only)", "xprompt:run_xprompt", "search", _SEARCH, "prompt_tuning",
+            level="piece",
+        ),
+        Method(
+            "task_transfer", "task transfer", "transfer:task_transfer", "prompt_tuning", _TUNE, "prompt_tuning",
+            num_sources=(1, 1),
+        ),
+        Method(
+            "task_transfer_pruned", "task transfer of a pruned prompt", "transfer:task_transfer_pruned",
+            "prompt_tuning", _SEARCH, "xprompt", num_sources=(1, 1),
+        ),
+        Method(
+            "xprompt_transfer", "XPrompt transfer", "xprompt:run_xprompt", "search", _SEARCH, "task_transfer_pruned"
+        ),
+        Method(
+            "structured_linear", "structured prompt (linear)", "structured_prompt:structured_linear", "prompt_tuning",
+            _TUNE,
+        ),
+        Method(
+            "structured_low_rank", "structured prompt (low rank)", "structured_prompt:structured_low_rank",
+            "prompt_tuning", _TUNE,
+        ),
+        Method(
+            "structured_layered", "structured prompt (layered)", "structured_prompt:structured_layered",
+            "prompt_tuning", _TUNE,
+        ),
+        Method(
+            "xprompt_structured", "XPrompt of a structured prompt", "xprompt:run_xprompt", "search", _SEARCH,
+            "structured_linear",
+        ),
+        Method(
+            "intrinsic_subspace", "intrinsic task subspace", "intrinsic_subspace:intrinsic_subspace", "prompt_tuning",
+            _TUNE, "prompt_tuning", num_sources=(2, 99),
+        ),
+        Method(
+            "xprompt_subspace", "XPrompt of a subspace prompt", "xprompt:run_xprompt", "search", _SEARCH,
+            "intrinsic_subspace",
         ),
     )
 }  # fmt: skip

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from xprompt.data.readers import Split, read, read_few_shot
-from xprompt.data.splits import Splits, TaskDataset, limit, sample
+from xprompt.data.splits import (
+    Splits,
+    TaskDataset,
+    check_whole,
+    hold_out_validation,
+    limit,
+    sample,
+    warn_of_missing_labels,
+)  # fmt: skip
 from xprompt.tasks.example import Example, RawExample, data_error
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.task import Task
@@ -45,31 +52,31 @@ def load_task(
     Raises:
         ConfigError: an unknown task, or a declaration that makes no sense.
         DataError: a source, split or line that is not as the task needs it; names file, line and field.
+
+    Example:
+        >>> import xprompt as xp
+        >>> xp.load_task("rte", limit_train=100, limit_validation=50).hold_out(0.2)
+        Splits(rte from nano: train 80, selection 20, validation 50)
     """
     task = name if isinstance(name, Task) else get_task(name)
+    check_whole("seed", seed, 0)
     if few_shot == "official":
-        train = _dataset(task, "train", read_few_shot(task, source))
+        train = make_dataset(task, "train", read_few_shot(task, source))
     else:
         train = _split(task, source, "train", revision, require_train)
     if task.files is not None and task.files.validation_share is not None:
-        train, validation = _hold_out_validation(train, task.files.validation_share, task.files.validation_seed)
+        train, validation = hold_out_validation(train, task.files.validation_share, task.files.validation_seed)
     else:
         validation = _split(task, source, "validation", revision, require_validation)
     if few_shot not in (None, "official"):
         train = sample(train, few_shot, seed)
     train, validation = limit(train, limit_train), limit(validation, limit_validation)
+    warn_of_missing_labels(train, validation)
     if task.files is not None:
         recorded = f"own:{task.name}"  # as in records of earlier runs
     else:
         recorded = f"hub@{revision}" if source == "hub" and revision else str(source)
     return Splits(task, train, validation, recorded)
-
-
-def _hold_out_validation(data: TaskDataset, share: float, seed: int) -> tuple[TaskDataset, TaskDataset]:
-    """Hold out a share for validation by the declaration's seed alone, so that all runs report on the same rows."""
-    splits = Splits(data.task, data, TaskDataset(data.task, "validation", ()), "").hold_out(share, seed)
-    assert splits.selection is not None
-    return splits.train, replace(splits.selection, split="validation")
 
 
 def _split(task: Task, source: str | Path, split: Split, revision: str | None, required: bool) -> TaskDataset:
@@ -85,10 +92,10 @@ def _split(task: Task, source: str | Path, split: Split, revision: str | None, r
             f"{task.folder}/{file}.jsonl or {task.name}/{split}*.parquet",
             f"add the file, or {remedy}",
         )
-    return TaskDataset(task, split, ()) if raw_examples is None else _dataset(task, split, raw_examples)
+    return TaskDataset(task, split, ()) if raw_examples is None else make_dataset(task, split, raw_examples)
 
 
-def _dataset(task: Task, split: str, raw_examples: Sequence[RawExample]) -> TaskDataset:
+def make_dataset(task: Task, split: str, raw_examples: Sequence[RawExample]) -> TaskDataset:
     """Return raw examples as a split; an empty split and an `idx` used twice are errors."""
     seen: dict[str, str] = {}
     examples: list[Example] = []

@@ -6,8 +6,13 @@ stores a run, and a method never starts another run: the one it starts from is d
     xprompt.py           the paper, end to end: score, prune, rewind, re-train, choose
     ratio_search.py      how candidates are re-trained and the best is chosen: the grid, and successive halving
     prompt_tuning.py     prompt tuning, with the controls "matched budget" and "surviving length"
+    transfer.py          prompt tuning from another task's prompt, whole or pruned
+    structured_prompt.py a hypernetwork makes the prompt of a latent: linear, low-rank, layered
+    intrinsic_subspace.py a few coordinates in the space of other tasks' prompts
     fine_tuning.py       full fine-tuning, the upper baseline
-    peft_baselines.py    LoRA and prompt tuning by PEFT's own classes
+    peft_baselines.py    LoRA, P-Tuning and prompt tuning by PEFT's own classes
+    prefix_tuning.py     Prefix-Tuning and P-Tuning v2, in both halves of an encoder-decoder
+    prompt_encoder.py    how a module that makes the prompt is tuned, and how adapters are trained
     reference.py         majority class and zero-shot, which train nothing
     base.py              what a method is given and what it returns
 """

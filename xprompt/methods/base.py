@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -59,7 +59,7 @@ class MethodContext:
         config: of the run.
         backbone: frozen; a method that trains weights copies it.
         splits: train, validation and, under "held_out", selection.
-        parent: the finished run that the method's declaration names; None where it names none.
+        parents: the finished runs that the method's declaration names, in the order of the source tasks.
         progress: whether to show bars.
         callbacks: of the run's training loops.
     """
@@ -67,9 +67,15 @@ class MethodContext:
     config: RunConfig
     backbone: Backbone
     splits: Splits
-    parent: ParentRun | None = None
+    parents: Sequence[ParentRun] = ()
     progress: bool = False
     callbacks: Callbacks = field(default_factory=Callbacks)
+
+    @property
+    def parent(self) -> ParentRun:
+        """Return the one run that the method starts from."""
+        (parent,) = self.parents
+        return parent
 
     def report(self, prompt: SoftPrompt | None, backbone: Backbone | None = None) -> Evaluation:
         """Evaluate on the split that is reported; `backbone` in place of the context's own.
@@ -84,7 +90,6 @@ class MethodContext:
 
     def tuned(self) -> TunedPrompt:
         """Load the tuned prompt of the parent, a prompt-tuning run of the same settings."""
-        assert self.parent is not None, "the method's declaration names no parent"
         record = self.parent.record
         prompt = self.parent.load_prompt("tuned_prompt").to(self.backbone.device)
         return TunedPrompt(prompt, record["seconds"]["total"], record["counts"]["cut"])

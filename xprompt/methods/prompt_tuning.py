@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
-from xprompt.methods.ratio_search import retrain
+from xprompt.methods.ratio_search import matched_schedule, retrain
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.streams import stream_seed
 from xprompt.training.tune import tune
@@ -13,28 +13,40 @@ def prompt_tuning(context: MethodContext, length: int | None = None) -> MethodRe
     """Tune a prompt of `length` tokens (default: the settings') from its initialisation. Source: paper §3.1."""
     config, backbone, task = context.config, context.backbone, context.splits.task
     length = config.length if length is None else length
-    initial = SoftPrompt.init(backbone, length, config.init, config.seed, pieces=config.pieces, task=task)
+    return tune_from(
+        context, SoftPrompt.init(backbone, length, config.init, config.seed, pieces=config.pieces, task=task)
+    )
+
+
+def tune_from(context: MethodContext, initial: SoftPrompt, seconds_before: float = 0.0) -> MethodResult:
+    """Tune a prompt from these values; what it has pruned stays pruned.
+
+    Args:
+        seconds_before: that the initial prompt took.
+    """
+    config = context.config
     tuned, history = tune(
-        backbone, initial, context.splits, config.tune, seed=config.seed, progress=context.progress,
+        context.backbone, initial, context.splits, config.tune, seed=config.seed, progress=context.progress,
         callbacks=context.callbacks,
     )  # fmt: skip
     return MethodResult(
         context.report(tuned), tuned.num_params, entries("prompt_tuning", history),
-        {"init_prompt": initial, "tuned_prompt": tuned}, summary(history), history.num_cut,
+        {"init_prompt": initial, "tuned_prompt": tuned}, summary(history), history.num_cut, seconds_before,
     )  # fmt: skip
 
 
 def matched_budget(context: MethodContext) -> MethodResult:
-    """Tune the tuned prompt further with what XPrompt gets: the same extra steps, the same number of candidates.
+    """Tune the tuned prompt further with XPrompt's steps, candidates, and looks at the selection split.
 
     Nothing is pruned; the candidates differ in their data order, and the best on the selection split is kept.
 
     Differs: the paper has no such control.
     """
     config, tuned = context.config, context.tuned()
-    seeds = [stream_seed(config.seed, "matched candidates", i) for i in range(len(config.prune.grid()))]
+    count, schedule = matched_schedule(config.prune, config.prune.retune.num_steps(len(context.splits.train)))
+    seeds = [stream_seed(config.seed, "matched candidates", i) for i in range(count)]
     results = retrain(
-        context.backbone, [tuned.prompt] * len(seeds), context.splits, config.prune, seeds=seeds,
+        context.backbone, [tuned.prompt] * count, context.splits, config.prune, seeds=seeds, schedule=schedule,
         progress=context.progress, describe="matched", callbacks=context.callbacks,
     )  # fmt: skip
     best = max(results, key=lambda result: result.history.best_score)
@@ -48,5 +60,4 @@ def matched_budget(context: MethodContext) -> MethodResult:
 
 def surviving_length(context: MethodContext) -> MethodResult:
     """Tune a new prompt of as many tokens as survived XPrompt, the parent run. Source: paper §5.3."""
-    assert context.parent is not None, "the method's declaration names XPrompt as its parent"
     return prompt_tuning(context, length=context.parent.record["details"]["surviving_tokens"])

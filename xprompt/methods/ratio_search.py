@@ -1,8 +1,8 @@
-"""How pruned prompts are re-trained and the best is chosen: the paper's grid, and successive halving over it."""
+"""Which ratios are tried, how pruned prompts are re-trained and the best is chosen: grid, level by level, halving."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,10 @@ class RetrainedPrompt:
     prompt: SoftPrompt
     history: History
 
+    def __repr__(self) -> str:
+        ratios = f"token ratio {self.token_ratio:g}, piece ratio {self.piece_ratio:g}"
+        return f"RetrainedPrompt({ratios}: {100 * self.score:.1f} on {self.history.selection_split}, {self.prompt!r})"
+
     @property
     def score(self) -> float:
         """Return the score on the selection split, in [0, 1]."""
@@ -60,6 +64,25 @@ def distinct_masks(prompts: Sequence[SoftPrompt]) -> tuple[list[SoftPrompt], lis
     return [prompts[masks.index(mask)] for mask in distinct], [distinct.index(mask) for mask in masks]
 
 
+def next_ratios(settings: PruneSettings, candidates: Sequence[RetrainedPrompt]) -> list[tuple[float, float]]:
+    """Return the (token ratio, piece ratio) pairs to try next; [] where the search is over.
+
+    "grid" and "halving" try all pairs at once. "linear" tries the token ratios with every piece kept, then the piece
+    ratios at the best token ratio: 9 + 9 candidates in place of 81.
+
+    Args:
+        candidates: all tried so far.
+    """
+    if settings.search != "linear" or settings.level != "both":
+        return [] if candidates else settings.grid()
+    if not candidates:
+        return [(ratio, 0.0) for ratio in settings.token_ratios]
+    if len(candidates) > len(settings.token_ratios):
+        return []
+    best = choose_best(candidates).token_ratio
+    return [(best, ratio) for ratio in settings.piece_ratios]
+
+
 def retrain(
     backbone: Backbone,
     prompts: Sequence[SoftPrompt],
@@ -67,26 +90,31 @@ def retrain(
     settings: PruneSettings,
     *,
     seeds: Sequence[int],
+    schedule: Mapping[int, int] | None = None,
     progress: bool = False,
     describe: str = "re-training",
     callbacks: Callbacks | Sequence[Callback] | None = None,
 ) -> list[TuneResult]:
     """Re-train candidates by the settings' search: XPrompt's, and those of its budget-matched control.
 
-    "grid" re-trains every candidate to the end. "halving" scores every candidate untrained on the selection split,
-    re-trains the better third, and keeps a third of those at each step of `halving_schedule`.
+    "grid" and "linear" re-train every candidate to the end. "halving" scores every candidate untrained on the
+    selection split, re-trains the better third, and keeps a third of those at each step of `halving_schedule`. All of
+    them evaluate at those steps, so that they choose among the same checkpoints.
 
     Args:
         prompts: C times (P, H), pruned and rewound; unchanged.
         seeds: of the candidates' data orders.
+        schedule: step → how many go on, where a halving search is not to follow `halving_schedule`.
         describe: what the candidates are, in bars, logs and the stage's name.
         progress, callbacks: as in `tune`.
 
     Source: paper §3.2 ("linearly searched"), §3.3; its limitations ask for a search without the exhaustive
     re-training. Successive halving: Jamieson and Talwalkar (2016).
     """
-    steps = settings.retune.num_steps(len(splits.train))
-    schedule = halving_schedule(len(prompts), steps) if settings.search == "halving" else None
+    if schedule is None:
+        schedule = halving_schedule(len(prompts), settings.retune.num_steps(len(splits.train)))
+    if settings.search != "halving":
+        schedule = dict.fromkeys(schedule, len(prompts))  # looked at, and none dropped
     return tune_many(
         backbone, prompts, splits, [settings.retune] * len(prompts), seeds=seeds, width=settings.side_by_side,
         halving_schedule=schedule, progress=progress, describe=f"{describe} {len(prompts)}", callbacks=callbacks,
@@ -103,6 +131,26 @@ def halving_schedule(candidates: int, steps: int) -> dict[int, int]:
         left = max(1, -(-left // 3))
         schedule[step] = left
     return schedule
+
+
+def matched_schedule(settings: PruneSettings, steps: int) -> tuple[int, dict[int, int]]:
+    """Return (how many prompts, step → how many go on) for a control that looks as often as XPrompt does.
+
+    XPrompt looks at every pruned prompt untrained. Copies of one tuned prompt are equal then: the control takes these
+    looks while its candidates, as many as XPrompt re-trains, are on their way to the first rung.
+
+    Args:
+        settings: of XPrompt's search.
+        steps: of re-training.
+    """
+    candidates = settings.num_candidates
+    schedule = halving_schedule(candidates, steps)
+    left = schedule.pop(0)
+    trained = left if settings.search == "halving" else candidates
+    extra, rung = round(candidates / trained), min(schedule, default=0)
+    looks = {rung * (i + 1) // (extra + 1): trained for i in range(extra)}
+    looks.pop(0, None)
+    return trained, looks | schedule
 
 
 def search_cost(candidates: Sequence[RetrainedPrompt], settings: PruneSettings, num_selection: int) -> dict[str, int]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from xprompt.backbones.base import Backbone
 from xprompt.config.settings import PruneSettings
 from xprompt.data.splits import Splits
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
-from xprompt.methods.ratio_search import RetrainedPrompt, choose_best, distinct_masks, retrain, search_cost
+from xprompt.methods.ratio_search import RetrainedPrompt, choose_best, distinct_masks, next_ratios, retrain, search_cost
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance, importance
 from xprompt.pruning.prune import Order, prune, rewind
@@ -25,15 +26,21 @@ class XPromptResult:
 
     Attributes:
         best: the chosen candidate, with its ratios, its history, and its prompt before and after re-training.
-        candidates: one for each pair of ratios, in the grid's order.
+        candidates: one for each pair of ratios, in the order tried.
         scores: importance of the tuned prompt's tokens, (P,), and pieces, (P, K).
         scoring_seconds: that the scores took.
+        rescored: `scores` with the pieces' as they are once the chosen candidate's tokens are pruned, where the
+            settings ask for that reading of the hierarchy.
     """
 
     best: RetrainedPrompt
     candidates: list[RetrainedPrompt]
     scores: Importance
     scoring_seconds: float
+    rescored: Importance | None = None
+
+    def __repr__(self) -> str:
+        return f"XPromptResult(best of {len(self.candidates)}: {self.best!r})"
 
     @property
     def prompt(self) -> SoftPrompt:
@@ -68,58 +75,74 @@ def xprompt(
     Raises:
         ConfigError, DataError: as `prune` and `tune_many` do.
 
-    Source: paper §3.2, §3.3. Differs: piece scores come from the same pass as token scores; see `prune`.
+    Source: paper §3.2, §3.3. Differs: piece scores come from the same pass as token scores, unless
+    `settings.rescore_pieces` asks for the other reading.
     """
+    if not isinstance(callbacks, Callbacks):
+        callbacks = Callbacks(list(callbacks or ()))
+
     # Score: I(p) of every token and I(q) of every piece, on the training data (§3.2).
+    def score(prompt: SoftPrompt) -> Importance:
+        return importance(
+            backbone, prompt, splits.train, limit=settings.importance_limit, seed=seed,
+            batch_size=batch_size or settings.retune.batch_size, objective=objective or settings.retune.objective,
+            progress=progress,
+        )  # fmt: skip
+
     began = time.perf_counter()
-    scores = importance(
-        backbone, tuned, splits.train, limit=settings.importance_limit, seed=seed,
-        batch_size=batch_size or settings.retune.batch_size, objective=objective or settings.retune.objective,
-        progress=progress,
-    )  # fmt: skip
+    scores = score(tuned)
     scoring_seconds = time.perf_counter() - began
 
-    # Prune: at every pair of ratios tokens (γ), then pieces of the tokens that are left (ζ) (§3.2).
-    pruned = [
-        prune(tuned, scores, token_ratio, piece_ratio, settings.mode, order=order, seed=seed)
-        for token_ratio, piece_ratio in settings.grid()
-    ]
-    distinct, index = distinct_masks(pruned)
+    @functools.cache
+    def scores_at(token_ratio: float) -> Importance:
+        """Where pieces are scored again, do so once these tokens are pruned."""
+        if not settings.rescore_pieces:
+            return scores
+        left = prune(tuned, scores, token_ratio, 0.0, settings.mode, order=order, seed=seed)
+        return replace(scores, piece=score(left).piece)
 
-    # Rewind: the survivors go back to their values after prompt tuning (§3.3).
-    rewound = [rewind(prompt, tuned) for prompt in distinct]
+    candidates: list[RetrainedPrompt] = []
+    while ratios := next_ratios(settings, candidates):
+        # Prune: at every pair of ratios tokens (γ), then pieces of the tokens that are left (ζ) (§3.2).
+        pruned = [
+            prune(tuned, scores_at(token_ratio), token_ratio, piece_ratio, settings.mode, order=order, seed=seed)
+            for token_ratio, piece_ratio in ratios
+        ]
+        distinct, index = distinct_masks(pruned)
 
-    # Re-train: the survivors alone, all candidates in parallel (§3.3).
-    retrained = retrain(
-        backbone,
-        rewound,
-        splits,
-        settings,
-        seeds=[stream_seed(seed, "re-training order")] * len(rewound),
-        progress=progress,
-        callbacks=callbacks,
-    )
-    candidates = [
-        RetrainedPrompt(token_ratio, piece_ratio, rewound[i], retrained[i].prompt, retrained[i].history)
-        for (token_ratio, piece_ratio), i in zip(settings.grid(), index, strict=True)
-    ]
+        # Rewind: the survivors go back to their values after prompt tuning (§3.3).
+        rewound = [rewind(prompt, tuned) for prompt in distinct]
+
+        # Re-train: the survivors alone, all candidates in parallel (§3.3).
+        order_seed = stream_seed(seed, "re-training order")
+        retrained = retrain(
+            backbone, rewound, splits, settings, seeds=[order_seed] * len(rewound), progress=progress,
+            callbacks=callbacks,
+        )  # fmt: skip
+        tried = [
+            RetrainedPrompt(token_ratio, piece_ratio, rewound[i], retrained[i].prompt, retrained[i].history)
+            for (token_ratio, piece_ratio), i in zip(ratios, index, strict=True)
+        ]
+        candidates += tried
 
     # Choose: the best score on the selection split (§3.2, "linearly searched").
-    return XPromptResult(choose_best(candidates), candidates, scores, scoring_seconds)
+    best = choose_best(tried)
+    rescored = scores_at(best.token_ratio) if settings.rescore_pieces else None
+    return XPromptResult(best, candidates, scores, scoring_seconds, rescored)
 
 
 def run_xprompt(context: MethodContext, order: Order = "lowest") -> MethodResult:
     """Run XPrompt from the parent's tuned prompt, and describe it for the record."""
     config, tuned = context.config, context.tuned()
     result = xprompt(
-        context.backbone, context.splits, tuned.prompt, config.prune, order=order, seed=config.seed,
+        context.backbone, context.splits, tuned.prompt, config.pruning, order=order, seed=config.seed,
         batch_size=config.tune.batch_size, objective=config.tune.objective, progress=context.progress,
         callbacks=context.callbacks,
     )  # fmt: skip
     prompts = {"tuned_prompt": tuned.prompt, "pruned_prompt": result.best.pruned, "rewound_prompt": result.prompt}
     return MethodResult(
         context.report(result.prompt), result.prompt.num_params, entries("rewind", result.best.history), prompts,
-        _details(result, config.prune, len(context.splits.selection or context.splits.validation)), tuned.num_cut,
+        _details(result, config.pruning, len(context.splits.selection or context.splits.validation)), tuned.num_cut,
         tuned.seconds,
     )  # fmt: skip
 
@@ -150,6 +173,7 @@ def _details(result: XPromptResult, settings: PruneSettings, num_selection: int)
             "num_examples": scores.num_examples,
             "seconds": round(result.scoring_seconds, 3),
         },
+        **({} if result.rescored is None else {"rescored_piece_importance": result.rescored.piece.tolist()}),
         "candidates": [candidate.describe() for candidate in result.candidates],
         "search": {"strategy": settings.search} | search_cost(result.candidates, settings, num_selection),
         **summary(result.best.history),

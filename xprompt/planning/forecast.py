@@ -16,7 +16,6 @@ import torch
 from xprompt.backbones.loading import load_backbone
 from xprompt.backbones.pretrained import load_config
 from xprompt.backbones.shapes import count_parameters, known_config
-from xprompt.config.methods import get_method
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
@@ -125,9 +124,7 @@ def _with_parents(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """The runs, each after its parents, none twice."""
     planned: list[RunConfig] = []
     for config in configs:
-        chain = [config]
-        while parent := get_method(chain[0].method).parent:
-            chain.insert(0, config.replace(method=parent))
+        chain = [*_with_parents(config.parents), config]
         planned += [run for run in chain if run not in planned]
     return planned
 

@@ -52,30 +52,32 @@ class PlannedRun:
 
 
 def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch.dtype) -> PlannedRun:
-    """Estimate one run: prompt tuning, fine-tuning, a search, or evaluation alone."""
+    """Estimate one run: prompt tuning, an adapter, fine-tuning, a search, or evaluation alone."""
     train, selection = _split(config, sizes)
     prompt = config.length
-    candidates, steps, operations, settings = 0, 0, 0.0, config.tune
+    candidates, steps, operations, settings = 0, 0, 0.0, config.training
     work = get_method(config.method).work
     learns = work == "fine_tuning"
+    adapts = work == "adapter"  # the weights stay frozen: of their gradients nothing is computed or kept
     weights = footprint.parameters * dtype.itemsize
     if learns:  # in float32 at least, beside the frozen weights
         dtype = torch.promote_types(dtype, torch.float32)
     if learns:
-        candidates, settings, prompt = 1, config.fine_tune, 0
+        candidates, prompt = 1, 0
         steps, operations = _training(footprint, settings, 1, "grid", train, selection, sizes.mean_tokens, True)
-    elif work == "prompt_tuning":
-        candidates = 1
+    elif work in ("prompt_tuning", "adapter"):
+        candidates, prompt = 1, 0 if adapts else prompt
         steps, operations = _training(footprint, settings, 1, "grid", train, selection, sizes.mean_tokens + prompt)
     elif work in ("search", "retraining"):
-        settings, candidates = config.prune.retune, len(config.prune.grid())
+        settings, candidates = config.prune.retune, config.pruning.num_candidates
         length = sizes.mean_tokens + prompt
         steps, operations = _training(
             footprint, settings, candidates, config.prune.search, train, selection, length
         )  # fmt: skip
         if work == "search":
             scored = min(train, config.prune.importance_limit or train)
-            operations += footprint.operations(scored, length, "tune")
+            passes = 1 + len(config.pruning.token_ratios) * config.pruning.rescore_pieces
+            operations += passes * footprint.operations(scored, length, "tune")
     else:
         prompt = 0
     length = sizes.longest_tokens + prompt
@@ -87,11 +89,13 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
     held = [passing, passing]
     if candidates:
         for i, recompute in enumerate((False, True)):
-            kept = footprint.activations(rows, length, dtype, learns=learns, recompute=recompute)
+            kept = footprint.activations(rows, length, dtype, learns=learns or adapts, recompute=recompute)
             held[i] = max(held[i], kept)
     if learns:
         copies = COPIES + (2 if settings.optimizer == "adamw" else 0)
         weights += copies * footprint.parameters * dtype.itemsize
+    if adapts:  # the copy that carries the adapter
+        weights *= 2
     if settings.gradient_checkpointing:
         held[0] = held[1]
     memory, recomputed = (math.ceil(MARGIN * (weights + kept)) for kept in held)

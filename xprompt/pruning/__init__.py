@@ -4,4 +4,5 @@ This room never trains, and never chooses ratios: `methods` does.
 
     importance.py    I(p) and I(q), exactly, from one backward pass over the data
     prune.py         scores and ratios to masks, and rewinding
+    ablation.py      what a tuned prompt scores with parts of it masked, and what predicts that
 """

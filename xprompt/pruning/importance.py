@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from xprompt import html
 from xprompt.backbones.base import Backbone
 from xprompt.data.batching import batches, shard
 from xprompt.data.splits import TaskDataset, stratified_sample
@@ -25,11 +26,24 @@ class Importance:
         token: (P,) float32, CPU, ≥ 0: E_x |∂L(x)/∂γᵢ|.
         piece: (P, K) float32, CPU, ≥ 0: E_x |∂L(x)/∂ζᵢⱼ|.
         num_examples: examples averaged over.
+        signed: (P, K) float32, CPU: E_x ∂L(x)/∂ζᵢⱼ, with its sign; a token's is the sum over its pieces.
     """
 
     token: Float[Tensor, " P"]
     piece: Float[Tensor, "P K"]
     num_examples: int
+    signed: Float[Tensor, "P K"] | None = None
+
+    def __repr__(self) -> str:
+        tokens, pieces = self.piece.shape
+        low, high = float(self.token.min()), float(self.token.max())
+        size = f"{tokens} tokens × {pieces} pieces, over {self.num_examples:,} examples"
+        return f"Importance({size}; token scores {low:.3g} to {high:.3g})"
+
+    def _repr_html_(self) -> str:
+        """Show the map of the pieces; entries that score 0 are pruned, or do nothing."""
+        rows = [[value or None for value in row] for row in self.piece.tolist()]
+        return html.heat_map(rows, f"{self!r}. Rows: tokens; columns: pieces; darker: more important; outlined: 0.")
 
 
 def importance(
@@ -63,6 +77,13 @@ def importance(
         NotFiniteError: a gradient is not finite.
 
     Source: paper §3.2, Eq. for I(p) and I(q).
+
+    Example:
+        >>> import xprompt as xp
+        >>> backbone, splits = xp.load_backbone("nano"), xp.load_task("rte", limit_train=64)
+        >>> scores = xp.importance(backbone, xp.SoftPrompt.init(backbone, length=4), splits.train, limit=32)
+        >>> scores.token.shape, scores.piece.shape, scores.num_examples
+        (torch.Size([4]), torch.Size([4, 16]), 32)
     """
     data = stratified_sample(data, limit, seed)
     encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)
@@ -70,6 +91,7 @@ def importance(
     positions = prompt.surviving_tokens if prompt.mode == "drop" else torch.ones_like(prompt.token_mask)
     token = vectors.new_zeros(len(vectors), dtype=torch.float64)  # (Q,)
     piece = vectors.new_zeros(len(vectors), prompt.pieces, dtype=torch.float64)  # (Q, K)
+    signed = torch.zeros_like(piece)  # (Q, K)
     bar = tqdm(total=len(data), desc="importance", unit="ex", disable=not progress, leave=False)
     for whole in batches(encoded, batch_size, seed=None):
         batch = shard(whole, process_group())
@@ -79,17 +101,21 @@ def importance(
         loss = backbone.loss(expanded, batch, verbalizer, objective=objective).sum()  # ()
         (gradient,) = torch.autograd.grad(loss, expanded)  # (B, Q, H)
         by_piece = (gradient * vectors).unflatten(-1, (prompt.pieces, -1)).sum(dim=-1)  # (B, Q, K): ∂L_b/∂ζᵢⱼ
+        signed += by_piece.sum(dim=0, dtype=torch.float64)
         piece += by_piece.abs().sum(dim=0, dtype=torch.float64)
         token += by_piece.sum(dim=-1).abs().sum(dim=0, dtype=torch.float64)  # (B, Q): ∂L_b/∂γᵢ
         bar.update(len(whole))
     bar.close()
-    process_group().all_reduce([token, piece])
+    process_group().all_reduce([token, piece, signed])
     if not bool(torch.isfinite(piece).all() & torch.isfinite(token).all()):
         raise NotFiniteError(
             "the gradients that importance is made of are not finite: the prompt or the backbone holds such values, or "
             "they overflow in the backbone's dtype. Tune the prompt at a lower rate, or use bfloat16 or float32."
         )
-    all_tokens, all_pieces = torch.zeros(prompt.length), torch.zeros(prompt.length, prompt.pieces)  # (P,), (P, K)
-    all_tokens[positions.cpu()] = (token / len(data)).float().cpu()
-    all_pieces[positions.cpu()] = (piece / len(data)).float().cpu()
-    return Importance(all_tokens, all_pieces, len(data))
+
+    def at_all_positions(sums: Tensor) -> Tensor:  # (Q, …) → (P, …)
+        means = torch.zeros(prompt.length, *sums.shape[1:])
+        means[positions.cpu()] = (sums / len(data)).float().cpu()
+        return means
+
+    return Importance(at_all_positions(token), at_all_positions(piece), len(data), at_all_positions(signed))

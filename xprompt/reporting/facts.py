@@ -14,7 +14,7 @@ from xprompt.reporting.layout import MAIN, Report
 
 NOT_VERSIONS = {
     "hardware", "system", "threads", "device", "dtype", "dropout", "git_revision", "git_dirty", "started",
-    "backbone_params", "backbone_fingerprint", "data_fingerprint",
+    "backbone_params", "backbone_fingerprint", "data_fingerprint", "random_streams", "code",
 }  # fmt: skip
 FEW = 100
 """The page warns where fewer examples than these were selected on."""
@@ -33,14 +33,18 @@ def complete(report: Report, **settings: Any) -> dict[str, Any]:
         report: one whose notebooks have been executed.
         settings: written into the manifest as they are, such as profile="nano".
     """
-    manifest = report.manifest()
-    names = {run for item in manifest["items"].values() for run in item["runs"]}
-    records = {name: record for name in sorted(names) if (record := report.store.get(name)) is not None}
-    items = {
-        key: {**item, "seconds": round(sum(_seconds(records[run]) for run in item["runs"] if run in records), 1)}
-        for key, item in manifest["items"].items()
-    }
-    return report.update(**settings, items=items, runs=summarize_runs(records, items.get(MAIN, {}).get("runs", ())))
+
+    def completed(manifest: dict[str, Any]) -> dict[str, Any]:
+        names = {run for item in manifest["items"].values() for run in item["runs"]}
+        records = {name: record for name in sorted(names) if (record := report.store.get(name)) is not None}
+        items = {
+            key: {**item, "seconds": round(sum(_seconds(records[run]) for run in item["runs"] if run in records), 1)}
+            for key, item in manifest["items"].items()
+        }
+        runs = summarize_runs(records, items.get(MAIN, {}).get("runs", ()))
+        return {**manifest, **settings, "items": items, "runs": runs}
+
+    return report.change(completed)
 
 
 def summarize_runs(records: Mapping[str, Mapping[str, Any]], main: Iterable[str] = ()) -> dict[str, Any]:
@@ -62,6 +66,11 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
     facts, sentences = manifest["runs"], []
     if manifest.get("quick"):
         sentences.append(QUICK)
+    if len(facts.get("codes", [])) > 1:
+        sentences.append(
+            f"The records were made by {len(facts['codes'])} versions of the code: a difference between them "
+            "may not be one between methods."
+        )
     if "nano" in facts["sources"]:
         sentences.append(
             "The tasks are generated, in SuperGLUE's formats; a score here is not a score on SuperGLUE, and the "
@@ -119,6 +128,7 @@ def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     git = Counter((origin.get("git_revision"), bool(origin.get("git_dirty"))) for origin in origins)
     return {
         "count": len(records),
+        "codes": _distinct(origin.get("code") for origin in origins),
         "seconds": round(sum(map(_seconds, records)), 1),
         "tasks": _distinct(record["task"] for record in records),
         "methods": _distinct(record["method"] for record in records),

@@ -32,11 +32,12 @@ FIG1_METHODS = ("fine_tuning", "prompt_tuning", "xprompt")
 def method_style(name: str) -> tuple[Any, Any]:
     """Return a method's colour and matplotlib marker, the same in every figure.
 
-    The place of its declaration in `METHODS` decides, so that a method appended there changes no other's look. The
-    first 16 have a colour and a marker of their own.
+    The place of its declaration in `METHODS` decides, so that a method appended there changes no other's look. Of 256
+    methods no two have the same colour and marker; of the first 16, no two share either.
     """
     place = list(METHODS).index(name) if name in METHODS else len(METHODS)
-    return _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+    turn = place // len(_COLOURS)
+    return _COLOURS[place % len(_COLOURS)], _MARKERS[(place + turn) % len(_MARKERS)]
 
 
 def style() -> None:

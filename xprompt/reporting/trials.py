@@ -67,8 +67,42 @@ def trial_configs(
         configs += grid(
             profile, [task], [method], [seed], data_dir=data_dir, quick=quick, tune=tune, fine_tune=fine_tune,
             pattern=known.get(pattern, "paper"), selection_limit=selection, limit_validation=VALIDATION_EXAMPLES,
+            learning_rates={},  # a trial's own stands in its settings
         )  # fmt: skip
     return configs
+
+
+def rate_trials(
+    tasks: Sequence[str], methods: Sequence[str], rates: Sequence[float], optimizer: str = "adafactor"
+) -> list[tuple[str, str, str, float, str]]:
+    """Return the trials of one search of the learning rate that is the same for every method, for `trial_configs`."""
+    return [(task, method, optimizer, rate, "paper") for task in tasks for method in methods for rate in rates]
+
+
+def best_rates(rows: pd.DataFrame) -> dict[str, float]:
+    """Return each method's learning rate with the highest mean score over the tasks on held-out examples of train.
+
+    Of equal scores the rate with the lower mean loss is taken. The result is `RunConfig.learning_rates`, but for
+    methods that have their rate in `tune` or `fine_tune`.
+
+    Args:
+        rows: of `trial_rows`; every method must have been tried at the same rates on the same tasks.
+
+    Raises `ConfigError` where a trial is missing or there are several of one kind.
+    """
+    best = {}
+    for method, of_method in rows.groupby("method", sort=False):
+        counts = of_method.groupby(["task", "learning_rate"]).size().unstack(fill_value=0)
+        if not (counts == 1).all(axis=None):
+            raise ConfigError(
+                f"the trials of {method} by task and learning rate are {counts.to_dict()}: compare rates by one trial "
+                "of each on every task, with one optimiser and one pattern."
+            )
+        means = of_method.groupby("learning_rate")[["score", "loss"]].mean().reset_index()
+        best[str(method)] = float(
+            means.sort_values(["score", "loss"], ascending=[False, True])["learning_rate"].iloc[0]
+        )
+    return best
 
 
 def _trial_settings(settings: TuneSettings, changes: Mapping[str, Any]) -> TuneSettings:

@@ -28,7 +28,7 @@ from xprompt.backbones.malloc import give_back_freed_memory
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import Settings
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, HeldError
 from xprompt.runs.store import Store
 from xprompt.tasks.superglue import TASKS
 
@@ -37,6 +37,8 @@ Run = Callable[[RunConfig, Path], Mapping[str, Any]]
 _RUNS_PER_PROCESS = 4  # a process takes as long to start as one of the smallest runs
 _BYTES_PER_PROCESS = 3 * 2**29  # with a small backbone
 _MAX_PROCESSES = 8  # unless asked for: they share a GPU if there is one
+_LOOK_AGAIN = 1.0  # seconds between two looks at runs that another process does
+HELD = "another process does this run; the others first"
 _IDLE_SECONDS = 60  # until a process without a run ends, and its memory is free
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read as the numeric libraries are loaded
 _NAMES = ("nano", "hub", "smollm2", *TASKS)  # of sources, backbones and tasks; anything else may be a path
@@ -67,11 +69,11 @@ class Executor(Protocol):
 
 @dataclass(eq=False)
 class PlannedRun:
-    """A run to do once, for all its positions in the list asked for, after its parent."""
+    """A run to do once, for all its positions in the list asked for, after its parents."""
 
     config: RunConfig
-    parent: PlannedRun | None
-    depth: int  # number of ancestors
+    parents: list[PlannedRun]
+    depth: int  # of its longest line of ancestors
     positions: list[int] = field(default_factory=list)
     dropped: bool = False  # it, or an ancestor, has failed
 
@@ -87,8 +89,8 @@ def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
     def plan(config: RunConfig) -> PlannedRun:
         key = json.dumps([config.identity(), config.source, config.backbone], sort_keys=True)
         if key not in runs:
-            parent = None if config.parent is None else plan(config.parent)
-            runs[key] = PlannedRun(config, parent, 0 if parent is None else parent.depth + 1)
+            parents = [plan(parent) for parent in config.parents]
+            runs[key] = PlannedRun(config, parents, 1 + max((parent.depth for parent in parents), default=-1))
         return runs[key]
 
     for position, config in enumerate(configs):
@@ -97,8 +99,8 @@ def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
 
 
 def run_here(config: RunConfig, root: Path) -> Mapping[str, Any]:
-    """Do a run, or read it from the store under `root`, and return its record."""
-    return xprompt.run(config, store=root).record
+    """Do a run, or read it from the store under `root`, and return its record. Raises `HeldError`."""
+    return xprompt.run(config, store=root, wait=False).record
 
 
 class LocalExecutor:
@@ -110,11 +112,26 @@ class LocalExecutor:
         self._run = run
 
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
-        """Yield a step as each run begins and one as it ends; an error ends all."""
-        for position, config in enumerate(configs):
-            yield Step(config, position)
+        """Yield a step as each run begins and one as it ends; an error ends all.
+
+        A run that another process does comes later, when the others are done.
+        """
+        to_do, told = deque(enumerate(configs)), set[int]()
+        while to_do:
+            position, config = to_do.popleft()
+            if position not in told:
+                yield Step(config, position)
             began = time.perf_counter()
-            record = dict(self._run(config).record)
+            try:
+                record = dict(self._run(config).record)
+            except HeldError:
+                if position not in told:
+                    yield Step(config, position, note=HELD)
+                to_do.append((position, config))
+                told.add(position)
+                if all(other in told for other, _ in to_do):
+                    time.sleep(_LOOK_AGAIN)
+                continue
             yield Step(config, position, record, time.perf_counter() - began)
 
 
@@ -158,14 +175,23 @@ class ProcessExecutor:
             parallel = joblib.Parallel(self.workers, return_as="generator_unordered", batch_size=1)
         for _, level in itertools.groupby(runs, key=lambda run: run.depth):
             left = [run for run in level if not run.dropped]
-            tasks = (joblib.delayed(_attempt)(i, self._run, run.config, self.root) for i, run in enumerate(left))
-            try:
-                yield from ((left[i], outcome) for i, outcome in parallel(tasks))
-            except BrokenProcessPool as error:
-                raise ConfigError(
-                    "a worker's process was ended from outside, most likely because memory ran out. Finished runs are "
-                    "kept: give the same command again, with fewer --workers."
-                ) from error
+            while left:
+                tasks = (joblib.delayed(_attempt)(i, self._run, run.config, self.root) for i, run in enumerate(left))
+                held = []
+                try:
+                    for i, outcome in parallel(tasks):
+                        if isinstance(outcome, HeldError):
+                            held.append(left[i])
+                        else:
+                            yield left[i], outcome
+                except BrokenProcessPool as error:
+                    raise ConfigError(
+                        "a worker's process was ended from outside, most likely because memory ran out. Finished runs "
+                        "are kept: give the same command again, with fewer --workers."
+                    ) from error
+                if len(held) == len(left):
+                    time.sleep(_LOOK_AGAIN)
+                left = held
 
 
 class RayOptions(Settings):
@@ -186,7 +212,7 @@ class RayOptions(Settings):
 
 
 class RayExecutor:
-    """Does runs in parallel as Ray tasks; a run's task takes its parent's as an argument, so that Ray orders them.
+    """Does runs in parallel as Ray tasks; a run's task takes its parents' as arguments, so that Ray orders them.
 
     Ray shares out CPUs and GPUs and retries a run whose worker died. A run that raises is not retried. Arguments and
     errors as `get_executor`'s; `run` is what a worker does for a run.
@@ -223,12 +249,12 @@ class RayExecutor:
                 marker.unlink(missing_ok=True)
 
     def _ended(self, ray: Any, runs: Sequence[PlannedRun], submit: Callable[..., Any]) -> _Ended:
-        to_do, tasks, under_way = deque(runs), dict[PlannedRun | None, Any]({None: None}), dict[Any, PlannedRun]()
+        to_do, tasks, under_way = deque(runs), dict[PlannedRun, Any](), dict[Any, PlannedRun]()
         try:
             while to_do or under_way:
                 while to_do and len(under_way) < (self.options.workers or len(runs)):
                     if not (run := to_do.popleft()).dropped:
-                        tasks[run] = submit(absolute_paths(run.config), tasks[run.parent])
+                        tasks[run] = submit(absolute_paths(run.config), *(tasks[parent] for parent in run.parents))
                         under_way[tasks[run]] = run
                 for run in map(under_way.pop, ray.wait(list(under_way))[0] if under_way else ()):
                     if run.dropped:  # its task failed as its parent's did
@@ -236,8 +262,8 @@ class RayExecutor:
                     try:
                         outcome = ray.get(tasks[run])
                     except ray.exceptions.RayError as error:
-                        while tasks[run.parent] in under_way:  # the error came down from there
-                            run = under_way.pop(tasks[run.parent])
+                        while failed := self._failed(ray, [tasks[p] for p in run.parents if tasks[p] in under_way]):
+                            run = under_way.pop(failed)  # the error came down from there
                         outcome = self._cause(error, ray.exceptions.RayError)
                         if isinstance(outcome, MachineError):  # there, every run would fail
                             raise outcome from None
@@ -245,6 +271,15 @@ class RayExecutor:
         finally:
             for task in under_way:
                 ray.cancel(task, force=True)
+
+    def _failed(self, ray: Any, tasks: Sequence[Any]) -> Any:
+        """Return the first of the tasks that has ended by an error; None where none has."""
+        for task in ray.wait(list(tasks), num_returns=len(tasks), timeout=0)[0] if tasks else ():
+            try:
+                ray.get(task)
+            except ray.exceptions.RayError:
+                return task
+        return None
 
     def _cause(self, error: Exception, kind: type[Exception]) -> Exception:
         """Return what a run raised, or a `ConfigError` where its workers died."""
@@ -325,25 +360,33 @@ def absolute_paths(config: RunConfig) -> dict[str, Any]:
     """Return a run's settings with absolute paths, for a worker in another folder. Its ID is the same."""
     settings = config.settings()
     for name in ("task", "source", "backbone"):
-        path = os.path.abspath(os.path.expanduser(settings[name]))
-        if settings[name] not in _NAMES and os.path.exists(path):
-            settings[name] = path
+        settings[name] = _absolute(settings[name])
+    settings["source_tasks"] = [_absolute(task) for task in settings["source_tasks"]]
     return settings
+
+
+def _absolute(name: str) -> str:
+    path = os.path.abspath(os.path.expanduser(name))
+    return path if name not in _NAMES and os.path.exists(path) else name
 
 
 class MachineError(ConfigError):
     """A machine of a cluster can do none of the runs."""
 
 
-def work_on_ray(run: Run, root: Path, marker: Path, threads: int, version: str, settings: Any, parent: Any) -> Any:
-    """Do a run as a Ray task, which begins when `parent` is done; raise `MachineError` where this machine cannot."""
+def work_on_ray(run: Run, root: Path, marker: Path, threads: int, version: str, settings: Any, *parents: Any) -> Any:
+    """Do a run as a Ray task, which begins when `parents` are done; raise `MachineError` where this machine cannot."""
     wrong = "" if marker.exists() else f"does not see {root}: give an --output that all machines share, under one path"
     if xprompt.__version__ != version:
         wrong = f"has xprompt {xprompt.__version__}, not {version}: install the same version on every machine"
     if wrong:
         raise MachineError(f"a worker on {socket.gethostname()} {wrong}.")
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))
-    return _timed(run, RunConfig(**settings), root)
+    while True:
+        try:
+            return _timed(run, RunConfig(**settings), root)
+        except HeldError:
+            time.sleep(_LOOK_AGAIN)
 
 
 def _attempt(number: int, run: Run, config: RunConfig, root: Path) -> tuple[int, Any]:
@@ -372,7 +415,7 @@ def _steps(runs: Sequence[PlannedRun], ended: _Ended) -> Iterator[Step]:
             errors.append(outcome)
             run.dropped, others = True, 0
             for other in runs:  # parents come first
-                if other.parent is not None and other.parent.dropped and not other.dropped:
+                if any(parent.dropped for parent in other.parents) and not other.dropped:
                     other.dropped, others = True, others + 1
             also = f"; left out for that, {others} that start from it" if others else ""
             yield Step(run.config, note=f"failed: {type(outcome).__name__}: {_first_line(outcome)}{also}")

@@ -6,20 +6,24 @@ An executor that the caller hands over does the runs.
 from __future__ import annotations
 
 import logging
+import operator
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
-from xprompt.config.settings import PROTOCOLS, TuneSettings
-from xprompt.errors import ConfigError, DataError
+from xprompt.config.settings import MOST_SEED, PROTOCOLS, TuneSettings
+from xprompt.errors import ConfigError, DataError, shown
 from xprompt.runs.executors import Executor, LocalExecutor
-from xprompt.tasks.registry import get_task
+from xprompt.runs.store import Store
+from xprompt.tasks.registry import get_task, split_tasks
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import readable_duration
+
+MOST_SEEDS = 10_000  # of one report
 
 
 def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
@@ -33,8 +37,8 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
     elif tasks == "all":
         chosen = list(TASKS)
     else:
-        given = tasks.split(",") if isinstance(tasks, str) else list(tasks)
-        chosen = [name.strip() for name in given]
+        given = split_tasks(tasks) if isinstance(tasks, str) else list(tasks)
+        chosen = [name.strip() if isinstance(name, str) else name for name in given]
     names = [get_task(name).name for name in chosen]
     if len(set(names)) < len(names):
         raise ConfigError(f"tasks {', '.join(names)}: one is given twice; name each task once.")
@@ -44,13 +48,21 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
 def choose_seeds(seeds: int | Sequence[int] | None, profile: str) -> list[int]:
     """Return the seeds 0 … n − 1 of a number n, or those of a list; None or [] for the profile's default number.
 
-    Raises `ConfigError` where a number is below 1, or a list holds a seed twice or below 0.
+    Raises `ConfigError` where a number is not in 1 … `MOST_SEEDS`, or a list holds a seed twice or what is no seed.
     """
     if seeds is None or (not isinstance(seeds, int) and not seeds):
         seeds = get_profile(profile).default_seeds
-    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise ConfigError(f"seeds {seeds!r}: give how many (1 or more), or a list of different seeds of 0 or more.")
+    try:
+        number = isinstance(seeds, int) and not isinstance(seeds, bool)
+        given: Any = range(min(int(seeds), MOST_SEEDS + 1)) if number else seeds  # type: ignore[arg-type]
+        chosen = [operator.index(seed) for seed in given]
+    except TypeError:
+        chosen = []
+    enough, unlike = 1 <= len(chosen) <= MOST_SEEDS, len(set(chosen)) == len(chosen)
+    if not (enough and unlike and 0 <= min(chosen) <= max(chosen) <= MOST_SEED):
+        raise ConfigError(
+            f"seeds {shown(seeds)}: give how many (1 to {MOST_SEEDS:,}), or a list of different seeds of 0 or more."
+        )
     return chosen
 
 
@@ -136,6 +148,39 @@ def grid(
         for task in names
         for method in methods
     ]
+
+
+def done(
+    store: Store,
+    profile: str,
+    tasks: str | Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    protocols: Sequence[str] = ("held_out",),
+    *,
+    among: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """Return the records of a grid that a report has, whatever version made them; nothing is run or loaded.
+
+    Arguments as those of `grid`; the order too.
+
+    Args:
+        among: run IDs to choose from, where a report has runs with other settings too; none: all.
+
+    Raises `ConfigError` where there is none.
+    """
+    names, numbers = choose_tasks(tasks, profile), choose_seeds(seeds, profile)
+    methods = methods or get_profile(profile).default_methods
+    axes = [list(map(str, axis)) for axis in (numbers, protocols, [get_task(name).name for name in names], methods)]
+    columns = ("seed", "protocol", "task", "method")
+    places: dict[tuple[int, ...], dict[str, Any]] = {}
+    for record in store.records():
+        pairs = list(zip((str(record[column]) for column in columns), axes, strict=True))
+        if (not among or record["run"] in among) and all(value in axis for value, axis in pairs):
+            places[tuple(axis.index(value) for value, axis in pairs)] = record
+    if not places:
+        raise ConfigError(f"only_done: {store.root} has none of these runs; without it they are done.")
+    return [places[place] for place in sorted(places)]
 
 
 def collect(configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], Any]) -> list[dict[str, Any]]:

@@ -6,17 +6,24 @@ import contextlib
 import functools
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import xprompt
+from xprompt import html
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.loading import load_backbone
+from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
 from xprompt.distributed import process_group
+from xprompt.errors import MemoryLimitError
+from xprompt.files import try_folder
 from xprompt.methods.base import MethodContext, load_method
 from xprompt.prompts.collection import load_from_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
@@ -27,6 +34,7 @@ from xprompt.tasks import metrics
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.superglue import TASKS
 from xprompt.training.callbacks import Callbacks
+from xprompt.training.memory import is_out_of_memory
 from xprompt.training.tensorboard import EventFiles, can_watch
 
 
@@ -36,6 +44,22 @@ class RunResult:
 
     record: dict[str, Any]
     folder: Path
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.metrics.items())
+        return f"RunResult({self._title()}, {self.record['protocol']}: {scores}; {str(self.folder)[-150:]})"
+
+    def _title(self) -> str:
+        return f"{self.record['task']} {self.record['method']} seed {self.record['seed']}"
+
+    def _repr_html_(self) -> str:
+        """Show the metrics beside the majority's, and the selection score while it was trained."""
+        majority = self.record.get("majority") or {}
+        rows = [["metric", "%", "majority class"]]
+        for name, value in self.metrics.items():
+            rows.append([name, f"{100 * value:.1f}", f"{100 * majority[name]:.1f}" if name in majority else ""])
+        title = f"{self._title()}: {self.record['num_params']:,} trained parameters"
+        return html.table(rows, title) + html.history(self.record["history"])
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -66,6 +90,11 @@ class _How:
     watch: bool
     save_every: float
     device_map: str | None
+    wait: bool
+
+
+#: Bytes that a new store needs at least: a few prompts and records.
+ROOM = 16 * 2**20
 
 
 def run(
@@ -77,6 +106,7 @@ def run(
     watch: bool = True,
     save_every: float = 30.0,
     device_map: str | None = None,
+    wait: bool = True,
 ) -> RunResult:
     """Do a run, or read it where the store has it already. The run that it starts from is done, or read, first.
 
@@ -94,24 +124,43 @@ def run(
         save_every: seconds of training after which an interruption may cost work; a run that is done sooner writes
             no state.
         device_map: spread the backbone over several devices; see `load_backbone`.
+        wait: where another process does the run, or one that it starts from, wait until it is done.
 
-    None of `progress`, `watch`, `save_every` and `device_map` is part of a run's ID.
+    None of `progress`, `watch`, `save_every`, `device_map` and `wait` is part of a run's ID.
 
     Raises:
         ConfigError, DataError, BackboneError: before any training starts.
+        StoreError: the store cannot be written; before anything is loaded, where it holds nothing yet.
+        HeldError: another process does the run, and `wait` is False.
+        NotFiniteError: training diverged.
+        MemoryLimitError: there is too little memory.
     """
-    store, how = _store(config, store), _How(progress, watch, save_every, device_map)
-    to_do: list[RunConfig] = []  # what was asked for, then what it starts from, as far as that is not done
-    step: RunConfig | None = config
-    result = None
-    while step is not None and result is None:
-        result = None if force and step is config else _read(step, store, device_map)
-        if result is None:
-            to_do.append(step)
-            step = step.parent
-    for step in reversed(to_do):
-        result = _do(step, store, how, result, force=force and step is config)
-    assert result is not None
+    store = _store(config, store)
+    if store.is_empty:
+        try_folder(store.runs, ROOM)
+    with _memory_limit(config):
+        return _read_or_do(config, store, _How(progress, watch, save_every, device_map, wait), force)
+
+
+@contextlib.contextmanager
+def _memory_limit(config: RunConfig) -> Iterator[None]:
+    """Turn what allocators raise into one error."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+            raise
+        raise MemoryLimitError(
+            f"{config.method} on {config.task} needs more memory than there is ({type(error).__name__}): set "
+            "tune.accumulation or gradient_checkpointing, or dtype=bfloat16; `python -m xprompt plan` says what fits."
+        ) from error
+
+
+def _read_or_do(config: RunConfig, store: Store, how: _How, force: bool = False) -> RunResult:
+    result = None if force else _read(config, store, how.device_map)
+    if result is None:
+        parents = tuple(_read_or_do(parent, store, how) for parent in config.parents)
+        result = _do(config, store, how, parents, force)
     return result
 
 
@@ -133,18 +182,18 @@ def _get(name: str, store: Store) -> RunResult | None:
     return None if record is None else RunResult(record, store.path(name))
 
 
-def _do(config: RunConfig, store: Store, how: _How, parent: RunResult | None, force: bool) -> RunResult:
-    """Do one run, its parent at hand, unless another process has done it meanwhile."""
+def _do(config: RunConfig, store: Store, how: _How, parents: tuple[RunResult, ...], force: bool) -> RunResult:
+    """Do one run, its parents at hand, unless another process has done it meanwhile."""
     splits, backbone, name = _prepare(config, how.device_map)
-    with store.lock(name) if process_group().is_main else contextlib.nullcontext():
+    with store.lock(name, -1 if how.wait else 0) if process_group().is_main else contextlib.nullcontext():
         if force or _get(name, store) is None:
             events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
             callbacks = Callbacks(
                 [EventFiles(events)] if how.watch and can_watch() else [],
-                store.runs / ".unfinished" / name,
+                store.unfinished / name,
                 how.save_every,
             )
-            _record(MethodContext(config, backbone, splits, parent, how.progress, callbacks), name, store)
+            _record(MethodContext(config, backbone, splits, parents, how.progress, callbacks), name, store)
     process_group().barrier()
     result = _get(name, store)
     assert result is not None, "the run was written a moment ago"
@@ -178,7 +227,11 @@ def load_splits(config: RunConfig) -> Splits:
 
 def _identity(config: RunConfig, splits: Splits) -> dict[str, Any]:
     """Return what a run's ID is made of; a custom task counts by its name, not by where its declaration lies."""
-    return config.identity() | {"task": splits.task.name}
+    identity = config.identity() | {"task": splits.task.name}
+    if config.source_tasks:  # whose examples the result depends on too
+        sources = [load_splits(source) for source in config.source_configs()]
+        identity["source_tasks"] = {source.task.name: source.fingerprint for source in sources}
+    return identity
 
 
 @functools.lru_cache(maxsize=8)
@@ -203,12 +256,24 @@ def _backbone(
     return load_backbone(name, dtype=dtype, revision=revision, max_source=max_source, **spread)
 
 
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Compute with as many CPU threads as the profile says, so that no bit depends on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _record(context: MethodContext, name: str, store: Store) -> None:
     """Do the method's work and write its record."""
     config, splits, backbone = context.config, context.splits, context.backbone
-    made = provenance(backbone.device, backbone.dtype, backbone.model)
     started = time.perf_counter()
-    outcome = load_method(config.method)(context)
+    with _threads(get_profile(config.profile).threads):
+        made = provenance(backbone.device, backbone.dtype, backbone.model)
+        outcome = load_method(config.method)(context)
     seconds = time.perf_counter() - started + context.callbacks.resumed_seconds
     held = splits.selection
     record = {
@@ -250,8 +315,12 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
 
     def write_files(folder: Path) -> None:
         for stage, prompt in outcome.prompts.items():
-            prompt.save(folder / stage)
+            last = prompt is next(reversed(outcome.prompts.values()))
+            facts = {"run": name, "method": config.method, "seed": config.seed, "source": record["source"]}
+            facts |= {"revision": config.revision} if config.revision else {}
+            facts["metrics"] = outcome.report.metrics if last else {}
+            prompt.save(folder / stage, backbone=backbone, task=splits.task, **facts)
 
     if process_group().is_main:
         store.put(record, write_files)
-        shutil.rmtree(store.runs / ".unfinished" / name, ignore_errors=True)
+        shutil.rmtree(store.unfinished / name, ignore_errors=True)

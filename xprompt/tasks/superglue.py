@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from xprompt.tasks.example import ParsedExample, RawExample
 from xprompt.tasks.task import Statistics, Task
@@ -11,11 +12,12 @@ from xprompt.tasks.task import Statistics, Task
 
 def _fields(*names: str) -> Callable[[RawExample], Iterator[ParsedExample]]:
     """Parse tasks with one example a line, its texts under the template's own names."""
+    return partial(parse_fields, names)
 
-    def parse(raw: RawExample) -> Iterator[ParsedExample]:
-        yield ParsedExample(raw.key, raw.key, {name: raw.text(name) for name in names}, raw)
 
-    return parse
+def parse_fields(names: tuple[str, ...], raw: RawExample) -> Iterator[ParsedExample]:
+    """Yield the one example of a raw object, its texts under these names."""
+    yield ParsedExample(raw.key, raw.key, {name: raw.text(name) for name in names}, raw)
 
 
 def _wsc(raw: RawExample) -> Iterator[ParsedExample]:

@@ -56,7 +56,7 @@ class Adafactor(torch.optim.Optimizer):
         self._surviving = None if surviving is None or bool(surviving.all()) else surviving
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Change every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:

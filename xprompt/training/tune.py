@@ -12,6 +12,7 @@ from xprompt.backbones.base import Backbone
 from xprompt.backbones.loading import wrap
 from xprompt.config.settings import TuneSettings
 from xprompt.data.splits import Splits
+from xprompt.prompts.card import PromptCard
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.training.callbacks import Callback, Callbacks, accept_along
 from xprompt.training.candidate import Candidate, History
@@ -60,6 +61,14 @@ def tune(
         DataError: there are no training examples.
 
     Source: paper §3.1, §4.1.
+
+    Example:
+        >>> import xprompt as xp
+        >>> backbone, splits = xp.load_backbone("nano"), xp.load_task("rte", limit_train=64, limit_validation=32)
+        >>> settings = xp.PROFILES["nano"].tune.replace(steps=4, eval_every=2)
+        >>> prompt, history = xp.tune(backbone, xp.SoftPrompt.init(backbone, length=4), splits, settings)
+        >>> [entry["step"] for entry in history.entries]
+        [0, 2, 4]
     """
     return tune_many(backbone, [prompt], splits, [settings], seeds=[seed], progress=progress, callbacks=callbacks)[0]
 
@@ -109,6 +118,8 @@ def tune_many(
         candidates.append(Candidate(trained, list(trained.parameters()), prompt_settings, trained.clone))
     seeds = list(seeds or [0] * len(candidates))
     Loop(backbone, candidates, splits, seeds, progress, describe, halving_schedule).run(callbacks, width)
+    for candidate in candidates:
+        candidate.best.card = PromptCard.of(backbone, splits.task, splits.source)
     return [TuneResult(candidate.best, candidate.history) for candidate in candidates]
 
 

@@ -1,0 +1,132 @@
+"""What holds for every baseline that trains something of its own: it moves, the backbone does not, it resumes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import xprompt as xp
+from tests.conftest import tiny_model
+from tests.training.test_resume import Stopping
+from xprompt.config.methods import METHODS
+from xprompt.methods import prompt_encoder
+from xprompt.methods.base import MethodContext, load_method
+from xprompt.training.callbacks import Callbacks
+
+QUICK = xp.TuneSettings(learning_rate=0.02, steps=6, batch_size=8, eval_every=2, optimizer="adamw", weight_decay=0.0)
+BASELINES = [name for name, method in METHODS.items() if method.takes_learning_rate and method.work != "fine_tuning"]
+
+
+class SourceRun:
+    """A finished run of a source task, with a prompt that lies near its start."""
+
+    def __init__(self, task, backbone):
+        self.record = {"task": task, "seconds": {"total": 1.5, "with_prompt_tuning": 1.5}}
+        self._prompt = xp.SoftPrompt.init(backbone, 4, pieces=4)
+        with torch.no_grad():
+            self._prompt.embeddings.add_(torch.randn(4, 32, generator=torch.Generator().manual_seed(len(task))))
+
+    def load_prompt(self, stage=""):
+        return self._prompt
+
+
+def context_of(name, backbone, splits, callbacks=None, **changes):
+    if METHODS[name].num_sources:
+        changes["source_tasks"] = ("cb", "wic")
+    parents = [SourceRun(task, backbone) for task in changes.get("source_tasks", ())]
+    config = xp.RunConfig(
+        task="rte", profile="tiny", method=name, length=4, pieces=4, tune=QUICK, fine_tune=QUICK,
+        learning_rates={}, **changes,
+    )  # fmt: skip
+    return MethodContext(config, backbone, splits, parents, callbacks=callbacks or Callbacks())
+
+
+def plain(result):
+    return [{**entry, "seconds": None} for entry in result.history]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_it_learns_and_nothing_of_the_backbone_changes(name, kind, splits, monkeypatch):
+    backbone, seen = tiny_model(kind), []
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    hooks = [len(module._forward_hooks) for module in backbone.model.modules()]
+    plain_scores = xp.evaluate(backbone, None, splits.validation)
+    train = prompt_encoder.train
+
+    def watched(context, trained, parameters, describe):
+        start = [parameter.detach().clone() for parameter in parameters]
+        history = train(context, trained, parameters, describe)
+        seen.append((parameters, start, history))
+        return history
+
+    for module in ("prompt_encoder", "peft_baselines", "prefix_tuning"):
+        monkeypatch.setattr(f"xprompt.methods.{module}.train", watched)
+    result = load_method(name)(context_of(name, backbone, splits))
+    ((parameters, start, history),) = seen
+    assert result.num_params == sum(parameter.numel() for parameter in parameters) > 0
+    losses = [entry["selection_loss"] for entry in result.history]
+    assert len(set(losses)) == len(losses) == 4, "it moves at every step"
+    if history.best_step:
+        moved = [not torch.equal(a, b) for a, b in zip(parameters, start, strict=True)]
+        assert all(moved), "a gradient reaches every parameter"
+    after = backbone.model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
+    assert hooks == [len(module._forward_hooks) for module in backbone.model.modules()]
+    assert xp.evaluate(backbone, None, splits.validation) == plain_scores
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_it_resumes_to_the_same_numbers_and_its_seed_decides_them(name, splits, tmp_path):
+    backbone = tiny_model("seq2seq")
+    whole = load_method(name)(context_of(name, backbone, splits))
+    with pytest.raises(KeyboardInterrupt):
+        load_method(name)(context_of(name, backbone, splits, Callbacks([Stopping(3)], tmp_path, every=0.0)))
+    assert list(tmp_path.glob("*/state.json"))
+    resumed = Callbacks(folder=tmp_path, every=0.0)
+    again = load_method(name)(context_of(name, backbone, splits, resumed))
+    assert resumed.resumed_seconds > 0 and plain(again) == plain(whole)
+    assert again.report == whole.report
+    other = load_method(name)(context_of(name, backbone, splits, seed=1))
+    assert other.history[0]["selection_loss"] != whole.history[0]["selection_loss"] or name == "lora"
+    assert plain(other) != plain(whole)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_half_precision_generation_dropout_and_recomputed_activations_all_go_together(name, kind, splits):
+    backbone = tiny_model(kind, torch.bfloat16, dropout=0.1)
+    context = context_of(name, backbone, splits)
+    tune = QUICK.replace(steps=2, dropout=True, gradient_checkpointing=True, objective="generation")
+    result = load_method(name)(replace(context, config=context.config.replace(tune=tune, fine_tune=tune)))
+    losses = [entry["selection_loss"] for entry in result.history]
+    assert len(set(losses)) == 2 and {p.dtype for p in backbone.model.parameters()} == {torch.bfloat16}
+    for prompt in result.prompts.values():
+        assert prompt.embeddings.dtype == torch.float32, "as every soft prompt"
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_its_learning_rate_is_its_own(name, splits):
+    backbone = tiny_model("seq2seq")
+    slow = context_of(name, backbone, splits)
+    config = slow.config.replace(learning_rates={name: 0.1})
+    group = "fine_tune" if "fine_tune" in METHODS[name].settings else "tune"
+    same = slow.config.replace(**{group: QUICK.replace(learning_rate=0.1)})
+    assert config.identity() == same.identity() != slow.config.identity()
+    fast = load_method(name)(replace(slow, config=config))
+    assert plain(fast) == plain(load_method(name)(replace(slow, config=same)))
+    assert plain(fast) != plain(load_method(name)(slow))
+
+
+def test_a_rate_changes_no_other_methods_identity_and_is_refused_where_it_would_not_be_read():
+    for name in ("majority", "prompt_tuning", "xprompt", "fine_tuning", "xprompt_random"):
+        config = xp.RunConfig(task="rte", method=name)
+        assert config.replace(learning_rates={"lora": 0.1}).identity() == config.identity()
+        assert "learning_rates" not in config.identity()
+        with pytest.raises(xp.ConfigError, match=f"learning_rates names {name}, whose rate is that of tune"):
+            config.replace(learning_rates={name: 0.1})
+    with pytest.raises(xp.ConfigError, match="greater than 0"):
+        config.replace(learning_rates={"lora": 0.0})
+    with pytest.raises(xp.ConfigError, match="not a method"):
+        config.replace(learning_rates={"lara": 0.1})

@@ -1,0 +1,249 @@
+"""A finished prompt in use: the labels of evaluation, from any folder, in another process, and errors in a sentence."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+import xprompt as xp
+from tests.runs.test_run import config, place  # noqa: F401
+from xprompt.__main__ import main
+from xprompt.prompts.card import PromptCard
+
+PAIR = {"premise": "the cat sat", "hypothesis": "the dog ran"}
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return xp.load_backbone("nano")
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return xp.load_task("rte", limit_train=64, limit_validation=32)
+
+
+@pytest.fixture(scope="module")
+def tuned(nano, splits):
+    prompt = xp.SoftPrompt.init(nano, length=4, seed=0)
+    return xp.tune(nano, prompt, splits, xp.TuneSettings(steps=4, eval_every=4, batch_size=16)).prompt
+
+
+@pytest.fixture(scope="module")
+def folder(tuned, tmp_path_factory):
+    return tuned.save(tmp_path_factory.mktemp("saved") / "prompt", metrics={"accuracy": 0.625})
+
+
+@pytest.fixture(scope="module")
+def clf(folder):
+    return xp.classifier(folder)
+
+
+def test_it_gives_the_labels_of_evaluation(clf, nano, tuned, splits):
+    predicted = [clf.labels.index(p.label) for p in clf([dict(e.fields) for e in splits.validation])]
+    assert predicted == xp.predict(nano, tuned, splits.validation)
+    assert len(set(predicted)) > 1, "one label alone would prove nothing"
+
+
+def test_every_form_of_input_gives_the_same(clf):
+    one = clf(PAIR)
+    assert clf([PAIR, PAIR]) == clf(iter([PAIR, PAIR])) and clf([PAIR, PAIR])[0].label == one.label
+    frame = clf(pd.DataFrame([PAIR, PAIR], index=["a", "b"]).assign(other=1))
+    assert list(frame.columns) == ["label", "p(entailment)", "p(not_entailment)"] and list(frame.index) == ["a", "b"]
+    assert list(frame.label) == [one.label] * 2
+    assert frame["p(entailment)"].iloc[0] == pytest.approx(one.probabilities["entailment"], abs=1e-5)
+    assert sum(one.probabilities.values()) == pytest.approx(1) and one.probability == max(one.probabilities.values())
+    assert clf([]) == [] and len(clf(pd.DataFrame(columns=["premise", "hypothesis"]))) == 0
+    assert clf({"premise": np.int64(3), "hypothesis": 3}) == clf({"premise": "3", "hypothesis": "3"})
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("a sentence", 'pass clf({"hypothesis": "…", "premise": "…"})'),
+        ({"premise": "a"}, "field 'hypothesis'"),
+        ([PAIR, PAIR | {"premise": " "}], "input 1, field 'premise': given an empty text"),
+        ([PAIR, PAIR | {"premise": None}], "input 1, field 'premise': given None"),
+        ([PAIR | {"premise": float("nan")}], "given nan"),
+        (pd.DataFrame([PAIR, {"premise": None, "hypothesis": "b"}], index=[7, 8]), "row 8, field 'premise'"),
+        (pd.DataFrame({"text": ["a"]}), "the DataFrame, column 'hypothesis': given columns text"),
+        (3, "given int 3"),
+        (b"text", "given bytes"),
+        ([3], "input 0: given int 3"),
+    ],
+    ids=str,
+)
+def test_a_wrong_input_is_named(clf, given, words):
+    with pytest.raises(xp.DataError) as caught:
+        clf(given)
+    assert words in str(caught.value)
+
+
+def in_another_process(folder, inputs, cwd) -> list[str]:
+    code = f"import xprompt as xp\nfor p in xp.classifier({str(folder)!r})({inputs!r}): print(repr(p))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=cwd)
+    return done.stdout.splitlines()
+
+
+def test_two_lines_predict_in_another_process(clf, folder, nano, tuned, tmp_path):
+    peft = xp.to_peft(tuned, nano, tmp_path / "peft")
+    expected = [repr(p) for p in clf([PAIR, PAIR])]
+    assert in_another_process(folder, [PAIR, PAIR], tmp_path) == expected
+    assert in_another_process(peft, [PAIR, PAIR], tmp_path) == expected
+
+
+def test_pruned_prompts_keep_what_they_were_tuned_for(nano, tuned, splits, tmp_path):
+    scores = xp.importance(nano, tuned, splits.train, limit=16)
+    for mode in ("zero", "drop"):
+        pruned = xp.prune(tuned, scores, 0.5, 0.5, mode)
+        expected = xp.predict(nano, pruned, splits.validation)
+        inputs = [dict(e.fields) for e in splits.validation]
+        for saved in (pruned.save(tmp_path / mode), xp.to_peft(pruned, nano, tmp_path / f"{mode}-peft")):
+            clf = xp.classifier(saved, backbone=nano)
+            assert [clf.labels.index(p.label) for p in clf(inputs)] == expected
+        assert "2 tokens and 16 of 64 pieces survive" in (tmp_path / mode / "README.md").read_text()
+
+
+def test_a_run_can_be_used_by_its_folder_its_result_and_each_stage(config, tmp_path, monkeypatch):  # noqa: F811
+    result = xp.run(config.replace(method="xprompt"), tmp_path / "report")
+    clf = xp.classifier(result.folder)
+    data = xp.load_splits(config).validation
+    inputs = [dict(e.fields) for e in data]
+    predictions = clf(inputs)
+    assert [clf.labels.index(p.label) for p in predictions] == xp.predict(clf.backbone, result.load_prompt(), data)
+    assert xp.classifier(result)(inputs) == predictions
+    monkeypatch.chdir(result.folder)
+    assert xp.classifier(".")(inputs) == predictions
+    assert xp.classifier(result.record["details"]["final_stage"])(inputs) == predictions
+    card = PromptCard.read(result.folder / result.record["details"]["final_stage"])
+    assert card.metrics == result.metrics and card.score == result.score and card.run == result.record["run"]
+    stage = PromptCard.read(result.folder / "pruned_prompt")
+    assert stage.metrics == {} and stage.fingerprint == card.fingerprint
+    assert xp.Store(tmp_path / "report").get(result.record["run"]) == result.record
+
+
+def test_a_run_whose_prompts_have_no_card_is_read_by_its_record(config, tmp_path):  # noqa: F811
+    result = xp.run(config.replace(method="prompt_tuning"), tmp_path / "report")
+    copied = shutil.copytree(result.folder, tmp_path / "copied")
+    for name in ("xprompt.json", "README.md"):
+        (copied / "tuned_prompt" / name).unlink()
+    expected = xp.classifier(result)(PAIR)
+    with pytest.raises(xp.BackboneError, match="Or pass backbone="):  # a record does not say where the folder lies
+        xp.classifier(copied)
+    for given in (copied, copied / "tuned_prompt"):
+        assert xp.classifier(given, backbone=config.backbone)(PAIR) == expected
+
+
+def test_a_run_without_a_prompt_and_a_folder_without_one(config, tmp_path):  # noqa: F811
+    result = xp.run(config.replace(method="majority"), tmp_path / "report")
+    with pytest.raises(xp.StoreError, match="majority of rte.*left no prompt"):
+        xp.classifier(result.folder)
+    with pytest.raises(xp.StoreError, match="holds no prompt: needed a run's folder"):
+        xp.classifier(tmp_path)
+    with pytest.raises(xp.StoreError, match="holds no prompt"):
+        xp.classifier(tmp_path / "nowhere")
+
+
+def test_what_is_not_said_is_asked_for(nano, tmp_path, splits):
+    bare = xp.SoftPrompt.init(nano, length=3).save(tmp_path / "bare")
+    assert not (bare / "xprompt.json").exists() and not (bare / "README.md").exists()
+    with pytest.raises(xp.ConfigError, match="pass task= and backbone="):
+        xp.classifier(bare)
+    assert xp.classifier(bare, backbone=nano, task="rte")(PAIR).label in ("entailment", "not_entailment")
+    with pytest.raises(xp.ConfigError, match="both the backbone and the task"):
+        xp.SoftPrompt.init(nano, length=3).save(tmp_path / "half", task=splits.task)
+    with pytest.raises(xp.BackboneError, match="other weights than nano has here"):
+        other = xp.SoftPrompt.load(bare)
+        card = PromptCard.of(nano, splits.task).replace(fingerprint="0" * 16)
+        other.card = card
+        xp.classifier(other)
+
+
+def test_another_prompts_card_does_not_stay_behind(folder, nano, tmp_path):
+    place_ = shutil.copytree(folder, tmp_path / "again")
+    xp.SoftPrompt.init(nano, length=3).save(place_)
+    assert sorted(path.name for path in place_.iterdir()) == ["prompt.safetensors"]
+    (place_ / "README.md").write_text("mine")
+    xp.SoftPrompt.load(folder).save(place_)
+    assert (place_ / "README.md").read_text() == "mine" and (place_ / "xprompt.json").exists()
+
+
+def test_a_damaged_card_is_an_error(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "xprompt.json").write_text('{"format": 2}')
+    with pytest.raises(xp.StoreError, match="xprompt.json cannot be read"):
+        xp.classifier(copy)
+
+
+def test_the_model_card_is_one_that_the_hub_takes(folder):
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["base_model"] == "nano" and front["library_name"] == "xprompt" and front["license"] == "apache-2.0"
+    assert {"prompt-tuning", "xprompt"} <= set(front["tags"]) and front["pipeline_tag"] == "text-classification"
+    (result,) = ModelCard(text).data.eval_results
+    assert (result.metric_type, result.metric_value) == ("accuracy", 0.625)
+    assert "`hypothesis: {hypothesis} premise: {premise}`" in text
+
+
+def test_a_custom_tasks_prompt_needs_no_task_file(nano, tmp_path):
+    task = xp.CustomTask(
+        name="mood", template="text: {text}", label="mood", verbalizer={"1": "True", "0": "False"}, validation_share=0.5
+    )
+    rows = "".join(f"the {word} sat,{i % 2}\n" for i, word in enumerate(["cat", "dog", "hill", "mat", "red", "blue"]))
+    (tmp_path / "train.csv").write_text("text,mood\n" + rows)
+    splits = xp.load_task(task.save(tmp_path))
+    prompt = xp.SoftPrompt.init(nano, length=3, seed=0)
+    saved = xp.tune(nano, prompt, splits, xp.TuneSettings(steps=1)).prompt.save(tmp_path / "out")
+    shutil.rmtree(tmp_path / "train.csv", ignore_errors=True)
+    (tmp_path / "task.json").unlink()
+    clf = xp.classifier(saved)
+    assert clf("the cat sat") == clf({"text": " the cat sat "}) and clf("the cat sat").label in ("0", "1")
+    assert "mood" in repr(clf) and len(repr(clf)) < 500
+
+
+def test_predict_on_the_command_line(clf, folder, tmp_path, capsys):
+    assert main(["predict", str(folder), "--field", "premise=the cat sat", "--field", "hypothesis=the dog ran"]) == 0
+    head, row = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert head == ["label", "p(entailment)", "p(not_entailment)"] and row[0] == clf(PAIR).label
+    (tmp_path / "in.csv").write_text("premise,hypothesis\nthe cat sat,the dog ran\nit was,red\n")
+    (tmp_path / "in.jsonl").write_text(json.dumps(PAIR) + "\n")
+    assert (
+        main(["predict", str(folder), "--file", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]) == 0
+    )
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+    assert main(["predict", str(folder), "--file", str(tmp_path / "in.jsonl")]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith(clf(PAIR).label)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "give --text, --field"),
+        (["--text", "a", "--file", "b.csv"], "too much"),
+        (["--field", "premise"], "give NAME=TEXT"),
+        (["--field", "a=1", "--field", "a=2"], "each name once"),
+        (["--text", "a"], "needed a text for each of hypothesis, premise"),
+        (["--file", "x.xlsx"], "needed one of .csv, .tsv, .jsonl"),
+        (["--file", "nowhere.csv"], "nowhere.csv"),
+    ],
+    ids=" ".join,
+)
+def test_predict_says_what_is_missing(folder, arguments, words, capsys):
+    assert main(["predict", str(folder), *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_files_fault_is_named_with_its_line(folder, tmp_path, capsys):
+    (tmp_path / "in.csv").write_text("premise,hypothesis\na,b\n,c\n")
+    assert main(["predict", str(folder), "--file", str(tmp_path / "in.csv")]) == 2
+    assert "in.csv, line 3, field 'premise'" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""`xprompt ls`: what there is: tasks, profiles, methods, notebooks, runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from xprompt.config.methods import METHODS
+from xprompt.config.profiles import PROFILES
+from xprompt.errors import ConfigError, did_you_mean
+from xprompt.tasks.superglue import TASKS
+from xprompt.units import align_columns
+
+HELP = "list tasks, profiles, methods, notebooks or runs"
+DESCRIPTION = "List the tasks, profiles, methods or notebooks there are, or the runs of the reports here."
+KINDS = ("tasks", "profiles", "methods", "notebooks", "runs")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser this subcommand's choices."""
+    parser.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--reports", default="reports", metavar="FOLDER", help="where reports lie, for runs; or one "
+                        "report's folder; default: %(default)s")  # fmt: skip
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    """Print the list and return 0."""
+    if chosen.kind not in KINDS:
+        raise ConfigError(f"ls {chosen.kind}: needed one of {', '.join(KINDS)}.{did_you_mean(chosen.kind, KINDS)}")
+    rows = {"tasks": _tasks, "profiles": _profiles, "methods": _methods, "notebooks": _notebooks}
+    found = _runs(Path(chosen.reports)) if chosen.kind == "runs" else rows[chosen.kind]()
+    print(align_columns(found, left=len(found[0])))
+    return 0
+
+
+def _tasks() -> list[list[str]]:
+    head = ["task", "fields and template", "label words", "metrics"]
+    return [head] + [
+        [t.name, _line(t.template), ", ".join(t.label_words), ", ".join(t.metrics)] for t in TASKS.values()
+    ]
+
+
+def _profiles() -> list[list[str]]:
+    return [["profile", "backbone", "about"]] + [[p.name, p.backbone, p.about] for p in PROFILES.values()]
+
+
+def _methods() -> list[list[str]]:
+    return [["method", "title", "starts from"]] + [[m.name, m.title, m.parent or ""] for m in METHODS.values()]
+
+
+def _notebooks() -> list[list[str]]:
+    from xprompt.files import parse_json
+    from xprompt.reproduce import NOTEBOOKS
+
+    rows = [["notebook", "about"]]
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        cells = parse_json(path.read_text(encoding="utf-8"))["cells"]
+        text = next(("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"), "").strip()
+        rows.append([path.stem, text.split("\n")[0].lstrip("# ")])
+    return rows
+
+
+def _runs(folder: Path) -> list[list[str]]:
+    from xprompt.runs.store import Store
+
+    if not folder.is_dir():
+        raise ConfigError(f"--reports {folder}: there is no such folder here; run something first, or name another.")
+    rows = [["folder", "task", "method", "seed", "protocol", "score"]]
+    for root in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+        store = Store(root)
+        for record in store.records():
+            score = f"{100 * record['score']:.1f}" if record["score"] is not None else ""
+            names = [str(record[name]) for name in ("task", "method", "seed", "protocol")]
+            rows.append([str(store.path(record["run"])), *names, score])
+    return rows
+
+
+def _line(text: str) -> str:
+    return text.replace("\n", " ⏎ ")

@@ -1,0 +1,80 @@
+"""An intrinsic task subspace: decompose the prompts of several tasks, then tune a few coordinates on another task.
+
+N: source tasks; D ≤ N: dimensions of the subspace; P: prompt tokens; H: embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xprompt.errors import ConfigError
+from xprompt.methods.base import MethodContext, MethodResult
+from xprompt.methods.prompt_encoder import initial_prompt, tune_encoder
+
+
+class SubspacePrompt(nn.Module):
+    """Make a prompt of D coordinates: origin + Σ zᵢ · directionᵢ. It starts at the mean of the source prompts.
+
+    Args:
+        origin: (P, H), where the source prompts began.
+        sources: N tuned prompts, each (P, H).
+
+    Attributes:
+        directions: (D, P, H), orthogonal. In every one the sources' coordinates have a mean square of 1.
+        explained: (D,), each direction's share of the sources' squared distance from the origin; they sum to 1.
+
+    Raises:
+        ConfigError: the sources differ from the origin in shape, or not at all in value.
+    """
+
+    origin: Tensor
+    directions: Tensor
+
+    def __init__(self, origin: Float[Tensor, "P H"], sources: Sequence[Float[Tensor, "P H"]]) -> None:
+        super().__init__()
+        if any(source.shape != origin.shape for source in sources):
+            raise ConfigError(
+                f"source prompts of shapes {[tuple(s.shape) for s in sources]} for a prompt of {tuple(origin.shape)}: "
+                "tune all of them with the same length on the same backbone."
+            )
+        moved = torch.stack([source - origin for source in sources]).detach().flatten(1).double()  # (N, P · H)
+        _, sizes, directions = torch.linalg.svd(moved, full_matrices=False)  # (N,), (N, P · H)
+        kept = sizes > 1e-6 * sizes.max()  # (N,)
+        if not kept.any():
+            raise ConfigError("no source prompt was moved by its tuning: tune them for longer or at a higher rate.")
+        sizes, directions = sizes[kept], directions[kept]
+        scaled = directions * sizes[:, None] / len(sources) ** 0.5  # (D, P · H)
+        mean = (moved.mean(dim=0) @ directions.T) / (sizes / len(sources) ** 0.5)  # (D,)
+        self.explained = sizes.square() / sizes.square().sum()
+        self.register_buffer("origin", origin.detach().clone())
+        self.register_buffer("directions", scaled.to(origin.dtype).view(-1, *origin.shape))
+        self.coordinates = nn.Parameter(mean.to(origin.dtype))  # (D,)
+
+    def forward(self) -> Float[Tensor, "P H"]:
+        """Return the prompt's vectors."""
+        return self.origin + torch.einsum("d,dph->ph", self.coordinates, self.directions)
+
+
+def intrinsic_subspace(context: MethodContext) -> MethodResult:
+    """Tune coordinates in the space that the source tasks' tuned prompts span.
+
+    Source: Qin et al. (2021), Exploring Universal Intrinsic Task Subspace via Prompt Tuning. Differs: the decomposition
+    is linear, by singular vectors, of a handful of prompts; theirs is an auto-encoder trained on a hundred tasks.
+    """
+    sources = [parent.load_prompt("tuned_prompt").masked().detach().cpu() for parent in context.parents]
+    encoder = SubspacePrompt(initial_prompt(context).embeddings.detach().cpu(), sources)
+    result = tune_encoder(
+        context, encoder, "intrinsic subspace",
+        {
+            "source_tasks": [parent.record["task"] for parent in context.parents],
+            "dimensions": len(encoder.explained),
+            "explained": [round(share, 4) for share in encoder.explained.tolist()],
+        },
+    )  # fmt: skip
+    result.details["coordinates"] = encoder.coordinates.detach().tolist()
+    result.seconds_before = sum(parent.record["seconds"]["total"] for parent in context.parents)
+    return result
