@@ -182,7 +182,7 @@ def test_what_a_broken_notebook_did_is_kept(both):
     executed = nbformat.read(output / "notebooks" / "broken.ipynb", as_version=4)
     printed = "".join(part.get("text", "") for cell in executed.cells for part in cell.get("outputs", []))
     assert "half way nano" in printed and "never" not in printed
-    assert "on purpose" in (output / "notebooks" / "broken.html").read_text(encoding="utf-8")
+    assert "on purpose" in (output / "book" / "notebooks" / "broken.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.timeout(240)
@@ -201,8 +201,8 @@ def test_the_other_notebooks_run_all_the_same_and_the_page_says_what_is_missing(
 def test_an_executed_copy_names_no_place_on_this_machine(both):
     _, output, _, _ = both
     here = str(Path.cwd())
-    for name in ("working.ipynb", "working.html"):
-        assert here not in (output / "notebooks" / name).read_text(encoding="utf-8")
+    for name in ("notebooks/working.ipynb", "book/notebooks/working.html"):
+        assert here not in (output / name).read_text(encoding="utf-8")
     assert here not in (output / "manifest.json").read_text(encoding="utf-8")
 
 
