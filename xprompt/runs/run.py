@@ -110,7 +110,8 @@ def run(
 ) -> RunResult:
     """Do a run, or read it where the store has it already. The run that it starts from is done, or read, first.
 
-    A run's ID is the hash of its settings, its examples, its backbone's weights and the library's version.
+    A run's ID is the hash of its settings, its examples, its backbone (weights, configuration and tokenizer) and the
+    library's version.
 
     A run that is interrupted is resumed by the next call, to the same numbers: the state of its loops lies in
     <store>/runs/.unfinished/<run ID> until its record is written.

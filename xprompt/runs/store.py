@@ -39,7 +39,7 @@ def run_id(config: Any, data_fingerprint: str, backbone_fingerprint: str, versio
 
     Args:
         config: the run's settings, as JSON values, or an object whose `settings()` gives them.
-        data_fingerprint, backbone_fingerprint: hashes of the examples and of the frozen weights.
+        data_fingerprint, backbone_fingerprint: hashes of the examples and of the frozen backbone, its tokenizer included.
         version: the library's version; another version may compute something else.
 
     Returns 16 hexadecimal digits. The order of the settings' keys does not matter.

@@ -81,7 +81,6 @@ class Candidate:
         self.patience_used = 0
         self.loss_sum: Tensor | None = None  # (): over the steps since the last evaluation, left on the device
         self.loss_steps = 0
-        self.steps_done = 0
 
     def start(self, num_examples: int, split: str, num_cut: int) -> None:
         """Set steps, schedule and history up for a training set of that many examples, selected on `split`."""
@@ -98,7 +97,7 @@ class Candidate:
         wait, it is raised at the next evaluation.
         """
         if loss.device.type == "cpu" and not torch.isfinite(loss):
-            raise self._diverged(f"the training loss is {float(loss)} at step {self.steps_done + 1}")
+            raise self._diverged(f"the training loss is {float(loss)} at step {self.schedule.last_epoch + 1}")
         if self.settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
@@ -106,7 +105,6 @@ class Candidate:
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
         self.loss_steps += 1
-        self.steps_done += 1
 
     def due(self, step: int) -> bool:
         """Return whether it is evaluated after that step by its own settings."""
@@ -185,7 +183,6 @@ class Candidate:
             "history": asdict(self.history),
             "done": self.done,
             "loss_steps": self.loss_steps,
-            "steps_done": self.steps_done,
             "patience_used": self.patience_used,
             "schedule": schedule,
             "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
@@ -215,7 +212,6 @@ class Candidate:
         self.loss_sum = tensors["loss_sum"].to(device) if "loss_sum" in tensors else None
         self.history = History(**facts["history"])
         self.done, self.loss_steps, self.patience_used = facts["done"], facts["loss_steps"], facts["patience_used"]
-        self.steps_done = facts["steps_done"]
         self.schedule.load_state_dict(facts["schedule"] | {"lr_lambdas": [None]})
         for group, rate in zip(self.optimizer.param_groups, facts["learning_rates"], strict=True):
             group["lr"] = rate
