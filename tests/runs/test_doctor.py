@@ -17,7 +17,8 @@ import xprompt as xp
 from xprompt import reporting as rp
 from xprompt.__main__ import main
 from xprompt.errors import StoreError
-from xprompt.runs.doctor import OLD, examine
+from xprompt.files import OLD
+from xprompt.runs.doctor import examine
 from xprompt.runs.publish import publish
 from xprompt.runs.store import Store
 from xprompt.training.checkpoint import save_state

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xprompt.errors import StoreError, XPromptError
-from xprompt.files import replace_folder, sync_file, sync_folder
+from xprompt.files import inside, replace_folder, sync_file, sync_folder
 from xprompt.prompts.collection import load_from_collection, names_in_collection, save_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.archive import write_archive
@@ -66,7 +66,7 @@ def _copy_files(report: Path, copy: Path) -> None:
     for file in sorted(file for pattern in KEPT for file in report.glob(pattern) if file.is_file()):
         place = copy / file.relative_to(report)
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
+        shutil.copyfile(inside(report, str(file.relative_to(report))), place)
     manifest = read_manifest(report / "manifest.json")
     for notebook in manifest["notebooks"].values():
         notebook.pop("html", None)
