@@ -31,8 +31,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code.
 
-    0: done. 1: a plan that does not fit, or a notebook that failed. 2: wrong choices. 128 + n: ended by signal n,
-    130 by Ctrl-C.
+    0: done. 1: a plan that does not fit, a notebook that failed, or damage that is left. 2: wrong choices. 128 + n:
+    ended by signal n, 130 by Ctrl-C.
     """
     with tolerant_output(), terminable():
         return _execute(list(sys.argv[1:] if arguments is None else arguments))

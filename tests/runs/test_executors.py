@@ -215,6 +215,22 @@ def test_a_run_that_another_process_does_comes_last(tmp_path, monkeypatch, worke
     assert sorted(done[:2]) == [1, 2] and done[2:] == [0]
 
 
+def test_two_processes_share_a_grid(tmp_path):
+    """Neither follows the other: both do a part of the runs, none is done twice, and both have all of them."""
+    drivers = [start_driver(tmp_path, 4, workers=1, impatient=True) for _ in range(2)]
+    scores = []
+    for driver in drivers:
+        out, _ = driver.communicate(timeout=120)
+        assert driver.returncode == 0, out
+        scores.append(json.loads(out.splitlines()[-1]))
+    asked = grid(4)
+    assert scores[0] == scores[1] and len(scores[0]) == len(asked)
+    assert logged(tmp_path) == Counter(label(config) for config in asked)
+    shares = Counter(line.rsplit(" ", 1)[1] for line in (tmp_path / "log").read_text().splitlines())
+    assert set(shares) <= {str(driver.pid) for driver in drivers} and sum(shares.values()) == len(asked)
+    assert len(shares) == 2, "the second began when the first was done"
+
+
 class TestProcesses:
     @pytest.mark.parametrize(
         ("configs", "asked", "cores", "gib", "workers"),

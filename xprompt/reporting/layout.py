@@ -196,6 +196,7 @@ class Report:
                     clear_temporary(folder, 0)  # only who holds this lock writes there
                 clear_temporary(self.root)
                 manifest = change(self.manifest())
+                manifest.pop("published", None)  # the digests of what has been published, which this no longer is
                 write_manifest(self.manifest_path, manifest)
         except OSError as error:
             raise cannot_write(lock, error) from error

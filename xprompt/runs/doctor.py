@@ -14,6 +14,7 @@ from typing import Any
 from xprompt.errors import DataError, StoreError
 from xprompt.files import TEMPORARY, inside, is_older, sha256
 from xprompt.prompts.collection import load_from_collection, names_in_collection
+from xprompt.runs.archive import read_archive
 from xprompt.runs.manifest import read_manifest
 from xprompt.runs.store import RUN_ID, Store, run_id
 from xprompt.training.checkpoint import verify_state
@@ -148,6 +149,9 @@ def _states(store: Store, found: Examination, repair: bool) -> Iterator[Finding]
 def _manifest(store: Store, found: Examination, repair: bool) -> Iterator[Finding]:
     path = store.root / "manifest.json"
     if not path.exists():
+        made = [*store.root.glob("tables/*"), *store.root.glob("figures/*"), *store.root.glob("records.jsonl*")]
+        if made:
+            yield Finding(path, f"it is not there, and {made[0].name} is", "restore it, or run the notebooks again")
         return
     again = "`reproduce` writes it again from the runs, which are kept"
     try:
@@ -165,6 +169,15 @@ def _manifest(store: Store, found: Examination, repair: bool) -> Iterator[Findin
             found.counts["tables and figures"] += 1
             if wrong := _check_file(store.root, name, digests.get(name, "")):
                 yield Finding(store.root / name, wrong, f"run {item['notebook']} again")
+    for name, digest in manifest.get("published", {}).items():
+        if wrong := _check_file(store.root, name, digest):
+            yield Finding(store.root / name, wrong, "restore the file from where it was published")
+    named = {run for item in manifest["items"].values() for run in item["runs"]}
+    kept = read_archive(store.root).keys()
+    aside = {folder.name.split("-")[0] for folder in store.damaged.glob("*-*")}  # to be run again, and named above
+    if absent := sorted(run for run in named - kept - aside if not (store.runs / run).exists()):
+        yield Finding(store.runs, f"{len(absent)} runs that the manifest names are not there, {absent[0]} the first",
+                      "do them again, or restore the archive")  # fmt: skip
     for notebook, state in manifest["notebooks"].items():
         if state.get("sha256") and (wrong := _check_file(store.root, state["file"], state["sha256"])):
             yield Finding(store.root / state["file"], wrong, f"run {notebook} again")

@@ -73,7 +73,7 @@ class Store:
     @property
     def is_empty(self) -> bool:
         """Whether it has held no run yet."""
-        return not self.runs.exists() and not read_archive(self.root)
+        return not self.runs.is_dir() and not read_archive(self.root)
 
     @property
     def prompts(self) -> Path:
