@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xprompt.errors import StoreError, XPromptError
-from xprompt.files import inside, replace_folder, sha256, sync_file, sync_folder
+from xprompt.files import cannot_write, inside, replace_folder, sha256, sync_file, sync_folder
 from xprompt.prompts.collection import load_from_collection, names_in_collection, save_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.archive import write_archive
@@ -39,9 +39,16 @@ def publish(report: str | Path, target: str | Path, prompts: Sequence[str] = ())
         prompts: run IDs whose prompts are kept, beside those that `report` has in one file already.
 
     Raises `StoreError` where `report` has no manifest, `target` is no report, a run of the manifest is missing or
-    damaged, a prompt is not there, or the copy would be over `MAX_FILES` or `MAX_BYTES`; `target` is then as it was.
+    damaged, a prompt is not there, the copy would be over `MAX_FILES` or `MAX_BYTES`, or the disk does not take it;
+    `target` is then as it was.
     """
-    report, target = Path(report), Path(target)
+    try:
+        return _publish(Path(report), Path(target), prompts)
+    except OSError as error:
+        raise cannot_write(Path(error.filename2 or error.filename or target), error) from error
+
+
+def _publish(report: Path, target: Path, prompts: Sequence[str]) -> list[Path]:
     if not (report / "manifest.json").is_file():
         raise StoreError(f"{report} has no manifest.json: give the folder of a finished report.")
     if target.exists() and any(target.iterdir()) and not (target / "manifest.json").is_file():
