@@ -43,7 +43,7 @@ def records(**changes) -> list[dict]:
 
 def make_book_report(folder: Path, found: list[dict], quick: bool = False) -> Report:
     report = make_report(folder, found)
-    long = "\n".join(f"line {i}" for i in range(80))
+    long = "\n".join(f"line {i}" for i in range(80)) + "x" * 1_000_000 + "the end"
     notebook = new_notebook(
         cells=[
             new_markdown_cell("# A notebook of mine\n\nIt says $x^2$ and $\\frac{1}$ and\n\n$$\\sum_i \\gamma_i$$"),
@@ -162,6 +162,7 @@ def test_a_notebook_is_a_chapter_whatever_it_holds(small):
     text = page(small, "book/notebooks/99_mine.html")
     assert "A notebook of mine" in page(small), "in the navigation, by its title"
     assert "<msup>" in text and "<munder>" in text and "line 79" in text and "a widget" not in text
+    assert "the end" in text and "characters more" in text and len(text) < 200_000, "one line of a million characters"
     assert "output_scroll" in text, "a long output is folded"
     assert "could not be shown as a page" in page(small, "book/notebooks/damaged.html")
 

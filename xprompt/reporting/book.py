@@ -159,7 +159,6 @@ def _settings(contents: book_pages.Contents, static: Path) -> dict[str, Any]:
         # Nothing is executed and nothing fetched.
         "nb_execution_mode": "off",
         "nb_ipywidgets_js": {},
-        "nb_merge_streams": True,
         "myst_enable_extensions": ["dollarmath"],
         "myst_heading_anchors": 3,
         "html_math_renderer": "mathml",
