@@ -8,11 +8,13 @@ import re
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
+from tests.runs.long_run import grown, long_run
 from xprompt import files
 from xprompt.errors import MemoryLimitError
 from xprompt.runs import provenance
@@ -286,3 +288,10 @@ def test_a_stage_named_outside_the_run_is_not_read(config, tmp_path):
     result = xp.run(config.replace(method="majority"), tmp_path)
     with pytest.raises(xp.DataError, match="leads upwards"):
         result.load_prompt("../../elsewhere")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="counts file descriptors, which POSIX systems have")
+def test_many_runs_in_one_process_leave_nothing_open_or_behind(tmp_path):
+    early, late = long_run(12, tmp_path)
+    assert grown(early, late) == [] and late["files left over"] == 0

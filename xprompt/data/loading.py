@@ -52,6 +52,11 @@ def load_task(
     Raises:
         ConfigError: an unknown task, or a declaration that makes no sense.
         DataError: a source, split or line that is not as the task needs it; names file, line and field.
+
+    Example:
+        >>> import xprompt as xp
+        >>> xp.load_task("rte", limit_train=100, limit_validation=50).hold_out(0.2)
+        Splits(rte from nano: train 80, selection 20, validation 50)
     """
     task = name if isinstance(name, Task) else get_task(name)
     check_whole("seed", seed, 0)

@@ -174,8 +174,8 @@ def _manifest(store: Store, found: Examination, repair: bool) -> Iterator[Findin
             yield Finding(store.root / name, wrong, "restore the file from where it was published")
     named = {run for item in manifest["items"].values() for run in item["runs"]}
     kept = read_archive(store.root).keys()
-    aside = {folder.name.split("-")[0] for folder in store.damaged.glob("*-*")}  # to be run again, and named above
-    if absent := sorted(run for run in named - kept - aside if not (store.runs / run).exists()):
+    moved = {folder.name.split("-")[0] for folder in store.damaged.glob("*-*")}  # to be run again, and named above
+    if absent := sorted(run for run in named - kept - moved if not (store.runs / run).exists()):
         yield Finding(store.runs, f"{len(absent)} runs that the manifest names are not there, {absent[0]} the first",
                       "do them again, or restore the archive")  # fmt: skip
     for notebook, state in manifest["notebooks"].items():

@@ -56,6 +56,10 @@ class Task:
     label_field: str = "label"
     files: TaskFiles | None = None
 
+    def __repr__(self) -> str:
+        labels = ", ".join(map(str, self.label_values))
+        return f"Task({self.name}: {self.template!r:.200} → {labels:.120}; {', '.join(self.metrics)})"
+
     def render(self, example: Example) -> str:
         """Return the input text of an example."""
         return self.template.format_map(example.fields)
