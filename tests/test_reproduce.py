@@ -216,3 +216,15 @@ def test_a_second_call_replaces_only_what_it_runs(both):
     manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["notebooks"]["broken"]["status"].startswith("failed")
     assert "red" in (output / "tables" / "beyond-colour.csv").read_text()
+
+
+@pytest.mark.parametrize("place", ["", "tables", "figures", "notebooks", "runs", "manifest.json"])
+def test_what_stands_in_the_way_of_the_report_is_found_before_a_notebook_is_run(tmp_path, monkeypatch, capsys, place):
+    monkeypatch.setattr(reproduce, "execute", refuse)
+    output = tmp_path / "report"
+    in_the_way = output / place
+    in_the_way.parent.mkdir(exist_ok=True)
+    in_the_way.mkdir() if place == "manifest.json" else in_the_way.touch()
+    assert reproduce.main(["--profile", "tiny", "--only", "00_walkthrough", "--output", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and str(in_the_way) in error and "Traceback" not in error

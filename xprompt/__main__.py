@@ -12,7 +12,7 @@ from xprompt import __version__
 from xprompt.cli import bench, book, check, doctor, ls, plan, predict, reproduce, run
 from xprompt.cli.signals import terminable
 from xprompt.cli.terminal import tolerant_output
-from xprompt.errors import ConfigError, XPromptError, did_you_mean
+from xprompt.errors import ConfigError, XPromptError, did_you_mean, is_out_of_memory
 from xprompt.files import cannot_write
 
 COMMANDS = {
@@ -31,8 +31,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code.
 
-    0: done. 1: a plan that does not fit, or a notebook that failed. 2: wrong choices. 128 + n: ended by signal n,
-    130 by Ctrl-C.
+    0: done. 1: a plan that does not fit, a notebook that failed, or damage that is left. 2: wrong choices. 128 + n:
+    ended by signal n, 130 by Ctrl-C.
     """
     with tolerant_output(), terminable():
         return _execute(list(sys.argv[1:] if arguments is None else arguments))
@@ -54,11 +54,13 @@ def _execute(given: Sequence[str]) -> int:
         by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
         print(f"\nInterrupted{by}: finished runs are kept; the same command resumes from here.", file=sys.stderr)
         return 128 + number
-    except OSError as error:
-        print(f"error: {cannot_write(Path(error.filename or 'a file'), error)}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print("error: memory ran out; `python -m xprompt plan` says what fits this machine.", file=sys.stderr)
+    except (MemoryError, OSError, RuntimeError, ImportError) as error:
+        if is_out_of_memory(error):
+            print("error: memory ran out; `python -m xprompt plan` says what fits this machine.", file=sys.stderr)
+        elif isinstance(error, OSError):
+            print(f"error: {cannot_write(Path(error.filename or 'a file'), error)}", file=sys.stderr)
+        else:
+            raise
         return 2
 
 

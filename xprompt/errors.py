@@ -48,6 +48,21 @@ class MemoryLimitError(XPromptError, MemoryError):
     """A run that needs more memory than there is."""
 
 
+#: What torch, its libraries, the loader of shared libraries and the system say where memory ran out, in lower case.
+_OUT_OF_MEMORY = (
+    "can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc",
+    "can't start new thread", "failed to map segment",
+)  # fmt: skip
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception of Python, torch or the system means that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, MemoryError):
+        return True
+    said = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError, ImportError)) and any(words in said for words in _OUT_OF_MEMORY)
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return a hint at the known name closest to the given one, to be appended to an error; "" where none is close."""
     close = difflib.get_close_matches(given, list(known), n=1)

@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ _MOST_DIGITS = 4300  # of a whole number; also where Python itself refuses to wr
 
 
 TEMPORARY = ".writing-"  # how the names of files start that are not whole yet
+OLD = 3600.0  # seconds after which such a file counts as left behind: nothing here takes that long to write
 _FIXES = {
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some room there",
     (errno.EACCES, errno.EPERM, errno.EROFS): "choose a folder that you may write to",
@@ -80,6 +82,26 @@ def _write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def clear_temporary(folder: Path, older: float = OLD) -> None:
+    """Delete what `write_atomically` left in a folder where its process was killed.
+
+    Args:
+        older: seconds since it was written last; 0 where nothing else can be writing there.
+    """
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if is_older(path, older):
+            with suppress(OSError):
+                path.unlink()
+
+
+def is_older(path: Path, seconds: float = OLD) -> bool:
+    """Return whether a file or folder was written last that long ago, or longer."""
+    try:
+        return time.time() - path.stat().st_mtime >= seconds
+    except OSError:  # gone by now
+        return False
 
 
 def sha256(content: bytes | Path) -> str:

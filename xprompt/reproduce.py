@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xprompt.errors import ConfigError
+from xprompt.files import sha256, try_folder
 from xprompt.reporting import book, facts
 from xprompt.reporting.layout import HANDED_OVER, MAIN, Report
 from xprompt.reporting.notebooks import execute, parameters_of
@@ -27,6 +28,7 @@ _PACKAGED = Path(__file__).resolve().with_name("notebooks")  # in a wheel; a che
 INSTALLED = _PACKAGED.is_dir()
 NOTEBOOKS = _PACKAGED if INSTALLED else ROOT / "notebooks"
 TIMEOUT = 72.0  # hours for one notebook
+ROOM = 64 * 2**20  # bytes that a report needs at least: its runs, notebooks and book
 LONGEST_TIMEOUT = 24.0 * 365
 
 
@@ -125,15 +127,22 @@ def make_plan(
 
 
 def reproduce(plan: Plan) -> int:
-    """Execute the planned notebooks, write manifest and book, print a short table; return 0, or 1 where one failed."""
+    """Execute the planned notebooks, write manifest and book, print a short table; return 0, or 1 where one failed.
+
+    Raises `StoreError` where the report's folder cannot be written or has no room, or its manifest is damaged, before
+    any notebook is run.
+    """
     report = Report(plan.output)
+    for folder in (plan.output, report.tables, report.figures, report.notebooks, report.store.runs):
+        try_folder(folder, ROOM)
+    report.manifest()  # whose damage would be found when the first table is done
     failed = []
     for number, (path, parameters) in enumerate(plan.notebooks.items(), 1):
         print(f"\n=== {path.stem} ({number} of {len(plan.notebooks)}) ===", flush=True)
-        start = time.perf_counter()
+        start, executed = time.perf_counter(), report.notebooks / path.name
         with _environment(HANDED_OVER, json.dumps(plan.handed_over)), book.kept_fresh(report):  # the kernel inherits it
             try:
-                error = execute(path, report.notebooks / path.name, parameters, timeout=3600 * plan.timeout)
+                error = execute(path, executed, parameters, timeout=3600 * plan.timeout)
             except ConfigError as wrong:
                 error = str(wrong)
         state = {
@@ -142,6 +151,7 @@ def reproduce(plan: Plan) -> int:
             "status": "done" if error is None else f"failed: {error}",
             "seconds": round(time.perf_counter() - start, 1),
             "parameters": parameters,
+            **({"sha256": sha256(executed)} if executed.exists() else {}),
         }
         report.note_notebook(path.stem, state)
         if error is not None:

@@ -18,6 +18,17 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """A suite under nohup has its children ignore SIGHUP, one in the background Ctrl-C; the tests send them."""
+    before = {
+        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_a_signal_becomes_an_interrupt_once_and_the_handlers_come_back(name):
     number = getattr(signal, name)
@@ -59,7 +70,7 @@ def wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_a_run_that_is_told_to_end_keeps_its_state_and_is_resumed(tmp_path, name):
     choices = ("run", "--task", "rte", "--profile", "tiny", "--method", "prompt_tuning", "--no-watch",
                "--save-every", "0.2", "--set", "tune.steps=4000", "--set", "tune.eval_every=20")  # fmt: skip
@@ -73,13 +84,26 @@ def test_a_run_that_is_told_to_end_keeps_its_state_and_is_resumed(tmp_path, name
 
 
 @pytest.mark.timeout(300)
-def test_reproduce_that_is_told_to_end_takes_its_kernel_along(tmp_path):
-    process = start(tmp_path, "reproduce", "--profile", "tiny", "--only", "01_main_results")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reproduce_that_is_told_to_end_takes_its_kernel_and_workers_along(tmp_path, workers):
+    process = start(tmp_path, "reproduce", "--profile", "tiny", "--only", "01_main_results", "--workers", str(workers))
     wait_for(tmp_path, "runs/*/record.json", process)
     children = psutil.Process(process.pid).children(recursive=True)
-    assert children, "a kernel is at work"
+    assert len(children) >= (1 if workers == 1 else 1 + workers), "a kernel is at work, and its workers"
     process.terminate()
     _, said = process.communicate(timeout=90)
     assert process.returncode == 128 + signal.SIGTERM and "Interrupted by SIGTERM" in said.splitlines()[-1]
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+    assert not list(tmp_path.glob("runs/.staging/*")) and not list(tmp_path.rglob(".writing-*"))
+
+
+@pytest.mark.timeout(300)
+def test_a_bench_that_is_told_to_end_says_so(tmp_path):
+    process = start(tmp_path, "bench", "--quick", "--backbones", "nano")
+    assert process.stderr is not None
+    process.stderr.readline()  # its first comparison is done
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGHUP
+    assert said.splitlines()[-1].startswith("Interrupted by SIGHUP: ") and "Traceback" not in said

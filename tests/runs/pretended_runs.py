@@ -43,10 +43,10 @@ def label(config: RunConfig) -> str:
     return f"{config.method}-{config.seed}"
 
 
-def pretended(config: RunConfig, root: Path, seconds: float = 0.0) -> dict:
+def pretended(config: RunConfig, root: Path, seconds: float = 0.0, timeout: float = -1) -> dict:
     """Like `xprompt.run` without the work: under its run's lock, kept in the store, from its parent's record."""
     store, name = Store(root), run_id(config.identity(), "", "", "")
-    with store.lock(name):
+    with store.lock(name, timeout):
         record = store.get(name)
         if record is None:
             below = [store.get(run_id(parent.identity(), "", "", "")) for parent in config.parents]
@@ -61,11 +61,15 @@ def pretended(config: RunConfig, root: Path, seconds: float = 0.0) -> dict:
     return record
 
 
-def impatient(config: RunConfig, root: Path) -> dict:
-    """As `run_here`: where another process holds the run, do not wait."""
-    with Store(root).lock(run_id(config.identity(), "", "", ""), timeout=0):
-        pass
-    return pretended(config, root)
+def impatient(config: RunConfig, root: Path, seconds: float = 0.0) -> dict:
+    """As `run_here`: parents first, and where another process holds one of them or the run, do not wait."""
+    for parent in config.parents:
+        impatient(parent, root, seconds)
+    return pretended(config, root, seconds, timeout=0)
+
+
+def impatient_and_slow(config: RunConfig, root: Path) -> dict:
+    return impatient(config, root, 0.1)
 
 
 def slow(config: RunConfig, root: Path) -> dict:
@@ -122,6 +126,19 @@ def napping(config: RunConfig, root: Path) -> dict:
     return {"began": began, "ended": time.monotonic(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
+def write_tables(ready: Any, root: str, number: int) -> None:
+    """Write tables of one's own, and one that others write too."""
+    import pandas as pd
+
+    from xprompt.reporting.layout import Report
+
+    report = Report(root, f"n{number}")
+    ready.wait()
+    for j in range(6):
+        report.save_table(f"beyond-{number}-{j}", pd.DataFrame({"x": [str(number)]}), "t")
+        report.save_table("beyond-shared", pd.DataFrame({"x": [str(number)]}), "t")
+
+
 def by_value() -> None:
     """Have Ray send workers these functions themselves and not their names: they need not find the tests."""
     import ray
@@ -134,7 +151,8 @@ def drive(root: Path, seeds: int, options: dict[str, Any]) -> None:
     if "address" in options:
         by_value()
     executor = RayExecutor if "address" in options else ProcessExecutor
-    steps = [step for step in executor(root, slow, **options).each(grid(seeds)) if step.record and not step.note]
+    work = impatient_and_slow if options.pop("impatient", False) else slow
+    steps = [step for step in executor(root, work, **options).each(grid(seeds)) if step.record and not step.note]
     print(json.dumps([step.record["score"] for step in sorted(steps, key=lambda step: step.position)]))
 
 

@@ -14,10 +14,15 @@ import torch
 from matplotlib.figure import Figure
 
 import xprompt as xp
+from tests.runs.pretended_runs import write_tables
+from tests.runs.test_store import run_both
 from xprompt import reporting as rp
 from xprompt.__main__ import main
 from xprompt.errors import StoreError
-from xprompt.runs.doctor import OLD, examine
+from xprompt.files import OLD
+from xprompt.reporting import book_pages
+from xprompt.reporting.facts import complete, mixed_codes
+from xprompt.runs.doctor import examine
 from xprompt.runs.publish import publish
 from xprompt.runs.store import Store
 from xprompt.training.checkpoint import save_state
@@ -156,3 +161,92 @@ def test_the_manifest_keeps_the_entries_of_several_writers(tmp_path):
 def test_a_table_cannot_leave_its_folder(tmp_path, name):
     with pytest.raises(xp.ConfigError, match="item"):
         rp.Report(tmp_path).save_table(name, pd.DataFrame(), "t")
+
+
+def test_the_manifest_keeps_the_entries_of_several_processes(tmp_path):
+    """An item that all of them write is as one of them wrote it: its files belong together."""
+    run_both(write_tables, *[(str(tmp_path), number) for number in range(3)])
+    manifest = rp.Report(tmp_path).manifest()
+    assert len(manifest["items"]) == 3 * 6 + 1
+    assert examine(tmp_path).findings == []
+
+
+def test_every_bit_of_the_manifest_counts(folder):
+    path = folder / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in (1, 2, 32):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            with pytest.raises(StoreError, match="not whole"):
+                rp.Report(folder).manifest()
+
+
+def test_a_manifest_of_0_1_0_has_no_seal_and_is_read(tmp_path):
+    item = {"notebook": "a", "files": ["tables/tab1.csv"], "runs": [RUN]}
+    plain = {"format": 1, "items": {"tab1": item}, "notebooks": {}}
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(plain))
+    assert rp.Report(tmp_path).manifest() == plain
+    for wrong in ({**item, "files": "x"}, {**item, "runs": [1]}, [], {"files": [], "runs": []}):
+        path.write_text(json.dumps({**plain, "items": {"tab1": wrong}}))
+        with pytest.raises(StoreError, match="not whole"):
+            rp.Report(tmp_path).manifest()
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "prompts.safetensors", "manifest.json", "tables/tab1.md"])
+def test_a_published_file_that_is_gone_or_empty_is_seen(folder, tmp_path, name):
+    target = tmp_path / "published"
+    publish(folder, target, [RUN])
+    (target / name).write_bytes(b"")
+    assert examine(target).damage_left
+    (target / name).unlink()
+    assert examine(target).damage_left
+
+
+def test_a_published_report_that_grows_is_not_called_damaged(folder, tmp_path):
+    target = tmp_path / "published"
+    publish(folder, target, [RUN])
+    rp.Report(target, "a").save_table("tab1", pd.DataFrame({"x": ["2"], "run": [RUN]}), "A table", runs=[RUN])
+    assert examine(target).findings == []
+
+
+def test_a_file_that_the_manifest_names_elsewhere_is_not_read(folder):
+    report = rp.Report(folder, "a")
+    report.change(lambda m: {**m, "items": {"tab1": {**m["items"]["tab1"], "files": ["../../secret"]}}})
+    (finding,) = examine(folder).findings
+    assert "leads upwards" in finding.what
+
+
+def test_a_folder_without_a_report_is_refused_and_left_as_it_is(tmp_path, capsys):
+    old = tmp_path / ".writing-mine"
+    old.write_text("not ours")
+    os.utime(old, (time.time() - 2 * OLD,) * 2)
+    assert main(["doctor", str(tmp_path), "--repair"]) == 2
+    assert "holds no report" in capsys.readouterr().err and old.exists()
+
+
+def test_what_a_killed_writer_left_of_a_table_goes_with_the_next_table(folder):
+    left, others = folder / "tables" / ".writing-x", folder / ".writing-y"  # the book may be writing the second
+    for path in (left, others):
+        path.write_text("half")
+    rp.Report(folder, "a").save_table("tab2", pd.DataFrame({"x": ["1"]}), "t")
+    assert not left.exists() and others.exists()
+
+
+def test_a_table_of_records_from_several_codes_says_so(tmp_path):
+    report = rp.Report(tmp_path, "a")
+    facts = {"task": "rte", "method": "majority", "seed": 0, "protocol": "held_out", "backbone": "b", "source": "nano",
+             "counts": {"validation": 1, "selection": 1}, "seconds": {"total": 1.0}}  # fmt: skip
+    codes = {"1" * 16: {"code": "0" * 64}, "2" * 16: {"code": "1" * 64}, "3" * 16: {}}
+    for run, made in codes.items():
+        report.store.put({"run": run, "provenance": made, **facts})
+    for item, runs in {"tab1": [*codes][:2], "tab2": [*codes][:1], "tab3": [*codes][1:], "tab4": [*codes][2:]}.items():
+        report.save_table(item, pd.DataFrame({"x": ["1"]}), "A table", runs=runs)
+    manifest = complete(report)
+    items = manifest["items"]
+    assert {item: len(entry["codes"]) for item, entry in items.items()} == {"tab1": 2, "tab2": 1, "tab3": 2, "tab4": 0}
+    said = {item: mixed_codes(entry["codes"]) for item, entry in items.items()}
+    assert "by 2 versions of the code" in said["tab1"] and "by 1 known and an unknown version" in said["tab3"]
+    assert said["tab2"] == said["tab4"] == ""
+    pages = book_pages.write(book_pages.Contents(tmp_path, manifest, {}))
+    assert pages["tables.md"].count("versions of the code") == 1 and "by 2 versions of the code" in pages["index.md"]

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -215,6 +215,22 @@ def test_a_run_that_another_process_does_comes_last(tmp_path, monkeypatch, worke
     assert sorted(done[:2]) == [1, 2] and done[2:] == [0]
 
 
+def test_two_processes_share_a_grid(tmp_path):
+    """Neither follows the other: both do a part of the runs, none is done twice, and both have all of them."""
+    drivers = [start_driver(tmp_path, 4, workers=1, impatient=True) for _ in range(2)]
+    scores = []
+    for driver in drivers:
+        out, _ = driver.communicate(timeout=120)
+        assert driver.returncode == 0, out
+        scores.append(json.loads(out.splitlines()[-1]))
+    asked = grid(4)
+    assert scores[0] == scores[1] and len(scores[0]) == len(asked)
+    assert logged(tmp_path) == Counter(label(config) for config in asked)
+    shares = Counter(line.rsplit(" ", 1)[1] for line in (tmp_path / "log").read_text().splitlines())
+    assert set(shares) <= {str(driver.pid) for driver in drivers} and sum(shares.values()) == len(asked)
+    assert len(shares) == 2, "the second began when the first was done"
+
+
 class TestProcesses:
     @pytest.mark.parametrize(
         ("configs", "asked", "cores", "gib", "workers"),
@@ -334,7 +350,7 @@ class TestRay:
         assert len(spans) == 10 and all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
 
     def test_a_machine_without_the_store_ends_it_all(self, cluster, tmp_path, monkeypatch):
-        monkeypatch.setattr(Path, "touch", lambda *given, **named: None)  # the workers will find no marker
+        monkeypatch.setattr(RayExecutor, "_marker", lambda self: nullcontext(tmp_path / "nowhere"))
         with pytest.raises(MachineError, match="does not see"):
             rp.collect(grid(), on_ray(tmp_path, pretended))
 

@@ -6,6 +6,7 @@ a changed field name, default or method name shows here; those of an older one a
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -309,3 +310,18 @@ def test_a_folder_that_is_no_report_is_neither_published_nor_replaced(report, tm
         publish(report, tmp_path / "other")
     assert publishing.main([str(tmp_path / "other"), str(tmp_path / "new")]) == 2
     assert publishing.main([str(report), str(tmp_path / "new"), "--prompts", RUN]) == 0
+
+
+@pytest.mark.parametrize("where", ["file", "file/below", "full"])
+def test_a_target_that_cannot_be_written_is_named(report, tmp_path, monkeypatch, where):
+    (tmp_path / "file").touch()
+    if where == "full":
+
+        def fill(source, target):
+            raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+
+        monkeypatch.setattr(publishing.shutil, "copyfile", fill)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StoreError, match=rf"{tmp_path}.* cannot be written"):
+        publish(report, tmp_path / where)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -12,6 +15,9 @@ import torch
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
 from tests.runs.long_run import grown, long_run
+from xprompt import files
+from xprompt.errors import MemoryLimitError
+from xprompt.runs import provenance
 from xprompt.runs import run as pipeline
 
 TUNE = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=4, eval_every=2, batch_size=8, eval_batch_size=8)
@@ -186,6 +192,102 @@ def test_unknown_names_fail_before_any_training(config, tmp_path):
     with pytest.raises(xp.DataError, match="nowhere"):
         xp.run(config.replace(source="nowhere"), tmp_path)
     assert not list(tmp_path.rglob("record.json"))
+
+
+def refuse(*given, **named):
+    pytest.fail("something was loaded")
+
+
+@pytest.mark.parametrize("where", ["", "below", "runs"])
+def test_a_file_where_the_store_belongs_is_found_before_anything_is_loaded(config, tmp_path, monkeypatch, where):
+    file = tmp_path / "runs" if where == "runs" else tmp_path / "file"
+    file.touch()
+    monkeypatch.setattr(pipeline, "_prepare", refuse)
+    root = {"": file, "below": file / "below", "runs": tmp_path}[where]
+    with pytest.raises(xp.StoreError, match="a file stands where a folder is needed"):
+        xp.run(config, root)
+
+
+def test_room_is_looked_for_before_anything_is_loaded_and_later_before_training(config, tmp_path, monkeypatch):
+    config = config.replace(method="majority")
+    done = xp.run(config, tmp_path / "old")
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    assert xp.run(config, tmp_path / "old").record == done.record, "what is there is read from a full disk"
+    monkeypatch.setattr(pipeline, "_record", refuse)
+    with pytest.raises(xp.StoreError, match="17 MB will be needed"):
+        xp.run(config.replace(seed=1), tmp_path / "old")
+    monkeypatch.setattr(pipeline, "_prepare", refuse)
+    with pytest.raises(xp.StoreError, match="free some room there"):
+        xp.run(config, tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        RuntimeError("unable to mmap 4096 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
+        RuntimeError("can't start new thread"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+    ids=str,
+)
+def test_too_little_memory_is_one_error_that_says_what_to_do(config, tmp_path, monkeypatch, error):
+    def fail(*given):
+        raise error
+
+    monkeypatch.setattr(pipeline, "_record", fail)
+    with pytest.raises(MemoryLimitError, match="xprompt plan"):
+        xp.run(config, tmp_path)
+
+
+def test_another_libraries_error_is_not_taken_for_a_lack_of_memory(config, tmp_path, monkeypatch):
+    def fail(*given):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(pipeline, "_record", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        xp.run(config, tmp_path)
+
+
+def test_the_next_run_clears_what_a_dead_process_left_of_another(config, tmp_path):
+    config = config.replace(method="majority")
+    store = xp.Store(tmp_path)
+    xp.run(config, store)
+    (store.staging / f"{'a' * 16}-dead").mkdir()
+    (store.locks / f"{'b' * 16}.lock").touch()
+    xp.run(config, store)
+    assert not list(store.staging.iterdir()) and not list(store.locks.iterdir())
+
+
+def test_a_record_names_the_code_and_the_threads_that_made_it(config, tmp_path):
+    made = xp.run(config.replace(method="majority"), tmp_path).record["provenance"]
+    assert re.fullmatch("[0-9a-f]{64}", made["code"]) and made["threads"] >= 1
+
+
+def test_the_codes_digest_changes_with_every_source_file(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    (package / "room").mkdir(parents=True)
+    for name in ("__init__.py", "room/a.py", "room/b.py"):
+        (package / name).write_text(f"# {name}")
+    monkeypatch.setattr(provenance.xprompt, "__file__", str(package / "__init__.py"))
+    digest = provenance.code_digest.__wrapped__
+    seen = {digest()}
+    (package / "room" / "a.py").write_text("# another")
+    seen.add(digest())
+    (package / "room" / "b.py").rename(package / "room" / "c.py")
+    seen.add(digest())
+    (package / "room" / "notes.txt").write_text("no code")
+    assert len(seen) == 3 and digest() in seen
+
+
+def test_a_stage_named_outside_the_run_is_not_read(config, tmp_path):
+    result = xp.run(config.replace(method="majority"), tmp_path)
+    with pytest.raises(xp.DataError, match="leads upwards"):
+        result.load_prompt("../../elsewhere")
 
 
 @pytest.mark.timeout(120)

@@ -276,3 +276,99 @@ def test_any_json_value_survives(tmp_path_factory, value):
     store = Store(tmp_path_factory.mktemp("any"))
     store.put({"run": NAME, "value": value})
     assert store.get(NAME)["value"] == value
+
+
+def test_a_lock_file_goes_with_its_holder(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(ZeroDivisionError), store.lock(NAME):
+        assert list(store.locks.iterdir())
+        raise ZeroDivisionError
+    assert not list(store.locks.iterdir())
+
+
+def _count(ready, root: str, log: str) -> None:
+    """Hold one run again and again, each time with a new lock file; two at once would be seen in the log."""
+    store = Store(root)
+    ready.wait()
+    for _ in range(100):
+        with store.lock(NAME):
+            number = int(Path(log).read_text())
+            time.sleep(0.0005)
+            Path(log).write_text(str(number + 1))
+
+
+def test_locks_that_come_and_go_have_one_holder_at_a_time(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("0")
+    run_both(_count, *[(str(tmp_path), str(log))] * 2)
+    assert log.read_text() == "200"
+
+
+def test_leftovers_are_cleared_and_what_is_held_stays(tmp_path):
+    store, other, busy = Store(tmp_path), "f" * 16, "e" * 16
+    for name in (NAME, other, busy):
+        (store.unfinished / name / "tuning").mkdir(parents=True)
+        (store.unfinished / name / "tuning" / "state.json").write_text("{}")
+        (store.staging / f"{name}-x").mkdir(parents=True)
+    store.locks.mkdir()
+    (store.locks / f"{other}.lock").touch()
+    store.put(record())  # finished; the state is older
+    with store.lock(busy):
+        (store.staging / f"{busy}-y").mkdir()
+        store.clear_leftovers()
+        assert [path.name for path in store.staging.iterdir()] == [f"{busy}-y"]
+        assert [path.name for path in store.locks.iterdir()] == [f"{busy}.lock"]
+    assert {path.name for path in store.unfinished.iterdir()} == {other, busy}  # these can be resumed
+    assert store.leftovers() == {store.staging / f"{busy}-y": "half-written"}
+
+
+def test_the_state_of_a_run_that_is_done_again_is_no_leftover(tmp_path):
+    store = Store(tmp_path)
+    store.put(record())
+    state = store.unfinished / NAME / "tuning" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    later = time.time() + 5
+    os.utime(state, (later, later))
+    store.clear_leftovers()
+    assert state.exists()
+
+
+@pytest.mark.parametrize("what", ["folder", "record.json", "tuned_prompt/prompt.safetensors"])
+def test_a_link_out_of_the_store_is_not_followed(tmp_path, what):
+    store = Store(tmp_path / "store")
+    folder = store.put(record(), write_files)
+    place = folder if what == "folder" else folder / what
+    os.rename(place, tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.warns(RuntimeWarning, match="a link to outside"):
+        assert store.get(NAME) is None
+    assert (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_a_run_that_cannot_be_read_now_is_not_moved_aside(tmp_path, monkeypatch, number):
+    store = Store(tmp_path)
+    store.put(record())
+
+    def fail(self, *given, **named):
+        raise OSError(number, os.strerror(number), str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", fail)
+        with pytest.raises(StoreError, match="cannot be read"):
+            store.get(NAME)
+    assert store.get(NAME) == record()
+
+
+def test_a_damaged_run_in_a_store_that_cannot_be_changed_counts_as_absent(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.put(record())
+    _cut_record(store.path(NAME))
+
+    def refuse(*given):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.warns(RuntimeWarning, match="left where it is"):
+        assert store.get(NAME) is None

@@ -17,6 +17,7 @@ from xprompt.bench import t5_scale, writer
 from xprompt.bench.rows import Findings, hardware_of
 from xprompt.bench.sizes import BACKBONES, COMPARISONS, HEADLINES, size_of
 from xprompt.errors import BackboneError, ConfigError
+from xprompt.files import try_folder
 from xprompt.runs.provenance import provenance
 
 log = logging.getLogger("xprompt")
@@ -44,6 +45,7 @@ def measure(
 
     Raises:
         ConfigError: an unknown name, or no GPU where one was asked for.
+        StoreError: the folder cannot be written; before anything is measured.
     """
     chosen = list(only) or list(COMPARISONS)
     unknown = [*(n for n in chosen if n not in COMPARISONS), *(b for b in backbones if b not in BACKBONES)]
@@ -54,6 +56,7 @@ def measure(
         )
     if device not in ("", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ConfigError(f"device {device!r}: give cpu, or cuda where there is a GPU.")
+    try_folder(Path(output))
     devices = [device] if device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     for name in backbones:
         for kind in devices:

@@ -16,6 +16,7 @@ NOT_VERSIONS = {
     "hardware", "system", "threads", "device", "dtype", "dropout", "git_revision", "git_dirty", "started",
     "backbone_params", "backbone_fingerprint", "data_fingerprint", "random_streams", "code",
 }  # fmt: skip
+UNKNOWN = "unknown"  # version of the code
 FEW = 100
 """The page warns where fewer examples than these were selected on."""
 QUICK = (
@@ -26,8 +27,9 @@ QUICK = (
 def complete(report: Report, **settings: Any) -> dict[str, Any]:
     """Update the manifest with facts from the run records it names, and return it.
 
-    Adds each item's seconds, and over all records the versions, hardware, git revisions, tasks, methods, seeds (those
-    of the main results, where there are any), protocols, sources, examples, and when the first and last run started.
+    Adds each item's seconds and the versions of the code that made its records, and over all records the versions,
+    hardware, git revisions, tasks, methods, seeds (those of the main results, where there are any), protocols, sources,
+    examples, and when the first and last run started.
 
     Args:
         report: one whose notebooks have been executed.
@@ -38,7 +40,7 @@ def complete(report: Report, **settings: Any) -> dict[str, Any]:
         names = {run for item in manifest["items"].values() for run in item["runs"]}
         records = {name: record for name in sorted(names) if (record := report.store.get(name)) is not None}
         items = {
-            key: {**item, "seconds": round(sum(_seconds(records[run]) for run in item["runs"] if run in records), 1)}
+            key: {**item, **_of_item([records[run] for run in item["runs"] if run in records])}
             for key, item in manifest["items"].items()
         }
         runs = summarize_runs(records, items.get(MAIN, {}).get("runs", ()))
@@ -67,10 +69,7 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
     if manifest.get("quick"):
         sentences.append(QUICK)
     if len(facts.get("codes", [])) > 1:
-        sentences.append(
-            f"The records were made by {len(facts['codes'])} versions of the code: a difference between them "
-            "may not be one between methods."
-        )
+        sentences.append(mixed_codes(facts["codes"], "The records"))
     if "nano" in facts["sources"]:
         sentences.append(
             "The tasks are generated, in SuperGLUE's formats; a score here is not a score on SuperGLUE, and the "
@@ -128,7 +127,7 @@ def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     git = Counter((origin.get("git_revision"), bool(origin.get("git_dirty"))) for origin in origins)
     return {
         "count": len(records),
-        "codes": _distinct(origin.get("code") for origin in origins),
+        "codes": _codes(origins),
         "seconds": round(sum(map(_seconds, records)), 1),
         "tasks": _distinct(record["task"] for record in records),
         "methods": _distinct(record["method"] for record in records),
@@ -152,6 +151,28 @@ def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "git": [{"revision": rev, "dirty": dirty, "runs": n} for (rev, dirty), n in git.most_common()],
         "started": [times[0], times[-1]] if len(times) > 1 else times,
     }
+
+
+def mixed_codes(codes: Sequence[str], what: str = "Its records") -> str:
+    """Return a sentence that warns of records made by several versions of the code; "" where one made them all."""
+    if len(codes) < 2:
+        return ""
+    number = f"{len(codes)} versions" if UNKNOWN not in codes else f"{len(codes) - 1} known and an unknown version"
+    return (
+        f"{what} were made by {number} of the code: what looks like a difference between methods may be one between "
+        "versions."
+    )
+
+
+def _of_item(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    origins = [record["provenance"] for record in records]
+    return {"seconds": round(sum(map(_seconds, records)), 1), "codes": _codes(origins)}
+
+
+def _codes(origins: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The digests of the code; `UNKNOWN` among them for records that have none, unless none has, as in 0.1.0."""
+    codes = _distinct(origin.get("code", UNKNOWN) for origin in origins)
+    return [] if codes == [UNKNOWN] else codes
 
 
 def _ends(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 
 from xprompt.errors import ConfigError, did_you_mean
-from xprompt.files import cannot_write, sha256, write_atomically
+from xprompt.files import cannot_write, clear_temporary, inside, sha256, write_atomically
 from xprompt.reporting import tables
 from xprompt.reporting.claims import CLAIMS
 from xprompt.reporting.statistics import Interval
@@ -118,15 +119,14 @@ class Report:
             "md": f"{title}\n\n{tables.to_markdown(table)}",
             "tex": tables.to_latex(table, title),
         }
-        for suffix, text in texts.items():
-            write_atomically(self.tables / f"{item}.{suffix}", text)
         shown = {
             "title": title,
             "columns": [str(column) for column in table.columns],
             "rows": [[str(value) for value in row] for row in table.to_numpy()],
             "statements": list(statements),
         }
-        self._note(item, "table", [f"tables/{item}.{suffix}" for suffix in texts], _runs(rows, runs), shown)
+        files = {f"tables/{item}.{suffix}": text.encode() for suffix, text in texts.items()}
+        self._save(item, "table", files, _runs(rows, runs), shown)
         return table
 
     def save_figure(
@@ -147,11 +147,11 @@ class Report:
             rows, runs: where the runs behind the figure are named, as in `save_table`.
         """
         _check(item)
-        self.figures.mkdir(parents=True, exist_ok=True)
-        figure.savefig(self.figures / f"{item}.png", dpi=160, bbox_inches="tight")
-        figure.savefig(self.figures / f"{item}.svg", bbox_inches="tight", metadata={"Date": None})
-        files = [f"figures/{item}.{suffix}" for suffix in ("png", "svg")]
-        self._note(item, "figure", files, _runs(rows, runs), {"title": title})
+        files, formats = {}, dict[str, dict[str, Any]](png={"dpi": 160}, svg={"metadata": {"Date": None}})
+        for suffix, options in formats.items():
+            figure.savefig(drawn := io.BytesIO(), format=suffix, bbox_inches="tight", **options)
+            files[f"figures/{item}.{suffix}"] = drawn.getvalue()
+        self._save(item, "figure", files, _runs(rows, runs), {"title": title})
         return Picture(self.figures / f"{item}.png", round(90 * figure.get_figwidth()))
 
     def save_claim(self, name: str, measured: Interval, *, runs: Iterable[str] = ()) -> None:
@@ -184,25 +184,37 @@ class Report:
         self.change(lambda m: {**m, "notebooks": dict(sorted({**m["notebooks"], name: dict(state)}.items()))})
 
     def change(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        """Read, change and write the manifest while no other process does; return it."""
+        """Read, change and write the manifest while no other process does; return it.
+
+        Tables and figures are written by `change` too, so that two writers of one leave it as one of them wrote it.
+        """
         lock = self.store.locks / "manifest.lock"
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(lock):
+                for folder in (self.tables, self.figures):
+                    clear_temporary(folder, 0)  # only who holds this lock writes there
+                clear_temporary(self.root)
                 manifest = change(self.manifest())
+                manifest.pop("published", None)  # the digests of what has been published, which this no longer is
                 write_manifest(self.manifest_path, manifest)
         except OSError as error:
             raise cannot_write(lock, error) from error
         return manifest
 
-    def _note(self, item: str, kind: str, files: list[str], runs: Sequence[str], about: Mapping[str, Any]) -> None:
-        digests = {file: sha256(self.root / file) for file in files}
+    def _save(
+        self, item: str, kind: str, files: Mapping[str, bytes], runs: Sequence[str], about: Mapping[str, Any]
+    ) -> None:
+        """Write an item's files and note them in the manifest."""
 
         def change(manifest: dict[str, Any]) -> dict[str, Any]:
+            for name, content in files.items():
+                write_atomically(inside(self.root, name), content)
             items = dict(manifest["items"])
             old = items.get(item, {})
             parts = {k: old[k] for k in ("table", "figure") if k in old and old["notebook"] == self.notebook}
-            parts[kind] = {**about, "files": files, "sha256": digests, "runs": list(runs)}
+            digests = {name: sha256(content) for name, content in files.items()}
+            parts[kind] = {**about, "files": list(files), "sha256": digests, "runs": list(runs)}
             items[item] = {
                 "notebook": self.notebook,
                 "quick": self.quick,

@@ -28,7 +28,7 @@ def read_archive(report: Path) -> Mapping[str, bytes]:
     A line that does not match its sha256 is left out, with a `RuntimeWarning` the first time that the file is read.
     """
     for path in (report / RECORDS, report / f"{RECORDS}.gz"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             state = path.stat()
             return _whole_records(path.absolute(), state.st_mtime_ns, state.st_size)
     return {}

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xprompt.errors import StoreError
-from xprompt.files import TEMPORARY, sha256
+from xprompt.errors import DataError, StoreError
+from xprompt.files import TEMPORARY, inside, is_older, sha256
 from xprompt.prompts.collection import load_from_collection, names_in_collection
+from xprompt.runs.archive import read_archive
 from xprompt.runs.manifest import read_manifest
 from xprompt.runs.store import RUN_ID, Store, run_id
 from xprompt.training.checkpoint import verify_state
 
-#: Seconds after which a file that is being written counts as left behind: nothing here takes that long to write.
-OLD = 3600.0
+_OF_A_REPORT = ("manifest.json", "runs", "records.jsonl", "records.jsonl.gz")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ def examine(root: str | Path, *, repair: bool = False) -> Examination:
     store, found = Store(root), Examination()
     if not store.root.is_dir():
         raise StoreError(f"{store.root} is no folder: give a report's, such as reports/nano.")
+    if not any((store.root / name).exists() for name in _OF_A_REPORT):
+        raise StoreError(
+            f"{store.root} holds no report, which has {' or '.join(_OF_A_REPORT)}: give one's folder, such as "
+            "reports/nano."
+        )
     for look in (_runs, _archive, _states, _manifest, _leftovers):
         found.findings += look(store, found, repair)
     return found
@@ -88,11 +93,12 @@ def _runs(store: Store, found: Examination, repair: bool) -> Iterator[Finding]:
         record = None if wrong else store.get(folder.name)
         if record is None:
             if repair:
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), suppress(StoreError):
                     warnings.simplefilter("ignore")
                     store.get(folder.name)
-            fix = "it is run again" if repair else "--repair moves it aside, and it is run again"
-            yield Finding(folder, wrong, fix, repaired=repair)
+            aside = not folder.exists()
+            fix = "" if aside else "move it away, and " if repair else "--repair moves it aside, and "
+            yield Finding(folder, wrong, f"{fix}it is run again", repaired=aside)
         else:
             yield from _check_record(folder, record, found)
 
@@ -128,57 +134,80 @@ def _archive(store: Store, found: Examination, repair: bool) -> Iterator[Finding
 
 
 def _states(store: Store, found: Examination, repair: bool) -> Iterator[Finding]:
+    left = store.leftovers()
     for folder in sorted(store.unfinished.glob("*")):
         found.counts["unfinished runs"] += 1
-        if store.path(folder.name).exists():
-            yield _delete(folder, "the run is finished", store.is_held(folder.name), repair, damage=False)
+        if not RUN_ID.fullmatch(folder.name) or folder in left:
             continue
-        for state in sorted(folder.glob("*/state.json")):
-            if wrong := verify_state(state.parent):
-                yield _delete(state.parent, wrong, store.is_held(folder.name), repair)
+        for stage in sorted(path for path in folder.glob("*") if path.is_dir()):
+            if wrong := verify_state(stage):
+                # A state's tensors are written first: without state.json the process may be about to write it.
+                whole = (stage / "state.json").exists()
+                yield _delete(stage, wrong, store.is_held(folder.name), repair, damage=whole)
 
 
 def _manifest(store: Store, found: Examination, repair: bool) -> Iterator[Finding]:
     path = store.root / "manifest.json"
     if not path.exists():
+        made = [*store.root.glob("tables/*"), *store.root.glob("figures/*"), *store.root.glob("records.jsonl*")]
+        if made:
+            yield Finding(path, f"it is not there, and {made[0].name} is", "restore it, or run the notebooks again")
         return
     again = "`reproduce` writes it again from the runs, which are kept"
     try:
         manifest = read_manifest(path)
     except StoreError as error:
         if repair:
-            path.replace(path.with_suffix(".damaged"))
-        yield Finding(path, str(error), again if repair else f"--repair moves it aside; {again}", repaired=repair)
+            with suppress(OSError):
+                path.replace(path.with_suffix(".damaged"))
+        aside = not path.exists()
+        yield Finding(path, str(error), again if aside else f"--repair moves it aside; {again}", repaired=aside)
         return
     for item in manifest["items"].values():
         digests = {f: d for part in ("table", "figure") for f, d in item.get(part, {}).get("sha256", {}).items()}
         for name in item["files"]:
             found.counts["tables and figures"] += 1
-            file = store.root / name
-            if not file.is_file():
-                yield Finding(file, "the manifest names it and it is not there", f"run {item['notebook']} again")
-            elif name in digests and sha256(file) != digests[name]:
-                yield Finding(file, "it does not match its sha256", f"run {item['notebook']} again")
+            if wrong := _check_file(store.root, name, digests.get(name, "")):
+                yield Finding(store.root / name, wrong, f"run {item['notebook']} again")
+    for name, digest in manifest.get("published", {}).items():
+        if wrong := _check_file(store.root, name, digest):
+            yield Finding(store.root / name, wrong, "restore the file from where it was published")
+    named = {run for item in manifest["items"].values() for run in item["runs"]}
+    kept = read_archive(store.root).keys()
+    moved = {folder.name.split("-")[0] for folder in store.damaged.glob("*-*")}  # to be run again, and named above
+    if absent := sorted(run for run in named - kept - moved if not (store.runs / run).exists()):
+        yield Finding(store.runs, f"{len(absent)} runs that the manifest names are not there, {absent[0]} the first",
+                      "do them again, or restore the archive")  # fmt: skip
+    for notebook, state in manifest["notebooks"].items():
+        if state.get("sha256") and (wrong := _check_file(store.root, state["file"], state["sha256"])):
+            yield Finding(store.root / state["file"], wrong, f"run {notebook} again")
+
+
+def _check_file(root: Path, name: str, digest: str) -> str:
+    """Return what is wrong with a file that the manifest names; no digest: only that it is there is looked at."""
+    try:
+        file = inside(root, name)
+        if not file.is_file():
+            return "the manifest names it and it is not there"
+        return "it does not match its sha256" if digest and sha256(file) != digest else ""
+    except (DataError, OSError) as error:
+        return str(error)
 
 
 def _leftovers(store: Store, found: Examination, repair: bool) -> Iterator[Finding]:
     """Find what processes that died left: half-written runs, files being written, locks."""
-    for folder in sorted(store.staging.glob("*")):
-        name = folder.name.split("-")[0]
-        busy = store.is_held(name) if RUN_ID.fullmatch(name) else not _is_old(folder)
-        yield from [] if busy else [_delete(folder, "half-written", False, repair, damage=False)]
+    left = store.leftovers()
+    if repair:
+        store.clear_leftovers()
+    for path, what in sorted(left.items()):
+        gone = not path.exists()
+        yield Finding(path, what, "deleted" if gone else "--repair deletes it", damage=False, repaired=gone)
     for path in sorted(store.root.rglob(f"{TEMPORARY}*")):
-        yield from [_delete(path, "half-written", False, repair, damage=False)] if _is_old(path) else []
-    for lock in sorted(store.locks.glob("*.lock")):
-        if RUN_ID.fullmatch(lock.stem) and store.path(lock.stem).exists() and not store.is_held(lock.stem):
-            yield _delete(lock, "the lock of a finished run", False, repair, damage=False)
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > OLD
-    except OSError:  # gone by now
-        return False
+        if is_older(path):
+            yield _delete(path, "half-written", False, repair, damage=False)
+    for lock in sorted(store.locks.glob("ray-*.lock")):  # where locks cannot be shared, its age tells
+        if not store.is_held(lock.stem) and is_older(lock):
+            yield _delete(lock, "the mark of a process that died", False, repair, damage=False)
 
 
 def _delete(path: Path, what: str, busy: bool, repair: bool, damage: bool = True) -> Finding:

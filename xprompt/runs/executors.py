@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 import joblib
 import psutil
+from filelock import FileLock
 from pydantic import Field, model_validator
 
 import xprompt
@@ -29,6 +30,7 @@ from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import Settings
 from xprompt.errors import ConfigError, HeldError
+from xprompt.files import try_folder
 from xprompt.runs.store import Store
 from xprompt.tasks.superglue import TASKS
 
@@ -227,8 +229,7 @@ class RayExecutor:
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
         """Yield a step as each run ends. Raises `ConfigError` where no machine has what a run needs."""
         ray, runs = _import_ray(), plan_runs(configs)
-        marker = self.root / "runs" / ".staging" / f"seen-by-workers-{uuid.uuid4().hex}"
-        with self._connected(ray):
+        with self._connected(ray), self._marker() as marker:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             cpus, gpus = self.options.cpus_per_run, self.options.gpus_per_run
             gpus = float(any(node.get("GPU") for node in nodes)) if gpus is None else gpus
@@ -241,12 +242,16 @@ class RayExecutor:
             shares = {"num_cpus": cpus, "num_gpus": gpus, "max_calls": calls, "max_retries": self.options.retries}
             task = ray.remote(**shares)(work_on_ray)
             given = (self._run, self.root, marker, max(1, int(cpus)), xprompt.__version__)
-            marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.touch()
-            try:
-                yield from _steps(runs, self._ended(ray, runs, lambda *rest: task.remote(*given, *rest)))
-            finally:
-                marker.unlink(missing_ok=True)
+            yield from _steps(runs, self._ended(ray, runs, lambda *rest: task.remote(*given, *rest)))
+
+    @contextmanager
+    def _marker(self) -> Iterator[Path]:
+        """A file by which a worker knows that it sees the store; a lock, so that it shows whether its driver lives."""
+        marker = Store(self.root).locks / f"ray-{uuid.uuid4().hex}.lock"
+        try_folder(marker.parent)
+        with FileLock(marker):
+            yield marker
+            marker.unlink(missing_ok=True)
 
     def _ended(self, ray: Any, runs: Sequence[PlannedRun], submit: Callable[..., Any]) -> _Ended:
         to_do, tasks, under_way = deque(runs), dict[PlannedRun, Any](), dict[Any, PlannedRun]()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xprompt.errors import StoreError, XPromptError
-from xprompt.files import replace_folder, sync_file, sync_folder
+from xprompt.files import cannot_write, inside, replace_folder, sha256, sync_file, sync_folder
 from xprompt.prompts.collection import load_from_collection, names_in_collection, save_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.archive import write_archive
@@ -30,7 +30,7 @@ def publish(report: str | Path, target: str | Path, prompts: Sequence[str] = ())
 
     Kept are tables, figures, executed notebooks, the manifest, all records in one records.jsonl (compressed where
     the copy would be over `MAX_BYTES`), and some prompts in one prompts.safetensors. HTML and the folders of single
-    runs are not.
+    runs are not. The manifest's "published" holds the sha256 of every other file.
 
     Args:
         report: a finished report, or a published one that has grown.
@@ -39,9 +39,16 @@ def publish(report: str | Path, target: str | Path, prompts: Sequence[str] = ())
         prompts: run IDs whose prompts are kept, beside those that `report` has in one file already.
 
     Raises `StoreError` where `report` has no manifest, `target` is no report, a run of the manifest is missing or
-    damaged, a prompt is not there, or the copy would be over `MAX_FILES` or `MAX_BYTES`; `target` is then as it was.
+    damaged, a prompt is not there, the copy would be over `MAX_FILES` or `MAX_BYTES`, or the disk does not take it;
+    `target` is then as it was.
     """
-    report, target = Path(report), Path(target)
+    try:
+        return _publish(Path(report), Path(target), prompts)
+    except OSError as error:
+        raise cannot_write(Path(error.filename2 or error.filename or target), error) from error
+
+
+def _publish(report: Path, target: Path, prompts: Sequence[str]) -> list[Path]:
     if not (report / "manifest.json").is_file():
         raise StoreError(f"{report} has no manifest.json: give the folder of a finished report.")
     if target.exists() and any(target.iterdir()) and not (target / "manifest.json").is_file():
@@ -66,7 +73,7 @@ def _copy_files(report: Path, copy: Path) -> None:
     for file in sorted(file for pattern in KEPT for file in report.glob(pattern) if file.is_file()):
         place = copy / file.relative_to(report)
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
+        shutil.copyfile(inside(report, str(file.relative_to(report))), place)
     manifest = read_manifest(report / "manifest.json")
     for notebook in manifest["notebooks"].values():
         notebook.pop("html", None)
@@ -89,10 +96,19 @@ def _archive_runs(store: Store, target: Store, prompts: Sequence[str]) -> None:
         save_collection(target.prompts, kept)
     if records:
         write_archive(target.root, records.values())
-        if sum(_sizes(target.root).values()) > MAX_BYTES:
-            write_archive(target.root, records.values(), compress=True)
+    _note_digests(target.root)
+    if records and sum(_sizes(target.root).values()) > MAX_BYTES:
+        write_archive(target.root, records.values(), compress=True)
+        _note_digests(target.root)
     if {record["run"]: record for record in target.records()} != records:
         raise StoreError(f"the records of {store.root} do not come back as they were: nothing is published.")
+
+
+def _note_digests(copy: Path) -> None:
+    """Write the sha256 of every other file into the manifest."""
+    path = copy / "manifest.json"
+    digests = {file.relative_to(copy).as_posix(): sha256(file) for file in _sizes(copy) if file != path}
+    write_manifest(path, read_manifest(path) | {"published": digests})
 
 
 def _prompts_of(record: dict[str, Any], store: Store) -> dict[str, SoftPrompt]:

@@ -22,8 +22,8 @@ from xprompt.config.run_config import RunConfig
 from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
 from xprompt.distributed import process_group
-from xprompt.errors import MemoryLimitError
-from xprompt.files import try_folder
+from xprompt.errors import MemoryLimitError, XPromptError, is_out_of_memory
+from xprompt.files import inside, try_folder
 from xprompt.methods.base import MethodContext, load_method
 from xprompt.prompts.collection import load_from_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
@@ -34,7 +34,6 @@ from xprompt.tasks import metrics
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.superglue import TASKS
 from xprompt.training.callbacks import Callbacks
-from xprompt.training.memory import is_out_of_memory
 from xprompt.training.tensorboard import EventFiles, can_watch
 
 
@@ -78,7 +77,7 @@ class RunResult:
         """
         stage = stage or self.record["details"]["final_stage"]
         if self.folder.exists():
-            return SoftPrompt.load(self.folder / stage)
+            return SoftPrompt.load(inside(self.folder, stage))
         return load_from_collection(Store(self.folder.parents[1]).prompts, f"{self.record['run']}/{stage}")
 
 
@@ -93,7 +92,7 @@ class _How:
     wait: bool
 
 
-#: Bytes that a new store needs at least: a few prompts and records.
+#: Bytes that a store needs at least before a run is done: a few prompts, a record and a state to resume from.
 ROOM = 16 * 2**20
 
 
@@ -131,7 +130,8 @@ def run(
 
     Raises:
         ConfigError, DataError, BackboneError: before any training starts.
-        StoreError: the store cannot be written; before anything is loaded, where it holds nothing yet.
+        StoreError: the store cannot be written, or has no room; before anything is loaded where it holds nothing yet,
+            before any training where it does.
         HeldError: another process does the run, and `wait` is False.
         NotFiniteError: training diverged.
         MemoryLimitError: there is too little memory.
@@ -139,6 +139,8 @@ def run(
     store = _store(config, store)
     if store.is_empty:
         try_folder(store.runs, ROOM)
+    elif process_group().is_main:
+        store.clear_leftovers()
     with _memory_limit(config):
         return _read_or_do(config, store, _How(progress, watch, save_every, device_map, wait), force)
 
@@ -148,8 +150,8 @@ def _memory_limit(config: RunConfig) -> Iterator[None]:
     """Turn what allocators raise into one error."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+    except (MemoryError, RuntimeError, OSError) as error:
+        if isinstance(error, XPromptError) or not is_out_of_memory(error):
             raise
         raise MemoryLimitError(
             f"{config.method} on {config.task} needs more memory than there is ({type(error).__name__}): set "
@@ -188,6 +190,7 @@ def _do(config: RunConfig, store: Store, how: _How, parents: tuple[RunResult, ..
     splits, backbone, name = _prepare(config, how.device_map)
     with store.lock(name, -1 if how.wait else 0) if process_group().is_main else contextlib.nullcontext():
         if force or _get(name, store) is None:
+            try_folder(store.runs, ROOM)
             events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
             callbacks = Callbacks(
                 [EventFiles(events)] if how.watch and can_watch() else [],

@@ -3,7 +3,8 @@
 <root>/runs/<run ID>/record.json    {"format", "sha256", "files", "record"}
 <root>/runs/<run ID>/*.safetensors  what the run left behind, each with its sha256 in "files"
 <root>/runs/.damaged/               what was found broken, moved aside, never read again
-<root>/runs/.locks/                 one lock file a run; .staging/ holds runs that are being written
+<root>/runs/.locks/                 a lock file for each run under way; .staging/ holds runs that are being written
+<root>/runs/.unfinished/            what interrupted runs resume from; see `training.checkpoint`
 <root>/records.jsonl                the records of a published report; see `archive`
 """
 
@@ -24,11 +25,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from xprompt.errors import HeldError, StoreError
-from xprompt.files import cannot_write, replace_folder, sha256, sync_file, sync_folder
+from xprompt.files import cannot_write, inside, replace_folder, sha256, sync_file, sync_folder
 from xprompt.runs.archive import read_archive
 
 FORMAT = 1
 SUFFIXES = (".json", ".safetensors", ".md")
+_DAMAGE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError, AttributeError)
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 Record = dict[str, Any]
@@ -71,7 +73,7 @@ class Store:
     @property
     def is_empty(self) -> bool:
         """Whether it has held no run yet."""
-        return not self.runs.exists() and not read_archive(self.root)
+        return not self.runs.is_dir() and not read_archive(self.root)
 
     @property
     def prompts(self) -> Path:
@@ -89,14 +91,20 @@ class Store:
 
         Every file is checked against its stored sha256. A run that fails is moved to runs/.damaged/ with a
         `RuntimeWarning`, and counts as absent, so that it will be run again. So does a damaged line of the archive.
+        Raises `StoreError` where a file is there and cannot be read.
         """
         folder = self.path(run_id)
         if folder.exists():
             try:
                 return _read(folder, run_id)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except _DAMAGE as error:
                 if folder.exists():  # else another process is replacing it this very moment
                     self._set_aside(folder, error)
+            except OSError as error:  # such as too many open files: no reason to do the run again
+                raise StoreError(
+                    f"{error.filename or folder} cannot be read ({error.strerror or error}): make it readable, or "
+                    "delete the run's folder to have it run again."
+                ) from error
         archived = read_archive(self.root).get(run_id)
         return None if archived is None else json.loads(archived)
 
@@ -104,7 +112,7 @@ class Store:
         """Return what is wrong with a run's folder, in a few words; "" where nothing is. Nothing is changed."""
         try:
             _read(self.path(run_id), run_id)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *_DAMAGE) as error:
             return f"{type(error).__name__}: {error}"
         return ""
 
@@ -115,6 +123,8 @@ class Store:
 
     def put(self, record: Record, write_files: Callable[[Path], object] | None = None) -> Path:
         """Write a run, whole or not at all, and return its folder.
+
+        Hold the run meanwhile: what lies half-written of a run that nobody holds counts as left behind.
 
         Args:
             record: JSON values; record["run"] is its run ID. Numbers that are not finite are stored as null.
@@ -156,8 +166,8 @@ class Store:
         Args:
             timeout: seconds to wait for another holder; negative waits for as long as it takes.
 
-        Raises `HeldError` when the time is up. A holder that dies lets go. What one that died left half-written of this
-        run is deleted, and the lock's file once the run has a record.
+        Raises `HeldError` when the time is up. A holder that dies lets go, and what it left half-written is deleted
+        here. The lock's file goes with its holder: who waits for one that is gone makes another.
         """
         path = self.locks / f"{self.path(run_id).name}.lock"
         try:
@@ -171,13 +181,12 @@ class Store:
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
-            self._clear_staging(run_id)
+            for folder in self.staging.glob(f"{run_id}-*"):
+                shutil.rmtree(folder, ignore_errors=True)
             yield
-            if self.path(run_id).exists():
-                # Nobody needs this file any more: who waits for it, or makes it again, finds the record.
-                with suppress(OSError):
-                    path.unlink()
         finally:
+            with suppress(OSError):  # Windows deletes no open file
+                path.unlink()
             lock.release()
 
     def is_held(self, run_id: str) -> bool:
@@ -187,24 +196,53 @@ class Store:
             if path.exists():
                 with FileLock(path, timeout=0):
                     pass
-        except Timeout:
+        except (Timeout, PermissionError):  # what belongs to another user may be held
             return True
         return False
 
-    def _clear_staging(self, run_id: str) -> None:
-        """Delete what a process that died left half-written of a run. Call it while holding the run."""
-        for folder in self.staging.glob(f"{run_id}-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+    def leftovers(self) -> dict[Path, str]:
+        """Return what processes that died left of runs that nobody holds: path → what it is."""
+        found = {path: "half-written" for path in self.staging.glob("*-*")}
+        found |= {path: "the lock of a process that died" for path in self.locks.glob("*.lock")}
+        found |= {path: "the run is finished" for path in self.unfinished.glob("*") if self._is_finished_since(path)}
+        runs = {path: _run_of(path) for path in found}
+        return {path: what for path, what in found.items() if RUN_ID.fullmatch(runs[path])
+                and not self.is_held(runs[path])}  # fmt: skip
+
+    def clear_leftovers(self) -> None:
+        """Delete the `leftovers`, each while holding its run; where that cannot be, leave it."""
+        for path in self.leftovers():
+            name = _run_of(path)
+            with suppress(StoreError, OSError), self.lock(name, timeout=0):  # which deletes all but the state
+                if self._is_finished_since(self.unfinished / name):
+                    shutil.rmtree(self.unfinished / name, ignore_errors=True)
+
+    def _is_finished_since(self, unfinished: Path) -> bool:
+        """Whether a run has a record that is younger than its state; a run that is done again has an older one."""
+        with suppress(OSError):
+            written = (self.runs / unfinished.name / "record.json").stat().st_mtime_ns
+            return all(path.stat().st_mtime_ns <= written for path in unfinished.rglob("state.json"))
+        return False
 
     def _set_aside(self, folder: Path, error: Exception) -> None:
-        self.damaged.mkdir(exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=self.damaged))
-        os.replace(folder, aside / folder.name)
-        reason = f"{type(error).__name__}: {error}"
+        try:
+            self.damaged.mkdir(exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=self.damaged)) / folder.name
+            os.replace(folder, aside)
+            place = f"moved to {aside}"
+        except FileNotFoundError:  # another process moved it first
+            return
+        except OSError as refused:
+            place = f"left where it is ({refused.strerror})"
         warnings.warn(
-            f"run {folder.name} is damaged ({reason}); moved to {aside / folder.name} and will be run again.",
+            f"run {folder.name} is damaged ({type(error).__name__}: {error}); {place}, and will be run again.",
             RuntimeWarning, stacklevel=3,
         )  # fmt: skip
+
+
+def _run_of(path: Path) -> str:
+    """The ID of the run that a folder in staging, a lock or a state belongs to."""
+    return path.name.split("-")[0].removesuffix(".lock")
 
 
 def _write(folder: Path, record: Record) -> None:
@@ -228,13 +266,14 @@ def _write(folder: Path, record: Record) -> None:
 
 
 def _read(folder: Path, run_id: str) -> Record:
-    body = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    inside(folder.parent, run_id)
+    body = json.loads(inside(folder, "record.json").read_text(encoding="utf-8"))
     if body["format"] != FORMAT:
         raise ValueError(f"format {body['format']!r}, not {FORMAT}")
     if body["sha256"] != _seal(body["record"], body["files"]):
         raise ValueError("record.json does not match its own sha256")
     for file, digest in body["files"].items():
-        if sha256(folder / file) != digest:
+        if sha256(inside(folder, file)) != digest:
             raise ValueError(f"{file} does not match its sha256")
     if body["record"]["run"] != run_id:
         raise ValueError(f"the record is that of run {body['record']['run']}")

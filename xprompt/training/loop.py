@@ -15,13 +15,13 @@ from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.data.batching import Batch, batches, concat, infinite_batches, micro_batch, shard, slice_rows
 from xprompt.data.splits import Splits, TaskDataset
 from xprompt.distributed import process_group
-from xprompt.errors import ConfigError, DataError
+from xprompt.errors import ConfigError, DataError, is_out_of_memory
 from xprompt.streams import stream_seed
 from xprompt.training.callbacks import Callback, Callbacks, ProgressBar, ProgressLog
 from xprompt.training.candidate import Candidate
 from xprompt.training.checkpoint import Checkpointer, TrainerState
 from xprompt.training.evaluation import evaluate_many, prompt_rows
-from xprompt.training.memory import choose_width, is_out_of_memory
+from xprompt.training.memory import choose_width
 
 
 class Loop:

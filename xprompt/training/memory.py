@@ -61,13 +61,6 @@ def predict_bytes(
     return live.peak
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether a pass failed for want of memory, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
-
-
 class LiveBytes(TorchDispatchMode):
     """Count the bytes of every storage that is made inside a `with` block, the backward pass's too.
 
