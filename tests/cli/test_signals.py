@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from xprompt.__main__ import main
 from xprompt.cli.signals import Terminated, terminable
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +82,12 @@ def test_reproduce_that_is_told_to_end_takes_its_kernel_along(tmp_path):
     assert process.returncode == 128 + signal.SIGTERM and "Interrupted by SIGTERM" in said.splitlines()[-1]
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+
+
+def test_a_command_may_be_given_from_another_thread(capsys):
+    """Python lets no other thread set a signal's handler."""
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(main(["run", "--task", "rte", "--set", "x"])))
+    thread.start()
+    thread.join()
+    assert codes == [2] and "--set x: give NAME=VALUE" in capsys.readouterr().err

@@ -70,11 +70,6 @@ def test_pruning_keeps_every_value_that_survives_and_nothing_else(length, pieces
         assert survivors.any() and torch.equal(prompt.embeddings[survivors], pruned.embeddings[survivors])
 
 
-# Remove once every file of a prompt is covered by a checksum, and from_peft checks what it reads.
-not_yet = pytest.mark.xfail(strict=False, reason="prompt files are not yet checked in full when they are read")
-
-
-@not_yet
 @FUZZ
 @given(
     st.integers(0, 5),
@@ -103,7 +98,6 @@ def test_a_damaged_prompt_is_refused_or_whole(folder, which, place, harm, conten
         assert str(folder) in str(error)
 
 
-@not_yet
 @FUZZ
 @given(
     st.sampled_from(["float32", "float64", "int64", "bool", "complex64"]),
@@ -117,7 +111,6 @@ def test_a_prompt_is_made_of_rows_and_pieces_or_refused(dtype, shape, pieces):
         assert prompt.embeddings.is_floating_point() and type(pieces) is int
 
 
-@not_yet
 @FUZZ
 @given(
     st.dictionaries(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,8 +24,12 @@ class Terminated(KeyboardInterrupt):
 def terminable() -> Iterator[None]:
     """Within, raise `Terminated` in the main thread where one of these signals comes; a second one changes nothing.
 
-    A signal that the caller had this process ignore, as `nohup` does SIGHUP, stays ignored.
+    A signal that the caller had this process ignore, as `nohup` does SIGHUP, stays ignored. In another thread, which
+    Python lets set no handler, all signals stay as they are.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     come: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 from xprompt.backbones.base import Backbone
 from xprompt.data.batching import batches
 from xprompt.data.splits import TaskDataset
-from xprompt.errors import BackboneError, StoreError
-from xprompt.files import write_atomically
+from xprompt.errors import BackboneError, StoreError, shown
+from xprompt.files import parse_json, write_atomically
 from xprompt.prompts.card import PromptCard, card_for, write_card
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.tasks.task import Task
@@ -74,22 +74,26 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"{CONFIG} holds {shown(config)}, not one JSON object")
+        kind, count = config.get("peft_type"), config.get("num_virtual_tokens")
+        if kind != "PROMPT_TUNING":  # before the files that other kinds of adapter do not have
+            raise StoreError(f"{folder} holds {kind!s:.80}, not PROMPT_TUNING: only a soft prompt can be read.")
         rows = load((folder / WEIGHTS).read_bytes())[TENSOR]  # (P, H), or (2 P, H) for encoder and decoder
-        count = int(config["num_virtual_tokens"])
+        if type(count) is not int or count < 1:
+            raise ValueError(f"num_virtual_tokens in {CONFIG} is {shown(count)}, not a whole number of 1 or more")
+        if rows.dim() != 2:
+            raise ValueError(f"{TENSOR} has the shape {tuple(rows.shape)}, not rows and columns")
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise StoreError(
             f"{folder} holds no readable PEFT prompt ({error}); it needs {CONFIG} and {WEIGHTS} with the tensor "
             f"{TENSOR}, as PEFT's prompt tuning saves them."
         ) from error
-    if config.get("peft_type") != "PROMPT_TUNING":
-        raise StoreError(
-            f"{folder} holds {config.get('peft_type')}, not PROMPT_TUNING: only a soft prompt can be read."
-        )
     if rows.shape[1] != backbone.hidden_size or len(rows) < count:
         raise StoreError(
-            f"{folder} holds {len(rows)} rows of width {rows.shape[1]} for {count} virtual tokens; {backbone.name} "
-            f"needs {count} or more of width {backbone.hidden_size}: load the backbone it was tuned on."
+            f"{folder} holds {len(rows)} rows of width {rows.shape[1]} for {shown(count)} virtual tokens; "
+            f"{backbone.name} needs that many or more of width {backbone.hidden_size}: load the backbone it was tuned on."
         )
     prompt = SoftPrompt(rows[:count].float().to(backbone.device), pieces=pieces)
     prompt.card = PromptCard.read(folder)

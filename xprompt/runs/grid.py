@@ -8,19 +8,22 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
-from xprompt.config.settings import PROTOCOLS, TuneSettings
-from xprompt.errors import ConfigError, DataError
+from xprompt.config.settings import MOST_SEED, PROTOCOLS, TuneSettings
+from xprompt.errors import ConfigError, DataError, shown
 from xprompt.runs.executors import Executor, LocalExecutor
 from xprompt.runs.store import Store
 from xprompt.tasks.registry import get_task, split_tasks
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import readable_duration
+
+_MOST_SEEDS = 10_000
 
 
 def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
@@ -45,14 +48,23 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
 def choose_seeds(seeds: int | Sequence[int] | None, profile: str) -> list[int]:
     """Return the seeds 0 … n − 1 of a number n, or those of a list; None or [] for the profile's default number.
 
-    Raises `ConfigError` where a number is below 1, or a list holds a seed twice or below 0.
+    Raises `ConfigError` where the number is not in 1 to 10,000, or a list holds a seed twice, or what is none.
     """
-    if seeds is None or (not isinstance(seeds, int) and not seeds):
+    if seeds is None or (isinstance(seeds, (list, tuple)) and not seeds):
         seeds = get_profile(profile).default_seeds
-    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise ConfigError(f"seeds {seeds!r}: give how many (1 or more), or a list of different seeds of 0 or more.")
-    return chosen
+    if isinstance(seeds, (list, tuple, range)) and len(seeds) <= _MOST_SEEDS:
+        chosen = [int(seed) for seed in seeds if _is_whole(seed) and 0 <= seed <= MOST_SEED]
+        if len(set(chosen)) == len(seeds):
+            return chosen
+    elif _is_whole(seeds) and 1 <= seeds <= _MOST_SEEDS:
+        return list(range(int(seeds)))
+    raise ConfigError(
+        f"seeds {shown(seeds)}: give how many (1 to {_MOST_SEEDS:,}), or a list of different seeds of 0 or more."
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def choose_source(data_dir: str, tasks: Sequence[str]) -> str:
