@@ -48,9 +48,9 @@ def test_help_answers_in_under_a_second():
 def test_help_has_one_line_for_each_subcommand(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    listed = " ".join(capsys.readouterr().out.split())  # long helps are wrapped
     for name, module in COMMANDS.items():
-        assert [name, *module.HELP.split()] in lines
+        assert f" {name} {module.HELP}" in listed
 
 
 def test_version(capsys):
@@ -69,7 +69,10 @@ def test_public_names_import_nothing_before_it_is_needed():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["plann"], "unknown subcommand 'plann'; known: run, plan, reproduce, bench. Did you mean 'plan'?"),
+        (
+            ["plann"],
+            "unknown subcommand 'plann'; known: run, plan, reproduce, book, bench, ls, check, predict, doctor. Did",
+        ),
         (["plan", "--profile", "t5-huge"], "unknown profile 't5-huge'"),
         (["plan", "--profile", "smolm2"], "Did you mean 'smollm2'?"),
         (["plan", "--profile", "t5-xl", "--tasks", "sst"], "sst"),
@@ -106,7 +109,15 @@ def test_an_interrupted_command_ends_with_code_130(name, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(COMMANDS[name], "execute", interrupted)
-    assert main([name, *(["--task", "rte"] if name == "run" else [])]) == 130
+    needed = {
+        "run": ["--task", "rte"],
+        "book": ["x"],
+        "ls": ["tasks"],
+        "check": ["x"],
+        "predict": ["x"],
+        "doctor": ["x"],
+    }
+    assert main([name, *needed.get(name, [])]) == 130
     assert "same command resumes" in capsys.readouterr().err
 
 

@@ -12,9 +12,8 @@ import itertools
 import json
 import os
 import re
-import sys
+import signal
 import tempfile
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ HUGE = 10**5000
 INF, NAN = float("inf"), float("nan")
 RTE = {"task": "rte", "profile": "tiny"}
 DECLARED = {"name": "topics", "template": "{text}", "label": "topic", "verbalizer": {"wear": "clothes", "go": "travel"}}
+SHARED: dict[str, Any] = {key: DECLARED[key] for key in ("template", "label")} | {"label_words": DECLARED["verbalizer"]}
 CSV = "text,topic\na,go\nb,wear\nc,go\nd,wear\n"
 LINE = '{"text": "a", "topic": "go"}\n{"text": "b", "topic": "wear"}\n'
 EXAMPLE = {"premise": "a", "hypothesis": "b", "label": "entailment", "idx": 0}
@@ -52,6 +52,7 @@ def cases() -> Iterator[Case]:
     yield from settings()
     yield from declarations()
     yield from tables()
+    yield from frames()
     yield from names_and_sources()
     yield from releases()
     yield from splits()
@@ -522,6 +523,40 @@ def tables() -> Iterator[Case]:
         yield "CSV", f"a share of {table[11:30]!r}", share
 
 
+def frames() -> Iterator[Case]:
+    import pandas as pd
+
+    cells = [None, NAN, "", " ", pd.NA, pd.NaT, np.nan, [], {}, object(), b"a", Unprintable(), "a\0", "\ud83d", INF]
+    good = [{"text": "a", "topic": "go"}, {"text": "b", "topic": "wear"}]
+    grouped = {**SHARED, "group": "who"}
+    for column, cell in itertools.product(("text", "topic", "who"), cells):
+        rows = [*({**row, "who": "x"} for row in good), {"text": "c", "topic": "go", "who": "y", column: cell}]
+        what = f"{column}={describe(cell)}"
+        yield (
+            "DataFrame",
+            what,
+            lambda _, r=rows: xp.task_from(pd.DataFrame(r, dtype=object), validation=pd.DataFrame(good), **grouped),
+        )
+        yield "rows", what, lambda _, r=rows: xp.task_from(r, validation=r, **grouped)
+    forms = [None, 5, [], {}, [5], [None], [[]], [{}], ["a"], {"text": ["a"]}, {"test": good}, {"train": 5}, b"x", HUGE,
+             pd.DataFrame(), pd.DataFrame({"text": ["a"]}), pd.DataFrame([["a", "b"]], columns=["text", "text"]),
+             pd.Series(["a"]), np.array([1]), object, Unprintable()]  # fmt: skip
+    for form in forms:
+        yield "DataFrame", f"data {describe(form)}", lambda _, f=form: xp.task_from(f, **SHARED)
+        yield (
+            "DataFrame",
+            "one row" if form is None else f"validation {describe(form)}",
+            lambda _, f=form: xp.task_from(good[:1] if f is None else good, validation=f, **SHARED),
+        )
+    wrong: list[dict[str, Any]] = [
+        {"label_words": "ab"}, {"label_words": {}}, {"label_words": {"go": "x"}}, {"label_words": {HUGE: "x"}},
+        {"template": 5}, {"template": "{"}, {"label": 5}, {"name": {}}, {"cut": "x"}, {"validation_share": "0.2"},
+        {"validation_share": 2}, {"validation_share": True}, {"validation_seed": "x"}, {"bogus": 1}, {"group": "x"},
+    ]  # fmt: skip
+    for more in wrong:
+        yield "DataFrame", describe(more), lambda _, m=more: xp.task_from(good * 5, **{**SHARED, **m})
+
+
 def names_and_sources() -> Iterator[Case]:
     for name in [
         5,
@@ -866,26 +901,28 @@ def command(words: list[str]) -> object:
     return code
 
 
-def outcome(case: Case, seconds: float = 30.0) -> str:
+def outcome(case: Case, seconds: int = 30) -> str:
     """Return "refused", "accepted", "hangs", or the name of an exception that is not ours."""
-    found: list[str] = []
 
-    def try_it() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    case[2](Path(folder))
-                found.append("accepted")
-            except XPromptError:
-                found.append("refused")
-            except BaseException as error:
-                found.append(type(error).__name__)
+    def end(*_: object) -> None:
+        raise TimeoutError
 
-    thread = threading.Thread(target=try_it, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return found[0] if found else "hangs"
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            case[2](Path(folder))
+        return "accepted"
+    except XPromptError:
+        return "refused"
+    except TimeoutError:
+        return "hangs"
+    except Exception as error:
+        return type(error).__name__
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def main() -> None:
@@ -902,8 +939,6 @@ def main() -> None:
     total = sum((each for each in counts.values()), Counter())
     print(f"{'all':12} {total.total():4}  " + ", ".join(f"{n} {name}" for name, n in total.most_common()))
     print(*(re.sub(r"[^ -~]", "?", line) for line in others), sep="\n")
-    sys.stdout.flush()
-    os._exit(0)  # a case that hangs may not keep the others from ending
 
 
 if __name__ == "__main__":

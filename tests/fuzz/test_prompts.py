@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -123,6 +124,7 @@ def test_a_prompt_is_made_of_rows_and_pieces_or_refused(dtype, shape, pieces):
 def test_any_adapter_config(folder, backbone, changes):
     prompt = xp.SoftPrompt(torch.ones(3, backbone.hidden_size), pieces=2)
     target = folder / "peft"
+    shutil.rmtree(target, ignore_errors=True)
     xp.to_peft(prompt, backbone, target)
     config = json.loads((target / "adapter_config.json").read_text())
     (target / "adapter_config.json").write_text(json.dumps({**config, **changes}, default=str))

@@ -43,7 +43,7 @@ def records(**changes) -> list[dict]:
 
 def make_book_report(folder: Path, found: list[dict], quick: bool = False) -> Report:
     report = make_report(folder, found)
-    long = "\n".join(f"line {i}" for i in range(80))
+    long = "\n".join(f"line {i}" for i in range(80)) + "x" * 1_000_000 + "the end"
     notebook = new_notebook(
         cells=[
             new_markdown_cell("# A notebook of mine\n\nIt says $x^2$ and $\\frac{1}$ and\n\n$$\\sum_i \\gamma_i$$"),
@@ -162,6 +162,7 @@ def test_a_notebook_is_a_chapter_whatever_it_holds(small):
     text = page(small, "book/notebooks/99_mine.html")
     assert "A notebook of mine" in page(small), "in the navigation, by its title"
     assert "<msup>" in text and "<munder>" in text and "line 79" in text and "a widget" not in text
+    assert "the end" in text and "characters more" in text and len(text) < 200_000, "one line of a million characters"
     assert "output_scroll" in text, "a long output is folded"
     assert "could not be shown as a page" in page(small, "book/notebooks/damaged.html")
 
@@ -223,15 +224,21 @@ def test_a_report_that_goes_on_has_a_book_of_what_is_done(tmp_path):
     assert "30 runs" in plain(page(tmp_path))
 
 
-def test_the_book_is_rewritten_while_runs_go_on(small, tmp_path):
-    shutil.copytree(small, tmp_path / "a", ignore=shutil.ignore_patterns("index.html"))
-    report = Report(tmp_path / "a")
-    with book.kept_fresh(report, every=0.2):
-        for _ in range(600):
-            if report.index.exists():
-                break
-            time.sleep(0.1)
-    assert "Before you believe it" in page(report.root)
+def test_the_book_is_rewritten_while_runs_go_on(tmp_path, monkeypatch):
+    report, commands = Report(tmp_path), []
+    monkeypatch.setattr(book.subprocess, "run", lambda command, **options: commands.append(command[2:]))
+    with book.kept_fresh(report, every=0.01):
+        time.sleep(0.1)
+        assert not commands, "no run is done yet"
+        for number, record in enumerate(records()[:2], 1):
+            report.store.put(record)
+            deadline = time.monotonic() + 10
+            while len(commands) < number and time.monotonic() < deadline:
+                time.sleep(0.01)
+        time.sleep(0.1)
+    assert commands == [["xprompt", "book", str(tmp_path)]] * 2, "once for each run that was added"
+    time.sleep(0.05)
+    assert len(commands) == 2
 
 
 def test_only_what_changed_is_read_again(small):

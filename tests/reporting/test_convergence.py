@@ -60,6 +60,8 @@ def test_budget_one_is_the_run_of_the_main_results():
     one, two = convergence.budget_configs("nano", ["rte"], [0], [1, 2])
     (main,) = rp.grid("nano", ["rte"], ["prompt_tuning"], [0])
     assert one == main and two.tune.steps == 2 * main.tune.steps
+    (quick,) = convergence.budget_configs("nano", ["rte"], [0], [1], quick=True)
+    assert quick.tune.steps < main.tune.steps / 10
     with pytest.raises(ConfigError, match="epochs"):
         convergence.budget_configs("t5-small", ["rte"], [0], [1])
     with pytest.raises(ConfigError, match="budgets"):

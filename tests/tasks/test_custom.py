@@ -368,7 +368,7 @@ def test_what_is_no_regular_file_is_not_read(tmp_path):
 
 def test_a_declaration_is_saved_whole_or_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(xp.ConfigError, match="cannot be written"):
+    with pytest.raises(xp.XPromptError, match="cannot be written"):
         xp.CustomTask(**DECLARED).save(tmp_path / "file")
 
 
@@ -382,6 +382,10 @@ def test_a_split_that_lacks_a_label_is_named_once(tmp_path):
     rows = [*ROWS[:20], ROWS[20]]
     with pytest.warns(UserWarning, match=r"split validation \(2 examples\) has no example of label 'wear' \(1 in"):
         splits = xp.load_task(make(tmp_path / "a", {"train.csv": csv(rows)}, validation_share=0.1))
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        xp.load_task(tmp_path / "a" / "task.json")
+    assert len(given) == 1
     with pytest.warns(UserWarning, match=r"split selection \(4 examples\) has no example of label 'wear' \(1 in"):
         splits.hold_out(0.2)
     with pytest.warns(UserWarning, match=r"split train \(20 examples\) has no example of label 'wear' \(10 in oth"):

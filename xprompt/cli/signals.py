@@ -24,12 +24,9 @@ class Terminated(KeyboardInterrupt):
 def terminable() -> Iterator[None]:
     """Within, raise `Terminated` in the main thread where one of these signals comes; a second one changes nothing.
 
-    A signal that the caller had this process ignore, as `nohup` does SIGHUP, stays ignored. In another thread, which
-    Python lets set no handler, all signals stay as they are.
+    A signal that the caller had this process ignore, as `nohup` does SIGHUP, stays ignored. In another thread than the
+    main one, which gets no signals, nothing changes.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     come: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -38,7 +35,7 @@ def terminable() -> Iterator[None]:
             raise Terminated(number)
 
     before = {}
-    for name in NAMES:
+    for name in NAMES if threading.current_thread() is threading.main_thread() else ():
         number = getattr(signal, name, None)  # Windows has SIGTERM alone
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             before[number] = signal.signal(number, end)

@@ -57,3 +57,8 @@ class Profile(Settings):
         "prompt_tuning_matched",
         "xprompt",
     )
+
+    def __repr__(self) -> str:
+        prompt = f"{self.length} tokens in {self.pieces} pieces"
+        length = f"{self.tune.steps} steps" if self.tune.steps is not None else f"{self.tune.epochs:g} epochs"
+        return f"Profile({self.name}: {self.about:.200}; backbone {self.backbone:.80}; {prompt}; {length})"

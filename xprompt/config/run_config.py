@@ -87,6 +87,10 @@ class RunConfig(Settings):
                 )
         return self
 
+    def __repr__(self) -> str:
+        named = f"{self.task[-100:]!r}, method={self.method!r}, profile={self.profile!r}, seed={self.seed}"
+        return f"RunConfig({named}, protocol={self.protocol!r}, backbone={self.backbone[-100:]!r}, …)"
+
     @property
     def training(self) -> TuneSettings:
         """Return how the method trains: `tune` or `fine_tune`, at the method's own learning rate where it has one."""

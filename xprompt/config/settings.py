@@ -89,7 +89,7 @@ class Settings(BaseModel):
         for item in (*keys, *items):
             if isinstance(item, bytes):
                 raise ValueError("Input should be a text, not bytes")
-            if isinstance(item, str) and _NO_TEXT.search(item):
+            if isinstance(item, str) and NO_TEXT.search(item):
                 raise ValueError("Input should be a text without NUL or half a surrogate pair")
         return value
 
@@ -105,7 +105,8 @@ class Settings(BaseModel):
 
 
 _LIMITS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
-_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+#: What no text file can hold: NUL, and half of a surrogate pair.
+NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def _parts(annotation: Any) -> Iterator[Any]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from xprompt.data.readers import Split, read, read_few_shot
-from xprompt.data.splits import Splits, TaskDataset, check_whole, limit, sample, warn_of_missing_labels
+from xprompt.data.splits import (
+    Splits,
+    TaskDataset,
+    check_whole,
+    hold_out_validation,
+    limit,
+    sample,
+    warn_of_missing_labels,
+)  # fmt: skip
 from xprompt.tasks.example import Example, RawExample, data_error
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.task import Task
@@ -45,6 +52,11 @@ def load_task(
     Raises:
         ConfigError: an unknown task, or a declaration that makes no sense.
         DataError: a source, split or line that is not as the task needs it; names file, line and field.
+
+    Example:
+        >>> import xprompt as xp
+        >>> xp.load_task("rte", limit_train=100, limit_validation=50).hold_out(0.2)
+        Splits(rte from nano: train 80, selection 20, validation 50)
     """
     task = name if isinstance(name, Task) else get_task(name)
     check_whole("seed", seed, 0)
@@ -65,13 +77,6 @@ def load_task(
     else:
         recorded = f"hub@{revision}" if source == "hub" and revision else str(source)
     return Splits(task, train, validation, recorded)
-
-
-def hold_out_validation(data: TaskDataset, share: float, seed: int) -> tuple[TaskDataset, TaskDataset]:
-    """Hold out a share for validation by the declaration's seed alone, so that all runs report on the same rows."""
-    splits = Splits(data.task, data, TaskDataset(data.task, "validation", ()), "").hold_out(share, seed)
-    assert splits.selection is not None
-    return splits.train, replace(splits.selection, split="validation")
 
 
 def _split(task: Task, source: str | Path, split: Split, revision: str | None, required: bool) -> TaskDataset:

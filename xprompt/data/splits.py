@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import warnings
 from collections import Counter, defaultdict
@@ -13,6 +14,7 @@ from functools import cached_property
 from numbers import Integral
 from typing import overload
 
+from xprompt import html
 from xprompt.errors import shown
 from xprompt.streams import stream_seed
 from xprompt.tasks.example import Example, data_error
@@ -29,6 +31,13 @@ class TaskDataset(Sequence[Example]):
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def __repr__(self) -> str:
+        return f"TaskDataset({self.task.name} {self.split}: {len(self):,} examples, {self._counts():.200})"
+
+    def _counts(self) -> str:
+        counts = Counter(self.labels)
+        return ", ".join(f"{label} {counts[i]:,}" for i, label in enumerate(self.task.label_values))
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -73,6 +82,29 @@ class Splits:
     source: str
     selection: TaskDataset | None = None
 
+    @property
+    def parts(self) -> dict[str, TaskDataset]:
+        """The splits there are, by name."""
+        named = {"train": self.train, "selection": self.selection, "validation": self.validation}
+        return {name: data for name, data in named.items() if data is not None}
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(data):,}" for name, data in self.parts.items())
+        return f"Splits({self.task.name} from {self.source:.80}: {sizes})"
+
+    def _repr_html_(self) -> str:
+        """Show the counts, and one example where it may be shown: a report's notebooks are passed on, most data not."""
+        labels = self.task.label_values
+        rows = []
+        for name, data in self.parts.items():
+            counts = Counter(data.labels)
+            rows.append([name, f"{len(data):,}", *(f"{counts[i]:,}" for i in range(len(labels)))])
+        page = html.table([["split", "examples", *labels], *rows], f"{self.task.title}, from {self.source}")
+        if self.train.examples and (self.source == "nano" or "XPROMPT_REPORT" not in os.environ):
+            example = self.train[0]
+            page += html.text(f"{self.task.render(example)}\n→ {self.task.label_text(example.label)}")
+        return page
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the fingerprints of the splits."""
@@ -93,7 +125,14 @@ class Splits:
 
         Raises:
             DataError: already held out, a value outside its range, or too few blocks to fill both sides.
+
+        Warns where a side lacks a label.
         """
+        parts = self._divide(fraction, seed, at_most)
+        warn_of_missing_labels(parts.train, parts.selection)
+        return parts
+
+    def _divide(self, fraction: float, seed: int, at_most: int | None = None) -> Splits:
         where = f"Holding out from {self.task.name}'s training split"
         if self.selection is not None:
             raise data_error(
@@ -132,9 +171,14 @@ class Splits:
                 "load more training examples with different texts, or hold out a larger share (its limit, too)",
             )
         rest = set(range(len(self.train))) - set(held_out)
-        parts = replace(self, train=self.train.take(rest), selection=self.train.take(held_out, "selection"))
-        warn_of_missing_labels(parts.train, parts.selection)
-        return parts
+        return replace(self, train=self.train.take(rest), selection=self.train.take(held_out, "selection"))
+
+
+def hold_out_validation(data: TaskDataset, share: float, seed: int) -> tuple[TaskDataset, TaskDataset]:
+    """Hold out a share for validation by the declaration's seed alone, so that all runs report on the same rows."""
+    splits = Splits(data.task, data, TaskDataset(data.task, "validation", ()), "")._divide(share, seed)
+    assert splits.selection is not None
+    return splits.train, replace(splits.selection, split="validation")
 
 
 def warn_of_missing_labels(*parts: TaskDataset | None) -> None:

@@ -17,17 +17,11 @@ def count_labels(data: TaskDataset) -> dict[str, int]:
     return {str(label): counts[i] for i, label in enumerate(data.task.label_values)}
 
 
-def parts(splits: Splits) -> dict[str, TaskDataset]:
-    """Return the splits there are, by name."""
-    named = {"train": splits.train, "selection": splits.selection, "validation": splits.validation}
-    return {name: data for name, data in named.items() if data is not None}
-
-
 def describe_splits(splits: Splits, examples: int = 2) -> str:
     """Return the splits as text: counts, labels with their words, and the first examples as the backbone sees them."""
     task = splits.task
     lines = [f"{task.name}: {', '.join(task.metrics)}; from {splits.source}; fingerprint {splits.fingerprint[:12]}"]
-    for name, data in parts(splits).items():
+    for name, data in splits.parts.items():
         counts = ", ".join(f"{label} {count:,}" for label, count in count_labels(data).items())
         lines.append(f"{name}: {len(data):,} examples ({counts})")
     for number, example in enumerate(splits.train.examples[:examples], start=1):
@@ -39,7 +33,7 @@ def describe_splits(splits: Splits, examples: int = 2) -> str:
 def warnings_about(splits: Splits) -> list[str]:
     """Return what looks wrong, a sentence each: labels that are missing, examples in both splits, inputs that spell."""
     found = []
-    for name, data in parts(splits).items():
+    for name, data in splits.parts.items():
         counts = count_labels(data)
         missing = [label for label, count in counts.items() if not count]
         if len(data) and len(missing) == len(counts) - 1:
@@ -59,8 +53,8 @@ def warnings_about(splits: Splits) -> list[str]:
     pieces = pieces_a_word(splits.train)
     if pieces > PIECES_A_WORD:
         found.append(
-            f"nano has {pieces:.1f} pieces a word for these texts: it spells them out. Use --profile smollm2, "
-            "or another backbone."
+            f"nano has {pieces:.1f} pieces a word for these texts: it spells them letter by letter. Use "
+            "--profile smollm2, or another backbone."
         )
     return found
 

@@ -34,6 +34,11 @@ class TokenizedDataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        longest = max(map(len, self.ids), default=0)
+        size = f"{len(self):,} examples of up to {longest} tokens, {self.num_cut:,} cut"
+        return f"TokenizedDataset({self.task.name}: {size})"
+
 
 def encode(data: TaskDataset, tokenizer: Any, max_source: int, suffix: str = "") -> TokenizedDataset:
     """Tokenise a split; an input above the limit loses tokens of its task's cut field, and of nothing else.

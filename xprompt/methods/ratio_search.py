@@ -32,6 +32,10 @@ class RetrainedPrompt:
     prompt: SoftPrompt
     history: History
 
+    def __repr__(self) -> str:
+        ratios = f"token ratio {self.token_ratio:g}, piece ratio {self.piece_ratio:g}"
+        return f"RetrainedPrompt({ratios}: {100 * self.score:.1f} on {self.history.selection_split}, {self.prompt!r})"
+
     @property
     def score(self) -> float:
         """Return the score on the selection split, in [0, 1]."""

@@ -39,6 +39,9 @@ class XPromptResult:
     scoring_seconds: float
     rescored: Importance | None = None
 
+    def __repr__(self) -> str:
+        return f"XPromptResult(best of {len(self.candidates)}: {self.best!r})"
+
     @property
     def prompt(self) -> SoftPrompt:
         """Return the method's result, (P, H): pruned, rewound and re-trained."""

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from xprompt import html
 from xprompt.errors import ConfigError, NotFiniteError, StoreError
 from xprompt.files import parse_json, sha256, write_atomically
 from xprompt.prompts.card import DescribedBackbone, PromptCard, card_for, write_card
@@ -110,6 +111,20 @@ class SoftPrompt(nn.Module):
         """Return the embeddings with every pruned entry exactly zero, all positions kept."""
         return torch.where(self.surviving_entries, self.embeddings, torch.zeros_like(self.embeddings))
 
+    def __repr__(self) -> str:
+        card = self.card
+        goes = "" if card is None else f" For {card.task.name} on {card.backbone if len(card.backbone) < 80 else '…'}."
+        return f'SoftPrompt({self.describe()} Mode "{self.mode}".{goes})'
+
+    def _repr_html_(self) -> str:
+        """Show the length of each surviving piece."""
+        lengths = self.masked().detach().float().unflatten(1, (self.pieces, -1)).norm(dim=-1)  # (P, K)
+        rows = zip(lengths.tolist(), self.surviving_pieces.tolist(), strict=True)
+        kept = [[x if keep else None for x, keep in zip(*row, strict=True)] for row in rows]
+        return html.heat_map(
+            kept, f"{self.describe()} Rows: tokens; columns: pieces, by their length; outlined: pruned."
+        )
+
     def forward(self) -> Float[Tensor, "Q H"]:
         """Return the vectors to put before the input: Q = P in mode "zero", the surviving tokens in mode "drop"."""
         vectors = self.masked()  # (P, H)
@@ -162,6 +177,14 @@ class SoftPrompt(nn.Module):
 
         Source: paper §4.1 and Tab 6; Lester et al. (2021) §3.1.
         Differs: OpenPrompt's "vocab" takes the first rows of the table; here they are sampled.
+
+        Example:
+            >>> import xprompt as xp
+            >>> prompt = xp.SoftPrompt.init(xp.load_backbone("nano"), length=20, seed=0)
+            >>> prompt
+            SoftPrompt(20 tokens of 128 values in 16 pieces. Mode "zero".)
+            >>> prompt.num_params
+            2560
         """
         if isinstance(length, bool) or not isinstance(length, int) or length < 1:
             raise ConfigError(f"a prompt of {length!r} tokens was asked for; it needs at least 1.")

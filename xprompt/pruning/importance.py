@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from xprompt import html
 from xprompt.backbones.base import Backbone
 from xprompt.data.batching import batches, shard
 from xprompt.data.splits import TaskDataset, stratified_sample
@@ -32,6 +33,17 @@ class Importance:
     piece: Float[Tensor, "P K"]
     num_examples: int
     signed: Float[Tensor, "P K"] | None = None
+
+    def __repr__(self) -> str:
+        tokens, pieces = self.piece.shape
+        low, high = float(self.token.min()), float(self.token.max())
+        size = f"{tokens} tokens × {pieces} pieces, over {self.num_examples:,} examples"
+        return f"Importance({size}; token scores {low:.3g} to {high:.3g})"
+
+    def _repr_html_(self) -> str:
+        """Show the map of the pieces; entries that score 0 are pruned, or do nothing."""
+        rows = [[value or None for value in row] for row in self.piece.tolist()]
+        return html.heat_map(rows, f"{self!r}. Rows: tokens; columns: pieces; darker: more important; outlined: 0.")
 
 
 def importance(
@@ -65,6 +77,13 @@ def importance(
         NotFiniteError: a gradient is not finite.
 
     Source: paper §3.2, Eq. for I(p) and I(q).
+
+    Example:
+        >>> import xprompt as xp
+        >>> backbone, splits = xp.load_backbone("nano"), xp.load_task("rte", limit_train=64)
+        >>> scores = xp.importance(backbone, xp.SoftPrompt.init(backbone, length=4), splits.train, limit=32)
+        >>> scores.token.shape, scores.piece.shape, scores.num_examples
+        (torch.Size([4]), torch.Size([4, 16]), 32)
     """
     data = stratified_sample(data, limit, seed)
     encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)

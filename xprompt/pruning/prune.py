@@ -94,6 +94,14 @@ def prune(
     Raises:
         ConfigError: scores of another prompt, a ratio out of range, an unknown order or mode.
 
+    Example:
+        >>> import xprompt as xp
+        >>> backbone, splits = xp.load_backbone("nano"), xp.load_task("rte", limit_train=64)
+        >>> prompt = xp.SoftPrompt.init(backbone, length=4)
+        >>> scores = xp.importance(backbone, prompt, splits.train, limit=32)
+        >>> xp.prune(prompt, scores, token_ratio=0.5, piece_ratio=0.25)
+        SoftPrompt(4 tokens of 128 values in 16 pieces, of which 2 tokens and 24 of 64 pieces survive. Mode "zero".)
+
     Source: paper §3.2. Differs: piece scores come from the same backward pass as token scores, at γ = ζ = 1.
     """
     if scores.piece.shape != prompt.piece_mask.shape:

@@ -134,6 +134,7 @@ def _run_sphinx(project: Path, book: Path, contents: book_pages.Contents, fresh:
             app.connect("html-collect-pages", lambda app: book_pages.run_pages(contents))
             app.connect("html-page-context", _add_tables_script)
             app.build(force_all=fresh)
+        shutil.rmtree(book.parent / "jupyter_execute", ignore_errors=True)  # myst-nb's copies of the notebooks
     except Exception as error:
         raise StoreError(
             f"the book of {contents.root} could not be built ({type(error).__name__}: {error}). Delete "
@@ -158,7 +159,6 @@ def _settings(contents: book_pages.Contents, static: Path) -> dict[str, Any]:
         # Nothing is executed and nothing fetched.
         "nb_execution_mode": "off",
         "nb_ipywidgets_js": {},
-        "nb_merge_streams": True,
         "myst_enable_extensions": ["dollarmath"],
         "myst_heading_anchors": 3,
         "html_math_renderer": "mathml",

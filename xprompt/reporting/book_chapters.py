@@ -16,6 +16,7 @@ import xprompt
 
 PACKAGE = Path(xprompt.__file__).parent
 LONG = 25  # lines of printed text above which an output is folded into a box that scrolls
+SHOWN = 20_000  # characters of one printed text that a page shows; the .ipynb has more
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 
@@ -62,6 +63,10 @@ def _read_notebook(path: Path, status: str) -> tuple[str, str]:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                if len(text := output.get("text", "")) > SHOWN:
+                    output.text = f"{text[: SHOWN // 2]}\n… the file has {len(text) - SHOWN:,} characters more …\n"
+                    output.text += text[-SHOWN // 2 :]
             if sum(output.get("text", "").count("\n") for output in cell.outputs) > LONG:
                 cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "output_scroll"})
     first = next((cell for cell in notebook.cells if cell.cell_type == "markdown"), None)

@@ -176,8 +176,8 @@ def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
     searched = [r for r in searched if main and r["protocol"] == main[0]["protocol"]]
     drawn = {
         "All differences": (
-            "Each pair of methods on each task, paired by seed. A filled mark means that 0 is outside the 95 % "
-            "interval, a small dot is a seed; it leads to its run.",
+            "Each pair of methods on each task, paired by seed. A mark is filled where 0 is outside the 95 % interval; "
+            "a small dot is a seed; it leads to its run.",
             pictures.forest(rows, _link, width=8.2, every_task=True) if len(rows) else None,
         ),
         "Distance to the references": (

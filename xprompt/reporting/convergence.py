@@ -19,7 +19,7 @@ from xprompt.errors import ConfigError
 from xprompt.reporting import wording
 from xprompt.reporting.rows import AVERAGE, tasks_in, tidy
 from xprompt.reporting.statistics import differences, interval, with_average
-from xprompt.runs.grid import grid
+from xprompt.runs.grid import grid, quick_settings
 
 CONVERGED = 0.5
 """Points that the mean over the tasks may move with twice the budget."""
@@ -36,14 +36,15 @@ def budget_configs(
 
     Raises `ConfigError` where a budget is no step at all, or the profile counts in epochs.
     """
-    tune = get_profile(profile).tune
+    tune = quick_settings(profile)["tune"] if choices.get("quick") else get_profile(profile).tune
     if tune.steps is None or tune.eval_every is None:
         raise ConfigError(f"profile {profile} tunes for {tune.epochs} epochs; budgets are multiples of `tune.steps`.")
-    if not budgets or min(budgets) * tune.eval_every < 1:
+    if not budgets or min(budgets) * tune.steps < 1:
         raise ConfigError(f"budgets {list(budgets)}: give multiples of {tune.steps} steps, one or more steps each.")
-    scaled = (
-        tune.replace(steps=round(tune.steps * budget), eval_every=round(tune.eval_every * budget)) for budget in budgets
-    )
+    scaled = [
+        tune.replace(steps=round(tune.steps * budget), eval_every=max(1, round(tune.eval_every * budget)))
+        for budget in budgets
+    ]
     return [
         config
         for settings in scaled

@@ -289,7 +289,8 @@ def _seed_gaps(scores: pd.DataFrame, row: Mapping[str, Any]) -> list[tuple[float
 
 def _key(record: Record) -> tuple[Any, ...]:
     """What a run shares with the prompt-tuning run that it starts from."""
-    return record["task"], record["seed"], record["protocol"], str(record["config"].get("tune"))
+    shared = [record["config"].get(name) for name in ("tune", "length", "init", "few_shot", "limit_train", "pattern")]
+    return record["task"], record["seed"], record["protocol"], str(shared)
 
 
 def _best(record: Record) -> bool:

@@ -201,6 +201,15 @@ def classifier(
         StoreError: no prompt there, or files that are damaged.
         ConfigError: nothing says which backbone or which task the prompt is for.
         BackboneError: the backbone cannot be loaded, or is not the one that the prompt was tuned on.
+
+    Example:
+        >>> import xprompt as xp
+        >>> backbone, splits = xp.load_backbone("nano"), xp.load_task("rte", limit_train=64, limit_validation=32)
+        >>> settings = xp.PROFILES["nano"].tune.replace(steps=2, eval_every=2)
+        >>> prompt, _ = xp.tune(backbone, xp.SoftPrompt.init(backbone, length=4), splits, settings)
+        >>> clf = xp.classifier(prompt.save("my-prompt"))
+        >>> clf({"premise": "Ann sold the boat.", "hypothesis": "The boat was sold."})
+        Prediction('...', {'entailment': 0..., 'not_entailment': 0...})
     """
     held = prompt if isinstance(prompt, SoftPrompt) else None
     folder: Path | None = None

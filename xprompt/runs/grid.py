@@ -6,9 +6,9 @@ An executor that the caller hands over does the runs.
 from __future__ import annotations
 
 import logging
+import operator
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from xprompt.tasks.registry import get_task, split_tasks
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import readable_duration
 
-_MOST_SEEDS = 10_000
+MOST_SEEDS = 10_000  # of one report
 
 
 def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
@@ -48,23 +48,22 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
 def choose_seeds(seeds: int | Sequence[int] | None, profile: str) -> list[int]:
     """Return the seeds 0 … n − 1 of a number n, or those of a list; None or [] for the profile's default number.
 
-    Raises `ConfigError` where the number is not in 1 to 10,000, or a list holds a seed twice, or what is none.
+    Raises `ConfigError` where a number is not in 1 … `MOST_SEEDS`, or a list holds a seed twice or what is no seed.
     """
-    if seeds is None or (isinstance(seeds, (list, tuple)) and not seeds):
+    if seeds is None or (not isinstance(seeds, int) and not seeds):
         seeds = get_profile(profile).default_seeds
-    if isinstance(seeds, (list, tuple, range)) and len(seeds) <= _MOST_SEEDS:
-        chosen = [int(seed) for seed in seeds if _is_whole(seed) and 0 <= seed <= MOST_SEED]
-        if len(set(chosen)) == len(seeds):
-            return chosen
-    elif _is_whole(seeds) and 1 <= seeds <= _MOST_SEEDS:
-        return list(range(int(seeds)))
-    raise ConfigError(
-        f"seeds {shown(seeds)}: give how many (1 to {_MOST_SEEDS:,}), or a list of different seeds of 0 or more."
-    )
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    try:
+        number = isinstance(seeds, int) and not isinstance(seeds, bool)
+        given: Any = range(min(int(seeds), MOST_SEEDS + 1)) if number else seeds  # type: ignore[arg-type]
+        chosen = [operator.index(seed) for seed in given]
+    except TypeError:
+        chosen = []
+    enough, unlike = 1 <= len(chosen) <= MOST_SEEDS, len(set(chosen)) == len(chosen)
+    if not (enough and unlike and 0 <= min(chosen) <= max(chosen) <= MOST_SEED):
+        raise ConfigError(
+            f"seeds {shown(seeds)}: give how many (1 to {MOST_SEEDS:,}), or a list of different seeds of 0 or more."
+        )
+    return chosen
 
 
 def choose_source(data_dir: str, tasks: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import xprompt
+from xprompt import html
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.loading import load_backbone
 from xprompt.config.profiles import get_profile
@@ -43,6 +44,22 @@ class RunResult:
 
     record: dict[str, Any]
     folder: Path
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.metrics.items())
+        return f"RunResult({self._title()}, {self.record['protocol']}: {scores}; {str(self.folder)[-150:]})"
+
+    def _title(self) -> str:
+        return f"{self.record['task']} {self.record['method']} seed {self.record['seed']}"
+
+    def _repr_html_(self) -> str:
+        """Show the metrics beside the majority's, and the selection score while it was trained."""
+        majority = self.record.get("majority") or {}
+        rows = [["metric", "%", "majority class"]]
+        for name, value in self.metrics.items():
+            rows.append([name, f"{100 * value:.1f}", f"{100 * majority[name]:.1f}" if name in majority else ""])
+        title = f"{self._title()}: {self.record['num_params']:,} trained parameters"
+        return html.table(rows, title) + html.history(self.record["history"])
 
     @property
     def metrics(self) -> dict[str, float]:

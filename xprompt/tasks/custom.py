@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from xprompt.config.pattern import fields_in
-from xprompt.config.settings import MOST_SEED, Settings
+from xprompt.config.settings import MOST_SEED, NO_TEXT, Settings
 from xprompt.errors import ConfigError, DataError, StoreError, shown
 from xprompt.files import inside, parse_json, write_atomically
 from xprompt.tasks.example import ParsedExample, RawExample, data_error
@@ -221,8 +221,8 @@ class CustomTask(Settings):
 
     def _text(self, raw: RawExample, column: str) -> str:
         text = _as_text(raw.data[column])
-        if not isinstance(text, str) or not text or "\0" in text:
-            given = "an empty cell" if text == "" else f"{text!r:.60}"
+        if not isinstance(text, str) or not text or NO_TEXT.search(text):
+            given = "an empty cell" if text == "" else shown(text, 60)
             raise data_error(
                 f"{raw.where}, field '{column}'", given, "a text or a number", "fill in the cell, or remove the row"
             )
@@ -233,7 +233,10 @@ def _as_text(value: Any) -> Any:
     """Return JSON's numbers and truth values as JSON writes them, texts stripped, anything else unchanged."""
     if isinstance(value, str):
         return value.strip()
-    return json.dumps(value) if isinstance(value, (bool, int, float)) else value
+    try:
+        return json.dumps(value, allow_nan=False) if isinstance(value, (bool, int, float)) else value
+    except ValueError:  # infinite, or of thousands of digits
+        return value
 
 
 def _choices(split: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from xprompt.config.pattern import Pattern, fields_in
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, shown
 from xprompt.tasks.custom import TaskFiles
 from xprompt.tasks.example import Example, ParsedExample, RawExample, data_error
 
@@ -55,6 +55,10 @@ class Task:
     block_field: str | None = None
     label_field: str = "label"
     files: TaskFiles | None = None
+
+    def __repr__(self) -> str:
+        labels = ", ".join(map(str, self.label_values))
+        return f"Task({self.name}: {self.template!r:.200} → {labels:.120}; {', '.join(self.metrics)})"
 
     def render(self, example: Example) -> str:
         """Return the input text of an example."""
@@ -115,7 +119,7 @@ class Task:
                 return i
         raise data_error(
             where,
-            repr(value),
+            shown(value),
             f"one of {list(allowed)}",
             "correct the label, or check that the file belongs to this task",
         )

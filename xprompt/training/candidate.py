@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from xprompt import html
 from xprompt.config.settings import TuneSettings
 from xprompt.errors import NotFiniteError
 from xprompt.prompts.soft_prompt import SoftPrompt
@@ -38,6 +39,14 @@ class History:
     best_score: float = float("-inf")
     stopped_early: bool = False
     num_cut: int = 0
+
+    def __repr__(self) -> str:
+        best = f"best {100 * self.best_score:.1f} at step {self.best_step} on {self.selection_split}"
+        return f"History({len(self.entries)} evaluations, {best if self.entries else 'not trained'})"
+
+    def _repr_html_(self) -> str:
+        """Show the selection score at every evaluation."""
+        return html.history(self.entries)
 
 
 class Candidate:

@@ -36,6 +36,10 @@ class Evaluation:
     loss: float
     predictions: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.metrics.items())
+        return f"Evaluation({scores}; loss {self.loss:.4g}; {len(self.predictions):,} examples)"
+
     def require_finite(self, split: str) -> Evaluation:
         """Return the evaluation. Raises `NotFiniteError` where its loss is not finite."""
         if not math.isfinite(self.loss):
@@ -57,6 +61,12 @@ def evaluate(
     """Return the task's metrics, each in [0, 1], of this prompt (None: no prompt) on this split.
 
     Raises `NotFiniteError` where the loss is not finite: the labels would be chosen by chance.
+
+    Example:
+        >>> import xprompt as xp
+        >>> backbone, splits = xp.load_backbone("nano"), xp.load_task("rte", limit_validation=32)
+        >>> xp.evaluate(backbone, xp.SoftPrompt.init(backbone, length=4), splits.validation)
+        {'accuracy': 0...}
     """
     evaluations = evaluate_many(backbone, [prompt], data, batch_size=batch_size, objective=objective)
     return evaluations[0].require_finite(data.split).metrics

@@ -61,6 +61,14 @@ def tune(
         DataError: there are no training examples.
 
     Source: paper §3.1, §4.1.
+
+    Example:
+        >>> import xprompt as xp
+        >>> backbone, splits = xp.load_backbone("nano"), xp.load_task("rte", limit_train=64, limit_validation=32)
+        >>> settings = xp.PROFILES["nano"].tune.replace(steps=4, eval_every=2)
+        >>> prompt, history = xp.tune(backbone, xp.SoftPrompt.init(backbone, length=4), splits, settings)
+        >>> [entry["step"] for entry in history.entries]
+        [0, 2, 4]
     """
     return tune_many(backbone, [prompt], splits, [settings], seeds=[seed], progress=progress, callbacks=callbacks)[0]
 
