@@ -215,7 +215,8 @@ def _write(folder: Path, record: Record) -> None:
         raise StoreError("record.json is the record's own file: give the other file another name.")
     try:
         plain = json.loads(json.dumps(_finite(record), allow_nan=False))
-    except (TypeError, ValueError) as error:
+        json.dumps(plain, ensure_ascii=False).encode()  # half a surrogate pair is in no file
+    except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"run {record['run']}: the record must be plain JSON values ({error}).") from error
     files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     body = {"format": FORMAT, "sha256": _seal(plain, files), "files": files, "record": plain}
