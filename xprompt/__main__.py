@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _execute(given: Sequence[str]) -> int:
     try:
+        if any("\0" in word for word in given):  # no shell hands one over, a program may
+            raise ConfigError("an argument has a NUL character in it, which no name or path can have: leave it out.")
         if given and not given[0].startswith("-") and given[0] not in COMMANDS:
             raise ConfigError(
                 f"unknown subcommand {given[0]!r}; known: {', '.join(COMMANDS)}.{did_you_mean(given[0], COMMANDS)}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, shown
 from xprompt.files import sha256, try_folder
 from xprompt.reporting import book, facts
 from xprompt.reporting.layout import HANDED_OVER, MAIN, Report
@@ -83,9 +83,9 @@ def make_plan(
     beside them (`Plan.handed_over`). Paths are relative to the notebooks' folder, where they are executed. Raises
     `ConfigError` or `DataError`.
     """
-    if not 0 < timeout <= LONGEST_TIMEOUT:  # not a number is refused, too
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= LONGEST_TIMEOUT:
         raise ConfigError(
-            f"--timeout {timeout}: give hours above 0, up to {LONGEST_TIMEOUT:g}; {TIMEOUT:g} by default."
+            f"--timeout {shown(timeout)}: give hours above 0, up to {LONGEST_TIMEOUT:g}; {TIMEOUT:g} by default."
         )
     folder = Path(notebooks).resolve()
     names = choose_tasks(tasks, profile)

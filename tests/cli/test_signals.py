@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from xprompt.__main__ import main
 from xprompt.cli.signals import Terminated, terminable
 
 ROOT = Path(__file__).parents[2]
@@ -107,3 +109,12 @@ def test_a_bench_that_is_told_to_end_says_so(tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGHUP
     assert said.splitlines()[-1].startswith("Interrupted by SIGHUP: ") and "Traceback" not in said
+
+
+def test_a_command_may_be_given_from_another_thread(capsys):
+    """Python lets no other thread set a signal's handler."""
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(main(["run", "--task", "rte", "--set", "x"])))
+    thread.start()
+    thread.join()
+    assert codes == [2] and "--set x: give NAME=VALUE" in capsys.readouterr().err

@@ -136,3 +136,10 @@ def test_ceilings_leave_room_for_what_is_tried_on_purpose():
     settings = xp.TuneSettings(steps=10**9, learning_rate=1e20, batch_size=10**6, eval_batch_size=10**9, patience=10**9)
     assert settings.num_steps(1) == 10**9
     assert xp.RunConfig(**RTE, seed=2**63 - 1, length=10**6).seed == 2**63 - 1
+
+
+@pytest.mark.parametrize("value", [0, 1, "yes", "false", None, 1.0])
+def test_a_switch_is_true_or_false(value):
+    with pytest.raises(xp.ConfigError, match="dropout: Input should be true or false, not a text or a number"):
+        xp.TuneSettings(steps=1, dropout=value)
+    assert xp.TuneSettings(steps=1, dropout=True).dropout is True

@@ -297,7 +297,9 @@ def test_hold_out_is_disjoint_complete_and_stratified(labels, fraction, seed):
     assert Counter(held.train.examples) + Counter(held.selection.examples) == Counter(splits.train.examples)
     assert len(held.selection) == wanted
     whole, part = Counter(labels), Counter(held.selection.labels)
-    assert all(abs(part[label] - wanted * whole[label] / len(labels)) < 1 for label in whole)
+    shares = {label: wanted * count / len(labels) for label, count in whole.items()}
+    assert all(abs(part[label] - share) < 1 for label, share in shares.items()) or min(shares.values()) < 0.5
+    assert wanted < len(whole) or all(part[label] for label in whole if whole[label] > 1)
     assert held == splits.hold_out(fraction, seed)
     assert [int(r.uid) for r in held.train] == sorted(int(r.uid) for r in held.train)
 
@@ -343,6 +345,18 @@ def test_hold_out_refuses_what_cannot_be(wrong):
         of([0, 1] * 5).hold_out(0.5).hold_out(0.5)
     with pytest.raises(DataError, match="given 0 examples in 0 blocks"):
         of([]).hold_out(0.5)
+
+
+def test_a_rare_label_is_held_out_too():
+    held = of([0] * 50 + [1, 1] + [0] * 50).hold_out(0.1)
+    assert held.selection is not None and Counter(held.selection.labels) == {0: 9, 1: 1}
+    assert Counter(held.train.labels) == {0: 91, 1: 1}
+
+
+def test_a_label_of_one_example_stays_in_train_and_is_named():
+    with pytest.warns(UserWarning, match="split selection .* has no example of label 'not_entailment'"):
+        held = of([0] * 99 + [1]).hold_out(0.1)
+    assert 1 in held.train.labels
 
 
 def test_importing_data_needs_no_torch():

@@ -21,9 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import save as save_tensors
 
 import xprompt as xp
 from xprompt.errors import XPromptError
+from xprompt.prompts.card import PromptCard
+from xprompt.prompts.collection import load_from_collection, save_collection
+from xprompt.pruning.importance import Importance
+from xprompt.pruning.prune import keep_mask
+from xprompt.runs.executors import get_executor
+from xprompt.runs.grid import grid
+from xprompt.runs.store import Store
 
 Case = tuple[str, str, Callable[[Path], Any]]
 HUGE = 10**5000
@@ -56,6 +65,12 @@ def cases() -> Iterator[Case]:
     yield from names_and_sources()
     yield from releases()
     yield from splits()
+    yield from masks()
+    yield from prompts()
+    yield from adapters()
+    yield from cards()
+    yield from stores()
+    yield from grids()
     yield from commands()
 
 
@@ -878,12 +893,205 @@ def commands() -> Iterator[Case]:
         ["reproduce", "x"],
         ["plan", "--seeds", "9" * 5000],
         ["run", "--task", "rte", "--data-dir", "/no/such", "--profile", "tiny"],
+        *([*words, "\0"] for words in (["doctor"], ["book"], ["predict", "--text", "a"], ["reproduce", "--output"])),
+        [*run, "--save-every", "nan"],
+        [*run, "--save-every", "-1"],
+        ["predict", "/no/such", "--text", "a"],
+        ["predict", "/tmp", "--text", "a", "--field", "b=c"],
+        ["predict", "/tmp", "--field", "=c"],
+        ["predict", "/tmp", "--field", "a=b", "--field", "a=c"],
+        ["predict", "/tmp", "--file", "/no/such.csv"],
+        ["check", "x"],
+        ["check", "rte", "--data-dir", "/no/such"],
+        ["ls", "x"],
+        ["ls", "runs", "--reports", "/no/such"],
+        ["doctor", "/no/such"],
+        ["book", "/no/such"],
     ]:
         yield (
             "commands",
             " ".join(words)[:60],
             lambda folder, w=words: command([*w, "--output", str(folder)] if w[:1] == ["reproduce"] else w),
         )
+
+
+SCORES = Importance(torch.ones(3), torch.ones(3, 4), 1)
+
+
+def prompt() -> xp.SoftPrompt:
+    return xp.SoftPrompt(torch.arange(48.0).view(3, 16), pieces=4)
+
+
+def masks() -> Iterator[Case]:
+    for ratio in (-0.1, 1.0, 1.5, NAN, INF, "0.1", None, True, [0.1], {}, 10**400, HUGE):
+        what = describe(ratio)
+        yield "masks", f"token_ratio={what}", lambda folder, r=ratio: xp.prune(prompt(), SCORES, r, 0.0)
+        yield "masks", f"piece_ratio={what}", lambda folder, r=ratio: xp.prune(prompt(), SCORES, 0.0, r)
+        yield "masks", f"ratio={what}", lambda folder, r=ratio: keep_mask(torch.ones(3), r)
+    for name in ("x", 0, [], "Zero", True):
+        yield "masks", f"mode={name!r}", lambda folder, m=name: xp.prune(prompt(), SCORES, 0.1, 0.1, m)
+        yield "masks", f"order={name!r}", lambda folder, o=name: xp.prune(prompt(), SCORES, 0.1, 0.1, order=o)
+    for token, piece in ((4, (4, 4)), (3, (3, 2)), (4, (3, 4)), (1, (3, 4))):
+        other = Importance(torch.ones(token), torch.ones(piece), 1)
+        yield "masks", f"scores ({token},) {piece}", lambda folder, s=other: xp.prune(prompt(), s, 0.5, 0.5)
+    for value in (NAN, INF):
+        token = Importance(torch.tensor([value, 1, 1]), torch.ones(3, 4), 1)
+        piece = Importance(torch.ones(3), torch.full((3, 4), value), 1)
+        yield "masks", f"token score {value}", lambda folder, s=token: xp.prune(prompt(), s, 0.5, 0.5)
+        yield "masks", f"piece score {value}", lambda folder, s=piece: xp.prune(prompt(), s, 0.5, 0.5)
+    for mask in (torch.ones(4, dtype=torch.bool), torch.ones(3), torch.ones(1, 3, dtype=torch.bool)):
+        what = f"prunable {tuple(mask.shape)} {mask.dtype}"
+        yield "masks", what, lambda folder, m=mask: keep_mask(torch.ones(3), 0.5, prunable=m)
+
+
+def prompts() -> Iterator[Case]:
+    values = (torch.ones(3), torch.ones(0, 4), torch.ones(3, 0), torch.ones(2, 2, 2), torch.ones(3, 4).long())
+    for embeddings in values:
+        what = f"{tuple(embeddings.shape)} {embeddings.dtype}"
+        yield "prompts", what, lambda folder, e=embeddings: xp.SoftPrompt(e, pieces=1)
+    for value in (NAN, INF):
+        what = f"saved {value}"
+        yield "prompts", what, lambda folder, v=value: xp.SoftPrompt(torch.full((3, 4), v), pieces=1).save(folder)
+    for pieces in (0, -1, 3, True, "4", 2.0, None, 10**9):
+        yield "prompts", f"pieces={pieces!r}", lambda folder, k=pieces: xp.SoftPrompt(torch.ones(3, 4), pieces=k)
+    harms: dict[str, Callable[[bytes], bytes]] = {
+        "empty": lambda whole: b"",
+        "null": lambda whole: b"null",
+        "a list": lambda whole: b"[]",
+        "no text": lambda whole: b"\xff" * 50,
+        "half": lambda whole: whole[: len(whole) // 2],
+        "NUL before": lambda whole: b"\0" + whole,
+        "a header of 2^63 bytes": lambda whole: (2**63).to_bytes(8, "little"),
+        "one bit": lambda whole: whole[:20] + bytes([whole[20] ^ 1]) + whole[21:],
+        "the last bit": lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]),
+    }
+    for what, harm in harms.items():
+        yield "prompts", f"prompt.safetensors: {what}", lambda folder, h=harm: damaged_prompt(folder, h)
+        yield "prompts", f"a collection: {what}", lambda folder, h=harm: damaged_collection(folder, h)
+    for path in ("/no/such", "a\0b", "x" * 5000, "", "/dev/null", "~no-one/x"):
+        yield "prompts", f"load {path[:20]!r}", lambda folder, p=path: xp.SoftPrompt.load(p)
+    for name in ("b", "", "a\0"):
+        yield "prompts", f"of a collection: {name!r}", lambda folder, n=name: damaged_collection(folder, bytes, n)
+
+
+def damaged_prompt(folder: Path, harm: Callable[[bytes], bytes]) -> object:
+    prompt().save(folder)
+    (path,) = folder.glob("*.safetensors")
+    path.write_bytes(harm(path.read_bytes()))
+    return xp.SoftPrompt.load(folder)
+
+
+def damaged_collection(folder: Path, harm: Callable[[bytes], bytes], name: str = "a") -> object:
+    path = folder / "prompts.safetensors"
+    save_collection(path, {"a": prompt()})
+    path.write_bytes(harm(path.read_bytes()))
+    return load_from_collection(path, name)
+
+
+def adapters() -> Iterator[Case]:
+    for count in (-1, 0, 4, 10**9, True, "3", 3.0, 2.5, None, [], {}, INF, NAN):
+        yield "PEFT", f"num_virtual_tokens={count}", lambda folder, n=count: adapter(folder, num_virtual_tokens=n)
+    for kind in ("LORA", "PREFIX_TUNING", "prompt_tuning", 0, None, [], {}):
+        yield "PEFT", f"peft_type={kind!r}", lambda folder, k=kind: adapter(folder, peft_type=k)
+    for name, content in itertools.product(
+        ("adapter_config.json", "adapter_model.safetensors"), (b"", b"null", b"[]", b"\xff\xfe", b"{", b"5")
+    ):
+        yield "PEFT", f"{name}: {content!r}", lambda folder, n=name, c=content: adapter(folder, {n: c})
+    good = torch.ones(3, 16)
+    for tensors in (
+        {"prompt_embeddings": torch.ones(3)}, {"prompt_embeddings": good.long()}, {"prompt_embeddings": good.bool()},
+        {"prompt_embeddings": good * NAN}, {"prompt_embeddings": good[:2]}, {"prompt_embeddings": good[:, :8]},
+        {"prompt_embeddings": good[:, None]}, {"more": good},
+    ):  # fmt: skip
+        what = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in tensors.items())
+        content = {
+            "adapter_model.safetensors": save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
+        }
+        yield "PEFT", what, lambda folder, c=content: adapter(folder, c)
+
+
+class SmallBackbone:
+    """What `from_peft` reads of a backbone."""
+
+    name, hidden_size, device = "small", 16, torch.device("cpu")
+
+
+def adapter(folder: Path, files: dict[str, bytes] | None = None, **changes: object) -> object:
+    config = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "token_dim": 16} | changes
+    whole = {
+        "adapter_config.json": json.dumps(config).encode(),
+        "adapter_model.safetensors": save_tensors({"prompt_embeddings": torch.ones(3, 16)}),
+    }
+    for name, content in (whole | (files or {})).items():
+        (folder / name).write_bytes(content)
+    return xp.from_peft(folder, SmallBackbone(), pieces=4)  # type: ignore[arg-type]
+
+
+CARD = {"backbone": "nano", "kind": "seq2seq", "dtype": "float32", "fingerprint": "0", "max_source": 64}
+TASK = {
+    "name": "topics", "title": "topics", "template": "{text} {more}", "label_values": ["a", "b"],
+    "label_words": ["x", "y"], "metrics": ["accuracy"], "cut_field": "text",
+}  # fmt: skip
+
+
+def cards() -> Iterator[Case]:
+    for change in (
+        {"format": 2}, {"format": "1"}, {"max_source": 0}, {"max_source": True}, {"max_source": "5"}, {"task": 5},
+        {"task": None}, {"backbone": 5}, {"metrics": {"accuracy": NAN}}, {"metrics": []}, {"seed": "0"}, {"bogus": 1},
+    ):  # fmt: skip
+        yield "cards", str(change), lambda folder, c=change: card(folder, json.dumps({**CARD, "task": TASK, **c}))
+    for change in (
+        {"template": "{x.y}"}, {"template": "{"}, {"template": "none"}, {"template": "{text} {text}"}, {"name": ""},
+        {"template": 5}, {"cut_field": "nothere"}, {"label_words": ["a"]}, {"label_words": ["a", "a "]},
+        {"label_words": ["a", "b", "c"]}, {"label_words": ["", "b"]}, {"label_values": []}, {"label_values": [1, 1]},
+        {"label_values": [1.5, 2]}, {"metrics": []}, {"metrics": ["x"]}, {"cut_side": "x"}, {"bogus": 1},
+    ):  # fmt: skip
+        text = json.dumps({**CARD, "task": {**TASK, **change}})
+        yield "cards", f"task: {change}", lambda folder, t=text: card(folder, t)
+    for text in ("", "null", "[]", "5", "{", '{"format": 1, "format": 1}', "[" * 99_999, "\ufeff", "{}"):
+        yield "cards", f"{text[:20]!r}", lambda folder, t=text: card(folder, t)
+
+
+def card(folder: Path, text: str) -> object:
+    (folder / "xprompt.json").write_text(text)
+    return PromptCard.read(folder)
+
+
+def stores() -> Iterator[Case]:
+    run = "0123456789abcdef"
+    for name in ("x", "", "../../../etc", "A" * 16, "0" * 17, "a\0", "0" * 15 + "\n"):
+        yield "stores", f"get {name!r}", lambda folder, n=name: Store(folder).get(n)
+        yield "stores", f"put {name!r}", lambda folder, n=name: Store(folder).put({"run": n})
+    cycle: list[object] = []
+    cycle.append(cycle)
+    for value in (object(), {1}, b"a", "\ud83d", cycle, torch.ones(2), np.float32(1), HUGE):
+        what = f"put {type(value).__name__}"
+        yield "stores", what, lambda folder, v=value: Store(folder).put({"run": run, "x": v})
+    for name in ("a.txt", "record.json", "a.safetensors.exe"):
+        what = f"put a file {name}"
+        yield "stores", what, lambda folder, n=name: Store(folder).put({"run": run}, lambda f: (f / n).write_text(""))
+
+
+def grids() -> Iterator[Case]:
+    for change in (
+        {"seeds": 0}, {"seeds": [0, 0]}, {"seeds": "x"}, {"seeds": 10**9}, {"seeds": True}, {"seeds": [1.5]},
+        {"methods": ["x"]}, {"methods": 5}, {"methods": [{}]}, {"methods": "xprompt"},
+        {"methods": ["xprompt", "xprompt"]}, {"protocols": ["x"]}, {"protocols": 5}, {"protocols": [{}]},
+        {"protocols": []}, {"protocols": ["paper", "paper"]}, {"tasks": ["x"]}, {"tasks": 5}, {"tasks": [{}]},
+        {"tasks": [None]}, {"tasks": ["rte", "rte"]}, {"profile": "x"}, {"data_dir": "/no/such"}, {"length": 0},
+        {"length": "3"}, {"length": True}, {"bogus": 1}, {"tune": 5}, {"length": NAN}, {"limit_train": 0},
+    ):  # fmt: skip
+        options: dict[str, Any] = {"profile": "tiny", "tasks": "rte", **change}
+        yield "grids", str(change), lambda folder, o=options: grid(**o)
+    for name, given in (
+        ("x", {}), (None, {}), ("local", {"workers": 0}), ("local", {"workers": "2"}), ("local", {"workers": True}),
+        ("local", {"workers": 10**9}), ("local", {"workers": 1.5}), ("local", {"bogus": 1}), ("ray", {"workers": 0}),
+        ("ray", {"cpus_per_run": INF}), ("ray", {"gpus_per_run": -1}), ("ray", {"bogus": 1}),
+    ):  # fmt: skip
+        yield "grids", f"executor {name} {given}", lambda folder, n=name, g=given: get_executor(n, folder, **g)
+    for seconds in (NAN, INF, -1, "30", None, True):
+        what = f"save_every={seconds!r}"
+        yield "grids", what, lambda folder, s=seconds: xp.run(xp.RunConfig(**RTE), folder, save_every=s)
 
 
 def command(words: list[str]) -> object:

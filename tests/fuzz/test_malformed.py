@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import torch
 
 from tests.fuzz import STRESS
 from tests.fuzz.malformed import cases, outcome
@@ -21,7 +24,24 @@ def test_malformed_input_is_refused(surface):
 def test_an_input_that_is_right_is_accepted(tmp_path):
     """Else a harness that refuses everything would pass."""
     import xprompt as xp
-    from tests.fuzz.malformed import CSV, DECLARED, LINE, command, encode, release, write
+    from tests.fuzz.malformed import (
+        CARD,
+        CSV,
+        DECLARED,
+        LINE,
+        TASK,
+        adapter,
+        card,
+        command,
+        damaged_collection,
+        damaged_prompt,
+        encode,
+        grid,
+        keep_mask,
+        prompt,
+        release,
+        write,
+    )  # fmt: skip
 
     assert len(xp.load_task(write(tmp_path, DECLARED, train_csv=CSV)).train) == 4
     (tmp_path / "train.csv").unlink()
@@ -29,4 +49,9 @@ def test_an_input_that_is_right_is_accepted(tmp_path):
     assert len(encode(200)) == 4 and command(["plan", "--help"]) == 0
     example = {"premise": "a", "hypothesis": "b", "label": "entailment", "idx": 0}
     assert len(release(tmp_path, "RTE", example).train) == 1
+    whole = {**CARD, "task": TASK}
+    assert adapter(tmp_path).length == 3 and card(tmp_path, json.dumps(whole)).task.name == "topics"
+    assert torch.equal(damaged_collection(tmp_path, bytes).embeddings, prompt().embeddings)
+    assert torch.equal(damaged_prompt(tmp_path / "p", bytes).embeddings, prompt().embeddings)
+    assert len(grid("tiny", "rte", ["majority"], 3)) == 3 and keep_mask(torch.ones(4), 0.5).sum() == 2
     assert not STRESS or len(CASES) > 1000

@@ -26,16 +26,7 @@ def same(given: object, kept: object) -> bool:
     if isinstance(kept, tuple):
         return isinstance(given, (list, tuple)) and len(given) == len(kept) and all(map(same, given, kept))
     if isinstance(kept, bool) or isinstance(given, bool):
-        return isinstance(kept, bool) and given in (
-            kept,
-            str(kept),
-            str(kept).lower(),
-            *"yn01tf",
-            "on",
-            "off",
-            "yes",
-            "no",
-        )
+        return kept is given
     if isinstance(kept, (int, float)):
         return isinstance(given, (int, float)) and math.isfinite(kept) and given == kept
     return given == kept

@@ -629,6 +629,12 @@ def test_a_choice_that_cannot_be_run_fails_at_once(choice):
         rp.grid(**{"profile": "nano", **choice})
 
 
+@pytest.mark.parametrize("seeds", [10**9, 10**30, True, 1.5, "2", [1.5], ["0"], [[0]], [None], {}])
+def test_seeds_are_a_number_in_range_or_a_list_of_whole_numbers(seeds):
+    with pytest.raises(ConfigError, match=r"seeds .*: give how many \(1 to 10,000\), or a list"):
+        rp.choose_seeds(seeds, "tiny")
+
+
 def test_a_missing_folder_or_task_folder_fails_at_once(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         rp.grid("nano", "rte", data_dir=str(tmp_path / "nowhere"))

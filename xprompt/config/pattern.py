@@ -37,14 +37,15 @@ def fields_in(template: str) -> tuple[str, ...]:
     Raises `ValueError` where braces hold anything else: dots, brackets and formats would reach into an object.
     """
     fields: list[str] = []
-    for _, field, form, conversion in string.Formatter().parse(template):
-        if form or conversion or (field is not None and not _is_plain(field)):
-            raise ValueError(
-                "in template, braces hold the plain name of a column: no dots, brackets or formats; {{ is a literal {"
-            )
-        fields += [] if field is None else [field]
+    try:
+        for _, field, form, conversion in string.Formatter().parse(template):
+            if form or conversion or (field is not None and not _is_plain(field)):
+                raise ValueError("braces hold the plain name of a column: no dots, brackets or formats")
+            fields += [] if field is None else [field]
+    except ValueError as error:  # Python's own of a brace without its partner, too
+        raise ValueError(f"in template, {error}; {{{{ and }}}} are literal braces") from None
     return tuple(fields)
 
 
 def _is_plain(field: str) -> bool:
-    return bool(field.strip()) and not field.strip().isdigit() and not set(field) & set(".[]")
+    return bool(field.strip()) and not field.strip().isdigit() and not set(field) & set(".[]{")

@@ -70,13 +70,16 @@ class Settings(BaseModel):
     @classmethod
     def _check_kind(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse what pydantic would convert in silence, as "20" or True for a number, and text that no file holds."""
-        allowed = list(_parts(cls.model_fields[str(info.field_name)].annotation))
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        allowed = list(_parts(annotation))
         numeric = (int in allowed or float in allowed) and bool not in allowed
         words = [part for part in allowed if isinstance(part, str)]
         keys = list(value) if isinstance(value, dict) else []
         items = (
             list(value.values()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
         )
+        if annotation is bool and not isinstance(value, bool):
+            raise ValueError("Input should be true or false, not a text or a number")
         if isinstance(value, (set, frozenset)):
             raise ValueError("Input should be a list, which has an order")
         for item in items if numeric else ():

@@ -114,8 +114,9 @@ class Splits:
     def hold_out(self, fraction: float = 0.1, seed: int = 0, at_most: int | None = None) -> Splits:
         """Move a stratified part of the training split into `selection`.
 
-        Labels keep their shares as near as whole blocks allow. A block, which stays on one side, is all examples with
-        one input text; where the task names a `block_field` (MultiRC: the paragraph), all with one such text.
+        Labels keep their shares as near as whole blocks allow, and each that has two examples has one there, where
+        there is room. A block, which stays on one side, is all examples with one input text; where the task names a
+        `block_field` (MultiRC: the paragraph), all with one such text.
 
         Args:
             fraction: of the training examples, 0 < fraction < 1.
@@ -155,7 +156,7 @@ class Splits:
         for i, example in enumerate(self.train):
             field = self.task.block_field
             blocks[example.fields[field] if field else self.task.render(example)].append(i)
-        quota = _shares(Counter(self.train.labels), wanted)
+        quota = _shares_of_each(Counter(self.train.labels), wanted, fewest=2)
         held_out: list[int] = []
         for block in _shuffled(blocks.values(), stream_seed(seed, "hold-out")):
             need = Counter(self.train[i].label for i in block)
@@ -230,11 +231,7 @@ def stratified_sample(data: TaskDataset, most: int | None, seed: int) -> TaskDat
     members: dict[int, list[int]] = defaultdict(list)  # label → positions
     for i, label in enumerate(data.labels):
         members[label].append(i)
-    quota = _shares(Counter(data.labels), most)
-    for label in sorted(members):
-        if not quota[label] and most >= len(members):
-            quota[max(quota, key=lambda other: quota[other])] -= 1
-            quota[label] = 1
+    quota = _shares_of_each(Counter(data.labels), most, fewest=1)
     rng = random.Random(stream_seed(seed, "importance sample"))
     return data.take(i for label in sorted(members) for i in rng.sample(members[label], quota[label]))
 
@@ -269,6 +266,16 @@ def _shares(counts: Counter[int], total: int) -> Counter[int]:
     shares = Counter({label: int(share) for label, share in exact.items()})
     by_remainder = sorted(exact, key=lambda label: int(exact[label]) - exact[label])
     shares.update(by_remainder[: total - shares.total()])
+    return shares
+
+
+def _shares_of_each(counts: Counter[int], total: int, fewest: int) -> Counter[int]:
+    """Divide as `_shares` does, with one or more for each count of `fewest` or more, where the total is enough."""
+    shares = _shares(counts, total)
+    for label in sorted(counts):
+        if not shares[label] and counts[label] >= fewest and total >= len(counts):
+            shares[max(shares, key=lambda other: shares[other])] -= 1
+            shares[label] = 1
     return shares
 
 

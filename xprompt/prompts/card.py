@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import Field, StrictBool, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 from torch import nn
 
 import xprompt
@@ -15,6 +15,7 @@ from xprompt.config.pattern import fields_in
 from xprompt.config.settings import Settings
 from xprompt.errors import ConfigError, StoreError, XPromptError
 from xprompt.files import parse_json, write_atomically
+from xprompt.tasks.metrics import METRICS
 from xprompt.tasks.superglue import parse_fields
 from xprompt.tasks.task import Task
 
@@ -45,7 +46,7 @@ class DescribedBackbone(Protocol):
 class TaskCard(Settings):
     """A task's declaration, without its examples; the fields are those of `Task`."""
 
-    name: str
+    name: str = Field(min_length=1)
     title: str
     template: str
     label_values: tuple[StrictBool | StrictInt | StrictStr, ...]
@@ -54,6 +55,18 @@ class TaskCard(Settings):
     metrics: tuple[str, ...]
     cut_field: str
     cut_side: Literal["start", "end"] = "end"
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> TaskCard:
+        if fields_in(self.template).count(self.cut_field) != 1:
+            raise ValueError(f"template needs {{{self.cut_field}}}, the cut_field, exactly once")
+        values, words = ({(type(v), v) for v in self.label_values}, {word.strip() for word in self.label_words} - {""})
+        if not 2 <= len(self.label_values) == len(values) == len(self.label_words) == len(words):
+            raise ValueError("label_values and label_words need two or more, as many of either, all different")
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown or not self.metrics:
+            raise ValueError(f"metrics are one or more of {', '.join(METRICS)}, not {list(self.metrics)}")
+        return self
 
     @property
     def fields(self) -> tuple[str, ...]:

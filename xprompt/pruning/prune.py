@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import floor
+from numbers import Real
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from xprompt.errors import ConfigError, NotFiniteError
+from xprompt.errors import ConfigError, NotFiniteError, shown
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance
 from xprompt.streams import stream_seed
@@ -23,8 +24,10 @@ def num_pruned(total: int, ratio: float) -> int:
     Raises:
         ConfigError: the ratio is outside [0, 1).
     """
-    if not 0 <= ratio < 1:
-        raise ConfigError(f"a prune ratio of {ratio} was given; it must lie in [0, 1): the share that is *removed*.")
+    if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 <= ratio < 1:
+        raise ConfigError(
+            f"a prune ratio of {shown(ratio)} was given; it must lie in [0, 1): the share that is *removed*."
+        )
     # The tiny term undoes binary fractions such as 0.15 · 10 = 1.4999…, which should round up like 1.5.
     return min(floor(ratio * total + 0.5 + 1e-9), total - 1)
 
@@ -53,6 +56,11 @@ def keep_mask(
         ConfigError: a ratio out of range, an unknown order.
         NotFiniteError: scores that are not finite.
     """
+    if prunable is not None and (prunable.shape != scores.shape or prunable.dtype != torch.bool):
+        raise ConfigError(
+            f"prunable is {prunable.dtype} of shape {tuple(prunable.shape)}; it must be a mask (torch.bool) of the "
+            f"scores' shape, {tuple(scores.shape)}."
+        )
     flat = scores.flatten().double().cpu()  # (N,)
     if not bool(torch.isfinite(flat).all()):
         raise NotFiniteError("scores that are not finite cannot be ranked: score the prompt again with importance().")
@@ -104,7 +112,7 @@ def prune(
 
     Source: paper §3.2. Differs: piece scores come from the same backward pass as token scores, at γ = ζ = 1.
     """
-    if scores.piece.shape != prompt.piece_mask.shape:
+    if scores.piece.shape != prompt.piece_mask.shape or scores.token.shape != prompt.token_mask.shape:
         raise ConfigError(
             f"the scores are for {tuple(scores.piece.shape)} tokens × pieces, the prompt has "
             f"{tuple(prompt.piece_mask.shape)}: score this prompt with importance()."

@@ -141,7 +141,10 @@ class LocalOptions(Settings):
     """Options of `ProcessExecutor`; a wrong value is a `ConfigError`."""
 
     workers: int | None = Field(
-        None, ge=1, description="runs at a time; None: one, or where a profile's runs keep one core busy, one a core"
+        None,
+        ge=1,
+        le=10_000,
+        description="runs at a time; None: one, or where a profile's runs keep one core busy, one a core",
     )
 
 

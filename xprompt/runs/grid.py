@@ -32,6 +32,8 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
     Each is a name, or the path of a custom task's declaration. Raises `ConfigError` that lists the known tasks where
     one is unknown, or where two have the same name; `DataError` where a declaration's examples are missing.
     """
+    if tasks is not None and not isinstance(tasks, (str, list, tuple)):
+        raise ConfigError(f"tasks {shown(tasks)}: give a text such as 'rte,cb', or a list of names.")
     if not tasks:
         chosen = list(get_profile(profile).default_tasks)
     elif tasks == "all":
@@ -50,7 +52,7 @@ def choose_seeds(seeds: int | Sequence[int] | None, profile: str) -> list[int]:
 
     Raises `ConfigError` where a number is not in 1 … `MOST_SEEDS`, or a list holds a seed twice or what is no seed.
     """
-    if seeds is None or (not isinstance(seeds, int) and not seeds):
+    if seeds is None or (isinstance(seeds, (list, tuple)) and not seeds):
         seeds = get_profile(profile).default_seeds
     try:
         number = isinstance(seeds, int) and not isinstance(seeds, bool)
@@ -132,9 +134,14 @@ def grid(
     """
     methods = methods or get_profile(profile).default_methods
     for given, known, what in ((methods, METHODS, "method"), (protocols, PROTOCOLS, "protocol")):
-        unknown = [name for name in given if name not in known]
+        if not isinstance(given, (list, tuple)):
+            raise ConfigError(f"{what}s {shown(given)}: give a list; known: {', '.join(known)}.")
+        unknown = [name for name in given if not isinstance(name, str) or name not in known]
         if unknown or not given:
-            raise ConfigError(f"unknown {what} {', '.join(unknown) or '(none given)'}; known: {', '.join(known)}.")
+            text = ", ".join(map(str, unknown)) or "(none given)"
+            raise ConfigError(f"unknown {what} {text:.200}; known: {', '.join(known)}.")
+        if len(set(given)) < len(given):
+            raise ConfigError(f"{what}s {', '.join(given)}: one is given twice; name each once.")
     names, numbers = choose_tasks(tasks, profile), choose_seeds(seeds, profile)
     if quick:
         names, numbers = names[:1], numbers[:1]

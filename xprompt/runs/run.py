@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from xprompt.config.run_config import RunConfig
 from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
 from xprompt.distributed import process_group
-from xprompt.errors import MemoryLimitError, XPromptError, is_out_of_memory
+from xprompt.errors import ConfigError, MemoryLimitError, XPromptError, is_out_of_memory, shown
 from xprompt.files import inside, try_folder
 from xprompt.methods.base import MethodContext, load_method
 from xprompt.prompts.collection import load_from_collection
@@ -136,6 +137,8 @@ def run(
         NotFiniteError: training diverged.
         MemoryLimitError: there is too little memory.
     """
+    if isinstance(save_every, bool) or not isinstance(save_every, (int, float)) or not 0 <= save_every < math.inf:
+        raise ConfigError(f"save_every {shown(save_every)}: give seconds, a number of 0 or more.")
     store = _store(config, store)
     if store.is_empty:
         try_folder(store.runs, ROOM)

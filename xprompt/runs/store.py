@@ -41,7 +41,7 @@ def run_id(config: Any, data_fingerprint: str, backbone_fingerprint: str, versio
 
     Args:
         config: the run's settings, as JSON values, or an object whose `settings()` gives them.
-        data_fingerprint, backbone_fingerprint: hashes of the examples and of the frozen backbone, its tokenizer included.
+        data_fingerprint, backbone_fingerprint: hashes of the examples and of the frozen backbone (tokenizer included).
         version: the library's version; another version may compute something else.
 
     Returns 16 hexadecimal digits. The order of the settings' keys does not matter.
@@ -253,7 +253,8 @@ def _write(folder: Path, record: Record) -> None:
         raise StoreError("record.json is the record's own file: give the other file another name.")
     try:
         plain = json.loads(json.dumps(_finite(record), allow_nan=False))
-    except (TypeError, ValueError) as error:
+        json.dumps(plain, ensure_ascii=False).encode()  # half a surrogate pair is in no file
+    except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"run {record['run']}: the record must be plain JSON values ({error}).") from error
     files = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     body = {"format": FORMAT, "sha256": _seal(plain, files), "files": files, "record": plain}
