@@ -384,7 +384,7 @@ def test_weights_that_are_not_finite_are_named(kind):
     backbone = tiny_model(kind)
     with torch.no_grad():
         next(backbone.model.parameters()).fill_(float("nan"))
-    with pytest.raises(xp.BackboneError, match="logits that are not finite in torch.float32"):
+    with pytest.raises(xp.BackboneError, match="weights that are not finite in torch.float32, first in "):
         wrap(backbone.model, backbone.tokenizer)
 
 

@@ -20,11 +20,16 @@ def weights_digest(model: torch.nn.Module) -> str:
     """Return 16 hex digits over every tensor's name, shape, dtype and values (of over a million values: every n-th)."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // _SAMPLED)].cpu().contiguous()
+        values = sample(tensor).cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(sample.view(torch.uint8).numpy().tobytes() if sample.numel() else b"")
+        digest.update(values.view(torch.uint8).numpy().tobytes() if values.numel() else b"")
     return digest.hexdigest()[:16]
+
+
+def sample(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor's values, flat; of over a million every n-th, so that a large model starts fast."""
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // _SAMPLED)]
 
 
 def fingerprint(weights: str, model: Any, tokenizer: Any) -> str:

@@ -41,6 +41,8 @@ def load_backbone(
     Raises:
         BackboneError: one sentence naming what was given, what was needed, and the fix.
     """
+    if not isinstance(name, str | Path) or not str(name).strip() or "\0" in str(name):
+        raise BackboneError(f"{name!r} names no backbone: give 'nano', 'smollm2', a folder or a hub id (owner/name).")
     name = str(name)
     place = choose_device(device)
     if device_map is not None and (device is not None or importlib.util.find_spec("accelerate") is None):
