@@ -281,7 +281,9 @@ class Backbone(ABC):
                 f"{self.name} has no tokens for {', '.join(map(repr, lost))}, a label word of {task.name}: it becomes "
                 f"{self.tokenizer.unk_token}, which stands for any unknown text. Choose other label words."
             )
-        rows = min(self.model.get_input_embeddings().weight.shape[0], self.model.get_output_embeddings().weight.shape[0])
+        rows = min(
+            self.model.get_input_embeddings().weight.shape[0], self.model.get_output_embeddings().weight.shape[0]
+        )
         for word, ids in zip(task.label_words, sequences, strict=True):
             if max(ids) >= rows:
                 raise BackboneError(

@@ -17,6 +17,8 @@ from xprompt.backbones.pretrained import check_float16, load_model
 from xprompt.backbones.seq2seq import Seq2SeqBackbone
 from xprompt.errors import BackboneError, ConfigError, XPromptError
 
+_PLACEMENTS = ("auto", "balanced", "balanced_low_0", "sequential")
+
 
 def load_backbone(
     name: str | Path = "nano",
@@ -48,6 +50,10 @@ def load_backbone(
     if device_map is not None and (device is not None or importlib.util.find_spec("accelerate") is None):
         raise BackboneError(
             f"device_map {device_map!r} was given: leave out device, which says the same, and install accelerate."
+        )
+    if not (device_map is None or isinstance(device_map, dict) or device_map in _PLACEMENTS):
+        raise BackboneError(
+            f"device_map {device_map!r} was given: it must be one of {', '.join(_PLACEMENTS)}, or module → device."
         )
     if place.type == "cpu":
         keep_freed_memory()

@@ -15,7 +15,8 @@ def max_positions(model: Any) -> int | None:
     lengths = [
         module.weight.shape[0] - _unused(module)
         for name, module in part.named_modules()
-        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in _NAMES
+        if isinstance(module, nn.Embedding)
+        and name.rsplit(".", 1)[-1] in _NAMES
         and not hasattr(module, "make_weight")  # FSMT's table grows
     ]
     lengths += [buffer.shape[0] for name, buffer in part.named_buffers() if name.rsplit(".", 1)[-1] in _NAMES]

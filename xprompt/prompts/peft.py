@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,17 @@ from torch import Tensor
 from xprompt.backbones.base import Backbone
 from xprompt.data.batching import batches
 from xprompt.data.splits import TaskDataset
-from xprompt.errors import BackboneError, StoreError
-from xprompt.files import write_atomically
+from xprompt.errors import BackboneError, ConfigError, StoreError
+from xprompt.files import parse_json, replace_folder, sha256, write_atomically
 from xprompt.prompts.soft_prompt import SoftPrompt
 
+METHOD = "PROMPT_TUNING"
 CONFIG, WEIGHTS, TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
+_TASKS = {"seq2seq": "SEQ_2_SEQ_LM", "decoder": "CAUSAL_LM"}
 
 
-def to_peft(prompt: SoftPrompt, backbone: Backbone, folder: str | Path) -> Path:
-    """Write a folder that `peft.PeftModel.from_pretrained` loads.
+def to_peft(prompt: SoftPrompt, backbone: Backbone, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a folder that `peft.PeftModel.from_pretrained` loads, whole or not at all.
 
     Tokens pruned in mode "drop" are left out, so that there are fewer virtual tokens; pruned pieces, and tokens
     pruned in mode "zero", are stored as zeros. PEFT attends to every prompt position, as both modes do.
@@ -31,29 +35,98 @@ def to_peft(prompt: SoftPrompt, backbone: Backbone, folder: str | Path) -> Path:
     Args:
         prompt: (P, H), tuned or pruned.
         backbone: the one it was tuned on; PEFT checks its name only where it loads the model itself.
-        folder: created where it does not exist.
+        folder: created where it does not exist; other files in it stay.
+        overwrite: replace an adapter that is there already, whatever it is. The same one may always be written again.
 
     Returns:
         the folder.
 
+    Raises:
+        ConfigError: a prompt of another width, or without a surviving token.
+        NotFiniteError: a value is infinite or not a number.
+        StoreError: the folder holds another adapter or a model, or cannot be written.
+
     Differs: PEFT's default for encoder-decoders stores the prompt twice, for encoder and decoder, and never uses
     the second; an export says 1 and stores it once.
     """
+    folder = Path(folder)
+    prompt.check_finite()
     vectors = prompt().detach().cpu().contiguous()  # (Q, H)
+    if not len(vectors) or vectors.shape[1] != backbone.hidden_size:
+        raise ConfigError(
+            f"a prompt of {len(vectors)} surviving tokens of width {vectors.shape[1]} was to be exported; "
+            f"{backbone.name} needs at least one, of width {backbone.hidden_size}."
+        )
     config = {
-        "peft_type": "PROMPT_TUNING",
-        "task_type": "SEQ_2_SEQ_LM" if backbone.kind == "seq2seq" else "CAUSAL_LM",
-        "base_model_name_or_path": backbone.name,
+        "peft_type": METHOD,
+        "task_type": _TASKS[backbone.kind],
+        "base_model_name_or_path": str(backbone.name),
         "inference_mode": True,
         "num_virtual_tokens": len(vectors),
         "token_dim": vectors.shape[1],
         "num_transformer_submodules": 1,
         "prompt_tuning_init": "RANDOM",
-    }
-    folder = Path(folder)
-    write_atomically(folder / WEIGHTS, save({TENSOR: vectors}, metadata={"format": "pt"}))
-    write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    } | _shape(backbone.model.config.get_text_config())
+    files = {WEIGHTS: save({TENSOR: vectors}, metadata={"format": "pt"}), CONFIG: json.dumps(config, indent=2) + "\n"}
+    try:
+        if not folder.exists():
+            _write_whole(folder, files)
+        else:
+            _write_into(folder, files, overwrite)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error}): give a folder that you may write to.") from error
     return folder
+
+
+def _shape(config: Any) -> dict[str, int]:
+    """Return what PEFT otherwise looks for under names that not every architecture has; prompt tuning uses neither."""
+    named = {"num_layers": "num_hidden_layers", "num_attention_heads": "num_attention_heads"}
+    values = {name: getattr(config, attribute, None) for name, attribute in named.items()}
+    return {name: value if isinstance(value, int) else 1 for name, value in values.items()}
+
+
+def _write_whole(folder: Path, files: dict[str, str | bytes]) -> None:
+    """Write a new folder beside its place and move it there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        staging.chmod(0o755)
+        for name, content in files.items():
+            write_atomically(staging / name, content)
+        replace_folder(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_into(folder: Path, files: dict[str, str | bytes], overwrite: bool) -> None:
+    """Write into a folder that exists. Without its configuration a folder is no adapter: it goes first, comes last."""
+    if (folder / "config.json").exists():
+        raise StoreError(
+            f"{folder} holds a model (config.json), to which transformers would apply an adapter beside it: "
+            "export to another folder."
+        )
+    there = [name for name in (CONFIG, WEIGHTS, "adapter_model.bin") if (folder / name).exists()]
+    same = [name for name in files if name in there and sha256(folder / name) == sha256(_bytes(files[name]))]
+    if same == list(files):
+        return
+    if there and not overwrite:
+        raise StoreError(
+            f"{folder} holds another adapter already ({', '.join(there)}): export to another folder, or pass "
+            "overwrite=True to replace it."
+        )
+    for name in there:
+        if name not in files or name == CONFIG:
+            (folder / name).unlink()
+    try:
+        for name in (WEIGHTS, CONFIG):
+            write_atomically(folder / name, files[name])
+    except BaseException:
+        (folder / WEIGHTS).unlink(missing_ok=True)
+        raise
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
 
 
 def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> SoftPrompt:
@@ -62,28 +135,55 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
     Where it holds rows for encoder and decoder, the encoder's (the first) are taken, as PEFT does.
 
     Raises:
-        StoreError: files are missing or damaged, another PEFT method wrote them, or the width is another backbone's.
+        StoreError: files are missing or damaged, another PEFT method wrote them, or they do not fit the backbone.
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"{CONFIG} holds no JSON object")
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+    if config.get("peft_type") != METHOD:
+        raise StoreError(f"{folder} holds {config.get('peft_type')}, not {METHOD}: only a soft prompt can be read.")
+    count, task = config.get("num_virtual_tokens"), config.get("task_type")
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise StoreError(
+            f"{folder} says num_virtual_tokens={count!r} in {CONFIG}: it must be a whole number of at least 1."
+        )
+    if task in _TASKS.values() and task != _TASKS[backbone.kind]:
+        raise StoreError(
+            f"{folder} holds a prompt for {task}, and {backbone.name} is a {_TASKS[backbone.kind]}: load the backbone "
+            "it was tuned on."
+        )
+    try:
         rows = load((folder / WEIGHTS).read_bytes())[TENSOR]  # (P, H), or (2 P, H) for encoder and decoder
-        count = int(config["num_virtual_tokens"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _unreadable(folder, error) from error
+    if rows.dim() != 2 or not rows.is_floating_point() or len(rows) not in (count, 2 * count):
         raise StoreError(
-            f"{folder} holds no readable PEFT prompt ({error}); it needs {CONFIG} and {WEIGHTS} with the tensor "
-            f"{TENSOR}, as PEFT's prompt tuning saves them."
-        ) from error
-    if config.get("peft_type") != "PROMPT_TUNING":
-        raise StoreError(
-            f"{folder} holds {config.get('peft_type')}, not PROMPT_TUNING: only a soft prompt can be read."
+            f"{folder} holds {TENSOR} of shape {list(rows.shape)} in {rows.dtype} for {count} virtual tokens: it must "
+            f"be [{count}, H] or, for encoder and decoder, [{2 * count}, H], in floating-point numbers."
         )
-    if rows.shape[1] != backbone.hidden_size or len(rows) < count:
+    if rows.shape[1] != backbone.hidden_size or config.get("token_dim", rows.shape[1]) != rows.shape[1]:
         raise StoreError(
-            f"{folder} holds {len(rows)} rows of width {rows.shape[1]} for {count} virtual tokens; {backbone.name} "
-            f"needs {count} or more of width {backbone.hidden_size}: load the backbone it was tuned on."
+            f"{folder} holds {len(rows)} rows of width {rows.shape[1]} (token_dim in {CONFIG}: "
+            f"{config.get('token_dim')}); {backbone.name} needs width {backbone.hidden_size}: load the backbone it was "
+            "tuned on."
         )
+    if not rows[:count].isfinite().all():
+        raise StoreError(f"{folder} holds values that are infinite or not numbers in {WEIGHTS}: tune the prompt again.")
     return SoftPrompt(rows[:count].float().to(backbone.device), pieces=pieces)
+
+
+def _unreadable(folder: Path, error: Exception) -> StoreError:
+    pickled = (
+        ", and adapter_model.bin, which could run code, is not read" if (folder / "adapter_model.bin").is_file() else ""
+    )
+    return StoreError(
+        f"{folder} holds no readable PEFT prompt ({type(error).__name__}: {error}); it needs {CONFIG} and {WEIGHTS} "
+        f"with the tensor {TENSOR}, as PEFT's prompt tuning saves them{pickled}."
+    )
 
 
 @torch.no_grad()
