@@ -83,7 +83,7 @@ class Backbone(ABC):
         self.model = model.eval().requires_grad_(False)
         self.model.generation_config = _greedy(model.generation_config)
         self.tokenizer = tokenizer
-        self.name = name or model.config.name_or_path or type(model).__name__
+        self.name = str(name) or model.config.name_or_path or type(model).__name__
         self.max_source = max_source
         self.max_positions = max_positions(model)
         self._check_tokenizer()
@@ -281,9 +281,8 @@ class Backbone(ABC):
                 f"{self.name} has no tokens for {', '.join(map(repr, lost))}, a label word of {task.name}: it becomes "
                 f"{self.tokenizer.unk_token}, which stands for any unknown text. Choose other label words."
             )
-        rows = min(
-            self.model.get_input_embeddings().weight.shape[0], self.model.get_output_embeddings().weight.shape[0]
-        )
+        tables = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+        rows = min(table.weight.shape[0] for table in tables)
         for word, ids in zip(task.label_words, sequences, strict=True):
             if max(ids) >= rows:
                 raise BackboneError(

@@ -47,10 +47,11 @@ def choose_dtype(dtype: str | torch.dtype | None, name: str, device: torch.devic
     """
     if dtype is None:
         return torch.bfloat16 if device.type == "cuda" and name != "nano" else torch.float32
-    known = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype) if isinstance(dtype, str) else None
-    if known not in _DTYPES.values():
+    if isinstance(dtype, str) and dtype in _DTYPES:
+        return _DTYPES[dtype]
+    if not isinstance(dtype, torch.dtype) or dtype not in _DTYPES.values():
         raise BackboneError(f"unknown dtype {dtype!r}: choose one of {', '.join(_DTYPES)}.")
-    return known
+    return dtype
 
 
 def free_bytes(device: torch.device) -> int:

