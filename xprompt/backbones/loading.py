@@ -88,7 +88,7 @@ def wrap(model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: 
         raise
     except Exception as error:  # whatever an impossible configuration makes the first forward pass raise
         raise BackboneError(
-            f"{name or 'the model'} ({type(model).__name__}) fails in its first forward pass ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:300]}): its configuration, weights and tokenizer must be those of one "
-            "checkpoint. Get them again."
+            f"{name or type(model).__name__} ({type(model).__name__}) fails in its first forward pass "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:300]}). Make sure that configuration, weights "
+            "and tokenizer are of one checkpoint; if they are, choose another architecture, as T5 or Llama."
         ) from error
