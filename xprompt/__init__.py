@@ -16,6 +16,7 @@ _HOME = {
     "DataError": "errors",
     "BackboneError": "errors",
     "StoreError": "errors",
+    "NotFiniteError": "errors",
     "TuneSettings": "config.settings",
     "PruneSettings": "config.settings",
     "Profile": "config.profile",

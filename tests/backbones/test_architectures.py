@@ -116,12 +116,64 @@ def test_a_tied_t5_of_small_random_weights_has_its_own_scale():
     assert backbone._head_scale == 64**-0.5
 
 
-def test_a_soft_cap_on_the_logits_is_refused():
-    config = transformers.Gemma2Config(**SMALL, **LLAMA, head_dim=8, final_logit_softcapping=30.0)
-    backbone = make(config, scale=0.1)
+CAPPED = {
+    "gemma2": lambda: transformers.Gemma2Config(**SMALL, **LLAMA, head_dim=8, final_logit_softcapping=30.0),
+    "a cap far away": lambda: transformers.Gemma2Config(**SMALL, **LLAMA, head_dim=8, final_logit_softcapping=500.0),
+    "another name": lambda: transformers.RecurrentGemmaConfig(
+        **SMALL, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, lru_width=32,
+        attention_window_size=64, logits_soft_cap=30.0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CAPPED)
+@pytest.mark.parametrize("size", [0.01, 1.0])
+def test_a_soft_cap_on_the_logits_is_refused_whatever_its_name_and_however_small_they_are(name, size):
+    backbone = make(CAPPED[name](), scale=size, dtype=torch.float32)
     batch, verbalizer = whole_batch(backbone)
     with pytest.raises(xp.BackboneError, match="linear map"):
         backbone.label_scores(None, batch, verbalizer)
+
+
+def test_a_switched_off_soft_cap_is_none():
+    config = transformers.Gemma2Config(**SMALL, **LLAMA, head_dim=8, final_logit_softcapping=None)
+    assert make(config, dtype=torch.float32)._head_scale == 1.0
+    with pytest.raises(xp.BackboneError, match="no number for a padded row in torch.float64: use another dtype"):
+        make(config, dtype=torch.float64)
+
+
+SCALED = {
+    "t5": CONFIGS["t5"],
+    "untied t5": lambda: transformers.T5Config(
+        vocab_size=320, d_model=64, d_kv=8, num_heads=4, d_ff=64, num_layers=2, decoder_start_token_id=0,
+        pad_token_id=0, eos_token_id=1, tie_word_embeddings=False,
+    ),
+    "cohere": lambda: transformers.CohereConfig(**SMALL, **LLAMA, logit_scale=0.0625),
+    **{f"granite {by}": lambda by=by: transformers.GraniteConfig(**SMALL, **LLAMA, logits_scaling=by)
+       for by in (0.9995, 1.0005, 1.01, 8.0)},
+    "minicpm3": lambda: transformers.MiniCPM3Config(
+        **SMALL, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
+        dim_model_base=5,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize("size", [0.05, 1.0, 3.0])
+def test_scores_are_the_models_own_logits_whatever_scales_them(name, size):
+    """Against plain transformers, one example at a time, no padding, the prompt joined by hand."""
+    backbone = make(SCALED[name](), scale=size, dtype=torch.float32)
+    batch, verbalizer = whole_batch(backbone)
+    prompt = torch.randn(3, backbone.hidden_size, generator=torch.Generator().manual_seed(0))
+    ours = backbone.label_scores(prompt, batch, verbalizer)
+    for row in range(len(batch)):
+        ids = batch.input_ids[row][batch.attention_mask[row].bool()]
+        inputs = {"inputs_embeds": torch.cat([prompt, backbone.model.get_input_embeddings()(ids)])[None]}
+        if backbone.kind == "seq2seq":
+            inputs["decoder_input_ids"] = torch.zeros(1, 1, dtype=torch.long)
+        logits = backbone.model(**inputs).logits[0, -1, verbalizer.first]
+        assert torch.allclose(ours[row], logits, rtol=2e-5, atol=1e-5 * float(logits.abs().max()))
 
 
 def test_generation_is_greedy_whatever_the_models_folder_says(tmp_path):

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file
+import transformers
+from safetensors.torch import load_file, save_file
 
 import xprompt as xp
-from tests.conftest import tiny_data
+from tests.conftest import tiny_data, tiny_tokenizer
+from xprompt.backbones.loading import wrap
 from xprompt.data.batching import batches
+from xprompt.errors import NotFiniteError
 from xprompt.prompts.peft import compare_with_peft
 
 MODES = pytest.mark.parametrize("mode", ["zero", "drop"])
@@ -139,12 +144,160 @@ def test_a_prompt_tuned_by_peft_is_read_pruned_tuned_on_and_taken_back(backbone6
         assert found["max logit difference"] <= 1e-10 and found["virtual tokens"] == length
 
 
-def test_errors_name_the_folder_and_the_fix(backbone, tmp_path):
+def edit(folder: Path, **changes: object) -> None:
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({name: value for name, value in config.items() if value != "absent"}))
+
+
+@pytest.fixture
+def exported(backbone, tmp_path) -> Path:
+    return xp.to_peft(xp.SoftPrompt.init(backbone, 4, pieces=4), backbone, tmp_path / "out")
+
+
+def test_errors_name_the_folder_and_the_fix(backbone, tmp_path, exported):
     with pytest.raises(xp.StoreError, match="adapter_config.json"):
         xp.from_peft(tmp_path, backbone)
-    xp.to_peft(xp.SoftPrompt(torch.zeros(3, 16), pieces=4), backbone, tmp_path)
-    with pytest.raises(xp.StoreError, match="width 16"):
-        xp.from_peft(tmp_path, backbone)
+    with pytest.raises(xp.ConfigError, match="4 surviving tokens of width 16.*needs at least one, of width 32"):
+        xp.to_peft(xp.SoftPrompt(torch.ones(4, 16), pieces=4), backbone, tmp_path / "narrow")
+    nothing = xp.SoftPrompt.init(backbone, 4, pieces=4)
+    nothing.mode, nothing.token_mask[:] = "drop", False
+    with pytest.raises(xp.ConfigError, match="0 surviving tokens"):
+        xp.to_peft(nothing, backbone, tmp_path / "nothing")
+    assert not list(tmp_path.glob("n*")) and not list(tmp_path.glob(".n*"))
+
+
+WHOLE = torch.ones(4, 32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "match"),
+    [
+        ({"prompt_embeddings": torch.ones(4, 16)}, "width 16.*needs width 32"),
+        ({"prompt_embeddings": torch.ones(3, 32)}, r"shape \[3, 32\]"),
+        ({"prompt_embeddings": torch.ones(4, 4, 32)}, r"shape \[4, 4, 32\]"),
+        ({"prompt_embeddings": torch.ones(32)}, r"shape \[32\]"),
+        ({"prompt_embeddings": torch.ones(4, 32, dtype=torch.int64)}, "torch.int64"),
+        ({"prompt_embeddings": torch.full((4, 32), float("nan"))}, "infinite or not numbers"),
+        ({"prompt_embeddings": torch.full((4, 32), -float("inf"))}, "infinite or not numbers"),
+        ({"base_model.model.lora_A.weight": WHOLE}, "needs adapter_config.json and .*the tensor prompt_embeddings"),
+    ],
+)
+def test_a_tensor_that_is_no_prompt_of_the_backbone_is_refused_by_name(backbone, exported, tensors, match):
+    save_file(tensors, exported / "adapter_model.safetensors")
+    with pytest.raises(xp.StoreError, match=match):
+        xp.from_peft(exported, backbone)
+
+
+def test_the_encoders_rows_are_the_first_of_two(backbone, exported):
+    rows = torch.arange(8.0)[:, None].expand(8, 32).contiguous()
+    save_file({"prompt_embeddings": rows}, exported / "adapter_model.safetensors")
+    assert torch.equal(xp.from_peft(exported, backbone, pieces=4)(), rows[:4])
+
+
+@pytest.mark.parametrize("count", [-1, 0, 2.5, "4", None, True, [], "absent"])
+def test_a_count_that_is_none_is_refused(backbone, exported, count):
+    edit(exported, num_virtual_tokens=count)
+    with pytest.raises(xp.StoreError, match="num_virtual_tokens="):
+        xp.from_peft(exported, backbone)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{", "NaN", '{"a": 1, "a": 2}', "[" * 10**5, "\x00"])
+def test_a_configuration_that_is_no_json_object_is_refused(backbone, exported, content):
+    (exported / "adapter_config.json").write_text(content)
+    with pytest.raises(xp.StoreError, match="holds no readable PEFT prompt"):
+        xp.from_peft(exported, backbone)
+
+
+def test_a_prompt_for_the_other_kind_of_model_is_refused(backbone, exported):
+    edit(exported, task_type="CAUSAL_LM" if backbone.kind == "seq2seq" else "SEQ_2_SEQ_LM")
+    with pytest.raises(xp.StoreError, match="load the backbone it was tuned on"):
+        xp.from_peft(exported, backbone)
+
+
+def test_the_peft_type_is_named_before_anything_else_is_missing(backbone, exported):
+    edit(exported, peft_type="LORA", num_virtual_tokens="absent")
+    (exported / "adapter_model.safetensors").unlink()
+    with pytest.raises(xp.StoreError, match="holds 'LORA', not 'PROMPT_TUNING'"):
+        xp.from_peft(exported, backbone)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_export_that_fails_leaves_nothing(backbone, tmp_path, monkeypatch, failing, exists):
+    calls, real = [], os.fsync
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == failing:
+            raise OSError("no space left on device")
+        real(descriptor)
+
+    if exists:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "notes.txt").write_text("mine")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(xp.StoreError, match="no space left"):
+        xp.to_peft(xp.SoftPrompt.init(backbone, 4, pieces=4), backbone, tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == (["out", "notes.txt"] if exists else [])
+
+
+def test_another_adapter_is_never_overwritten_in_silence(backbone, tmp_path, exported):
+    (exported / "notes.txt").write_text("mine")
+    before = content(exported)
+    same, other = xp.from_peft(exported, backbone, pieces=4), xp.SoftPrompt.init(backbone, 4, pieces=4, seed=9)
+    assert xp.to_peft(same, backbone, exported) == exported
+    with pytest.raises(xp.StoreError, match="another adapter already.*overwrite=True"):
+        xp.to_peft(other, backbone, exported)
+    assert content(exported) == before
+    again = xp.from_peft(xp.to_peft(other, backbone, exported, overwrite=True), backbone, pieces=4)
+    assert torch.equal(again(), other()) and (exported / "notes.txt").read_text() == "mine"
+
+
+def test_no_adapter_is_put_beside_a_model(backbone, tmp_path):
+    backbone.model.save_pretrained(tmp_path)
+    before = content(tmp_path)
+    with pytest.raises(xp.StoreError, match="holds a model"):
+        xp.to_peft(xp.SoftPrompt.init(backbone, 4, pieces=4), backbone, tmp_path, overwrite=True)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_not_exported(backbone, tmp_path, value):
+    prompt = xp.SoftPrompt.init(backbone, 4, pieces=4)
+    prompt.embeddings.data[1, 1] = value
+    with pytest.raises(NotFiniteError, match="1 of 4 prompt tokens"):
+        xp.to_peft(prompt, backbone, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_backbone_loaded_by_a_path_is_exported(backbone, tmp_path):
+    backbone.model.save_pretrained(tmp_path / "model")
+    backbone.tokenizer.save_pretrained(tmp_path / "model")
+    loaded = xp.load_backbone(tmp_path / "model", device="cpu")
+    prompt = xp.SoftPrompt.init(loaded, 4, pieces=4)
+    wrapped = wrap(backbone.model, backbone.tokenizer, name=tmp_path / "model")  # a Path, as users have it
+    for i, one in enumerate((loaded, wrapped)):
+        folder = xp.to_peft(prompt, one, tmp_path / f"out{i}")
+        assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+            tmp_path / "model"
+        )
+        assert torch.equal(xp.from_peft(folder, one, pieces=4)(), prompt())
+
+
+def test_peft_need_not_infer_the_shape_of_the_model(tmp_path):
+    """MPT's configuration has heads and layers under names that PEFT does not know."""
+    torch.manual_seed(0)
+    config = transformers.MptConfig(vocab_size=320, d_model=32, n_layers=2, n_heads=4, max_seq_len=64)
+    backbone = wrap(transformers.MptForCausalLM(config), tiny_tokenizer(False), name="mpt")
+    folder = xp.to_peft(xp.SoftPrompt.init(backbone, 4, pieces=4), backbone, tmp_path / "out")
+    written = json.loads((folder / "adapter_config.json").read_text())
+    assert (written["num_layers"], written["num_attention_heads"], written["token_dim"]) == (2, 4, 32)
+    assert at_home(backbone, folder).get_prompt_embedding_to_save("default").shape == (4, 32)
 
 
 def test_another_methods_adapter_is_refused(backbone, tmp_path):
@@ -153,51 +306,3 @@ def test_another_methods_adapter_is_refused(backbone, tmp_path):
     file.write_text(file.read_text().replace("PROMPT_TUNING", "PREFIX_TUNING"))
     with pytest.raises(xp.StoreError, match="'PREFIX_TUNING', not 'PROMPT_TUNING'"):
         xp.from_peft(folder, backbone)
-
-
-class TestWholeOrNothing:
-    def test_another_adapter_is_not_replaced_and_ones_own_is(self, backbone64, tmp_path):
-        prompt = xp.SoftPrompt.init(backbone64, 4, pieces=2)
-        xp.to_peft(prompt, backbone64, tmp_path / "out")
-        (tmp_path / "out" / "notes.txt").write_text("mine")
-        xp.to_peft(xp.SoftPrompt.init(backbone64, 6, pieces=2), backbone64, tmp_path / "out")
-        assert xp.from_peft(tmp_path / "out", backbone64, pieces=2).length == 6
-        assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
-        config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
-        for changes in ({"peft_type": "LORA"}, {"base_model_name_or_path": "another"}):
-            (tmp_path / "out" / "adapter_config.json").write_text(json.dumps(config | changes))
-            before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-            with pytest.raises(xp.StoreError, match="holds another adapter"):
-                xp.to_peft(prompt, backbone64, tmp_path / "out")
-            assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
-
-    def test_a_failure_on_the_way_leaves_nothing(self, backbone64, tmp_path, monkeypatch):
-        prompt = xp.SoftPrompt.init(backbone64, 4, pieces=2)
-        monkeypatch.setattr(
-            "xprompt.prompts.peft.replace_folder", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
-        )
-        with pytest.raises(xp.StoreError, match="free some room"):
-            xp.to_peft(prompt, backbone64, tmp_path / "out")
-        assert list(tmp_path.iterdir()) == []
-        with torch.no_grad():
-            prompt.embeddings[1, 2] = float("nan")
-        with pytest.raises(xp.XPromptError, match="not exported"):
-            xp.to_peft(prompt, backbone64, tmp_path / "out")
-        assert list(tmp_path.iterdir()) == []
-
-    @pytest.mark.parametrize(
-        ("changes", "says"),
-        [
-            ({"peft_type": "LORA", "num_virtual_tokens": None}, "'LORA', not 'PROMPT_TUNING'"),
-            ({"num_virtual_tokens": -1}, "num_virtual_tokens is -1"),
-            ({"num_virtual_tokens": True}, "num_virtual_tokens is True"),
-            ({"num_virtual_tokens": "4"}, "num_virtual_tokens is '4'"),
-            ({"num_virtual_tokens": 99}, "for 99 virtual tokens"),
-        ],
-    )
-    def test_a_folder_that_is_no_prompt_is_named(self, backbone64, tmp_path, changes, says):
-        xp.to_peft(xp.SoftPrompt.init(backbone64, 4, pieces=2), backbone64, tmp_path)
-        config = json.loads((tmp_path / "adapter_config.json").read_text())
-        (tmp_path / "adapter_config.json").write_text(json.dumps(config | changes))
-        with pytest.raises(xp.StoreError, match=says):
-            xp.from_peft(tmp_path, backbone64, pieces=2)

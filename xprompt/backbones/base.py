@@ -8,6 +8,7 @@ Shapes: B batch, T source tokens, P prompt tokens, S = P + T, H embedding width,
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from xprompt.tasks.example import data_error
 from xprompt.tasks.task import Task
 
 IGNORE_INDEX = -100
+_LARGE_LOGIT = 2.0**12  # where every soft cap in use (30 to 50) has bent it; float16 ends at 2**16
 
 
 def expand_prompts(tensor: Float[Tensor, "C ..."], prompt_index: Int[Tensor, " B"]) -> Float[Tensor, "B ..."]:
@@ -83,7 +85,7 @@ class Backbone(ABC):
         self.model = model.eval().requires_grad_(False)
         self.model.generation_config = _greedy(model.generation_config)
         self.tokenizer = tokenizer
-        self.name = name or model.config.name_or_path or type(model).__name__
+        self.name = str(name) or model.config.name_or_path or type(model).__name__
         self.max_source = max_source
         self.max_positions = max_positions(model)
         self._check_tokenizer()
@@ -316,8 +318,6 @@ class Backbone(ABC):
         reliably across versions; a wrong guess would change every score. None where logits are no multiple.
         """
         config = self.model.config.get_text_config()
-        if getattr(config, "final_logit_softcapping", None) is not None:
-            return None  # bends large logits only: a probe may not show it
         known = [1.0, self.hidden_size**-0.5, getattr(config, "logit_scale", None)]
         if getattr(config, "logits_scaling", None):
             known.append(1 / config.logits_scaling)
@@ -335,9 +335,21 @@ class Backbone(ABC):
         unscaled, expected = self._head(hidden, None).double() - offset, expected - offset  # (1, V), (1, V)
         measured = ((unscaled * expected).sum() / unscaled.square().sum()).item()
         error = (expected - measured * unscaled).norm() / expected.norm()
-        if not error <= self._tolerance:
+        if not error <= self._tolerance or not self._is_linear(probe, expected, offset):
             return None
-        return next((scale for scale in known if scale and abs(measured / scale - 1) < 1e-3), measured)
+        nearest = min((scale for scale in known if scale), key=lambda scale: abs(measured / scale - 1))
+        return nearest if abs(measured / nearest - 1) < self._tolerance / 10 else measured
+
+    def _is_linear(self, probe: Batch, logits: Float[Tensor, "B V"], offset: Tensor | float) -> bool:
+        """Tell whether the model's own logits grow with the head's input: a soft cap bends only large ones."""
+        largest = float(logits.abs().max())
+        factor = 2.0 ** round(math.log2(_LARGE_LOGIT / largest)) if largest else 1.0  # a power of two rounds nothing
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0] * factor,))
+        try:
+            grown = self._reference_logits(probe).double().to(self.device) - offset  # (1, V)
+        finally:
+            handle.remove()
+        return bool((grown - factor * logits).norm() <= self._tolerance * (factor * logits).norm())
 
     def _check_length(self, prompt: int, source: int, follows: int = 0) -> None:
         """Refuse more tokens than the model has positions for, before any forward pass. Lengths in tokens."""
@@ -386,6 +398,11 @@ class Backbone(ABC):
         alone = self._first_hidden(self._context(None, self._probe([ids[:5]])))  # (1, H)
         padded = self._first_hidden(self._context(None, self._probe([ids[:5], ids])))[:1]  # (1, H)
         apart = float((alone.float() - padded.float()).norm() / alone.float().norm())
+        if math.isnan(apart):
+            raise BackboneError(
+                f"{self.name} ({type(self.model).__name__}) gives no number for a padded row in {self.dtype}: use "
+                "another dtype, as 'float32'."
+            )
         if not apart <= self._tolerance:
             raise BackboneError(
                 f"{self.name} ({type(self.model).__name__}) gives another result for a row that is padded (it moves by "

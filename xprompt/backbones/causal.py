@@ -81,6 +81,7 @@ class DecoderBackbone(Backbone):
         self, prompt: Tensor, batch: Batch, prompt_mask: Tensor | None, prompt_index: Tensor | None
     ) -> CacheState:
         """Run [P; X], each prompt once: what `join` puts before the input stands before it in the cache."""
+        self._check_length(prompt.shape[-2], batch.input_ids.shape[1])
         inputs, mask = self._align(*self.join(None, batch))  # (B, T, H), (B, T)
         if prompt_index is None:
             prompt_index = torch.zeros(len(inputs), dtype=torch.long, device=self.device)  # (B,)

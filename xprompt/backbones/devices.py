@@ -11,16 +11,33 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """Return the device asked for, else the first GPU, else the CPU. Raises `BackboneError` for a GPU without CUDA."""
-    if device is not None:
+    """Return the device asked for, else the first GPU, else the CPU.
+
+    Raises:
+        BackboneError: a device that torch does not know or has not here, or one that only has shapes ("meta").
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
         place = torch.device(device)
-        if place.type == "cuda" and not torch.cuda.is_available():
-            raise BackboneError(
-                f"device {str(device)!r} was given, and torch {torch.__version__} sees no GPU here: leave device out "
-                "for the CPU, or install a CUDA build of torch and its driver."
-            )
-        return place
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    except (RuntimeError, TypeError) as error:
+        raise BackboneError(
+            f"device {device!r} was given: it must be 'cpu', 'cuda', 'cuda:1', … Leave it out for the first GPU, else "
+            "the CPU."
+        ) from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise BackboneError(
+            f"device {str(device)!r} was given, and torch {torch.__version__} sees no GPU here: leave device out "
+            "for the CPU, or install a CUDA build of torch and its driver."
+        )
+    try:
+        torch.zeros(1, device=place).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BackboneError(
+            f"device {str(device)!r} was given, and torch {torch.__version__} cannot compute on it here: leave device "
+            "out for the first GPU, else the CPU."
+        ) from error
+    return place
 
 
 def choose_dtype(dtype: str | torch.dtype | None, name: str, device: torch.device) -> torch.dtype:
@@ -28,13 +45,13 @@ def choose_dtype(dtype: str | torch.dtype | None, name: str, device: torch.devic
 
     Raises `BackboneError` naming the known dtypes.
     """
-    if isinstance(dtype, torch.dtype):
-        return dtype
     if dtype is None:
         return torch.bfloat16 if device.type == "cuda" and name != "nano" else torch.float32
-    if dtype not in _DTYPES:
+    if isinstance(dtype, str) and dtype in _DTYPES:
+        return _DTYPES[dtype]
+    if not isinstance(dtype, torch.dtype) or dtype not in _DTYPES.values():
         raise BackboneError(f"unknown dtype {dtype!r}: choose one of {', '.join(_DTYPES)}.")
-    return _DTYPES[dtype]
+    return dtype
 
 
 def free_bytes(device: torch.device) -> int:

@@ -17,6 +17,8 @@ from xprompt.backbones.pretrained import check_float16, load_model
 from xprompt.backbones.seq2seq import Seq2SeqBackbone
 from xprompt.errors import BackboneError, ConfigError, XPromptError
 
+_PLACEMENTS = ("auto", "balanced", "balanced_low_0", "sequential")
+
 
 def load_backbone(
     name: str | Path = "nano",
@@ -41,11 +43,17 @@ def load_backbone(
     Raises:
         BackboneError: one sentence naming what was given, what was needed, and the fix.
     """
+    if not isinstance(name, str | Path) or not str(name).strip() or "\0" in str(name):
+        raise BackboneError(f"{name!r} names no backbone: give 'nano', 'smollm2', a folder or a hub id (owner/name).")
     name = str(name)
     place = choose_device(device)
     if device_map is not None and (device is not None or importlib.util.find_spec("accelerate") is None):
         raise BackboneError(
             f"device_map {device_map!r} was given: leave out device, which says the same, and install accelerate."
+        )
+    if not (device_map is None or isinstance(device_map, dict) or device_map in _PLACEMENTS):
+        raise BackboneError(
+            f"device_map {device_map!r} was given: it must be one of {', '.join(_PLACEMENTS)}, or module → device."
         )
     if place.type == "cpu":
         keep_freed_memory()
@@ -80,7 +88,7 @@ def wrap(model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: 
         raise
     except Exception as error:  # whatever an impossible configuration makes the first forward pass raise
         raise BackboneError(
-            f"{name or 'the model'} ({type(model).__name__}) fails in its first forward pass ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:300]}): its configuration, weights and tokenizer must be those of one "
-            "checkpoint. Get them again."
+            f"{name or type(model).__name__} ({type(model).__name__}) fails in its first forward pass "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:300]}). Make sure that configuration, weights "
+            "and tokenizer are of one checkpoint; if they are, choose another architecture, as T5 or Llama."
         ) from error

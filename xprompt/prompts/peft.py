@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,19 +18,28 @@ from torch import Tensor
 from xprompt.backbones.base import Backbone
 from xprompt.data.batching import batches
 from xprompt.data.splits import TaskDataset
-from xprompt.errors import BackboneError, NotFiniteError, StoreError, shown
-from xprompt.files import TEMPORARY, cannot_write, parse_json, replace_folder, write_atomically
-from xprompt.prompts.card import PromptCard, card_for, write_card
+from xprompt.errors import BackboneError, ConfigError, StoreError, shown
+from xprompt.files import TEMPORARY, cannot_write, parse_json, replace_folder, sha256, sync_folder, write_atomically
+from xprompt.prompts.card import CARD, README, PromptCard, card_for, write_card
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.tasks.task import Task
 
+METHOD = "PROMPT_TUNING"
 CONFIG, WEIGHTS, TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
+_PICKLED = "adapter_model.bin"
+_TASKS = {"seq2seq": "SEQ_2_SEQ_LM", "decoder": "CAUSAL_LM"}
 
 
 def to_peft(
-    prompt: SoftPrompt, backbone: Backbone, folder: str | Path, *, task: Task | None = None, **more: Any
+    prompt: SoftPrompt,
+    backbone: Backbone,
+    folder: str | Path,
+    *,
+    task: Task | None = None,
+    overwrite: bool = False,
+    **more: Any,
 ) -> Path:
-    """Write a folder that `peft.PeftModel.from_pretrained` loads.
+    """Write a folder that `peft.PeftModel.from_pretrained` loads, whole or not at all.
 
     Tokens pruned in mode "drop" are left out, so that there are fewer virtual tokens; pruned pieces, and tokens
     pruned in mode "zero", are stored as zeros. PEFT attends to every prompt position, as both modes do.
@@ -37,24 +47,33 @@ def to_peft(
     Args:
         prompt: (P, H), tuned or pruned.
         backbone: the one it was tuned on; PEFT checks its name only where it loads the model itself.
-        folder: created where it does not exist.
+        folder: created where it does not exist; other files in it stay.
         task: what the prompt is for, where the prompt does not know; goes into the folder, for `xprompt.classifier`.
+        overwrite: replace an adapter that is there already, whatever it is. The same one may always be written again.
         more: other fields of `PromptCard`, such as `metrics`.
 
     Returns:
-        the folder, written whole or left as it was.
+        the folder.
 
     Raises:
+        ConfigError: a prompt of another width, or without a surviving token.
         NotFiniteError: a value is infinite or not a number.
-        StoreError: the folder cannot be written, or holds another adapter.
+        StoreError: the folder holds another adapter or a model, or cannot be written.
 
     Differs: PEFT's default for encoder-decoders stores the prompt twice, for encoder and decoder, and never uses
     the second; an export says 1 and stores it once.
     """
+    folder = Path(folder)
+    prompt.check_finite()
     vectors = prompt().detach().cpu().contiguous()  # (Q, H)
+    if not len(vectors) or vectors.shape[1] != backbone.hidden_size:
+        raise ConfigError(
+            f"a prompt of {len(vectors)} surviving tokens of width {vectors.shape[1]} was to be exported; "
+            f"{backbone.name} needs at least one, of width {backbone.hidden_size}."
+        )
     config = {
-        "peft_type": "PROMPT_TUNING",
-        "task_type": "SEQ_2_SEQ_LM" if backbone.kind == "seq2seq" else "CAUSAL_LM",
+        "peft_type": METHOD,
+        "task_type": _TASKS[backbone.kind],
         "base_model_name_or_path": str(backbone.name),
         "inference_mode": True,
         "num_virtual_tokens": len(vectors),
@@ -63,25 +82,24 @@ def to_peft(
         "prompt_tuning_init": "RANDOM",
         **_shape_for_peft(backbone),
     }
-    folder = Path(folder)
-    if not vectors.isfinite().all():
-        raise NotFiniteError(
-            "the prompt holds values that are infinite or not numbers: it is not exported. Tune it again from the last "
-            "finite one, at a lower learning rate."
-        )
-    _refuse_another_adapter(folder, config)
+    weights = save({TENSOR: vectors}, metadata={"format": "pt"})
+    files = {WEIGHTS: weights, CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
     card = card_for(prompt.card, backbone if task is not None else None, task, more)
+    _refuse_what_lies_there(folder, files, overwrite)
     staging = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
-        if folder.exists():  # what else lies there stays
-            shutil.copytree(folder, staging, dirs_exist_ok=True)
-        write_atomically(staging / WEIGHTS, save({TENSOR: vectors}, metadata={"format": "pt"}))
-        write_atomically(staging / CONFIG, json.dumps(config, indent=2) + "\n")
+        for name, content in files.items():
+            write_atomically(staging / name, content)
+        if (folder / README).is_file():  # one of somebody else's is kept
+            shutil.copy2(folder / README, staging)
         write_card(staging, card, "peft", prompt.describe())
-        staging.chmod(0o755)
-        replace_folder(staging, folder)
+        if folder.exists():
+            _move_into(staging, folder)
+        else:
+            staging.chmod(0o755)
+            replace_folder(staging, folder)
     except OSError as error:
         raise cannot_write(folder, error) from error
     finally:
@@ -97,26 +115,37 @@ def _shape_for_peft(backbone: Backbone) -> dict[str, int]:
         "num_attention_heads": ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads"),
         "num_layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers"),
     }
-    found = {key: next((n for n in (getattr(config, a, None) for a in of) if n), None) for key, of in names.items()}
-    return {key: int(number) for key, number in found.items() if number}
+    found = {key: next((n for n in (getattr(config, a, None) for a in of) if n), 1) for key, of in names.items()}
+    return {key: int(number) for key, number in found.items()}
 
 
-def _refuse_another_adapter(folder: Path, config: dict[str, Any]) -> None:
-    """Raise `StoreError` where the folder is a file, or holds an adapter that is no prompt of this backbone."""
+def _refuse_what_lies_there(folder: Path, files: dict[str, bytes], overwrite: bool) -> None:
+    """Raise `StoreError` where the folder is a file, holds a model, or an adapter that is not to be replaced."""
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file: give a folder to export to.")
-    if not (folder / CONFIG).exists():
-        return
-    try:
-        there = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
-        same = all(there[name] == config[name] for name in ("peft_type", "base_model_name_or_path"))
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same:
+    if (folder / "config.json").exists():
         raise StoreError(
-            f"{folder} holds another adapter ({CONFIG}), which an export would replace: give another folder, or delete "
-            "that one."
+            f"{folder} holds a model (config.json), to which transformers would apply an adapter beside it: "
+            "export to another folder."
         )
+    there = [name for name in (CONFIG, WEIGHTS, _PICKLED) if (folder / name).exists()]
+    same = there == [CONFIG, WEIGHTS] and all(sha256(folder / name) == sha256(files[name]) for name in there)
+    if there and not same and not overwrite:
+        raise StoreError(
+            f"{folder} holds another adapter already ({', '.join(there)}): export to another folder, or pass "
+            "overwrite=True to replace it."
+        )
+
+
+def _move_into(staging: Path, folder: Path) -> None:
+    """Put what was written in the place of what lies there. Without its configuration a folder is no adapter."""
+    (folder / CONFIG).unlink(missing_ok=True)
+    for name in (_PICKLED, WEIGHTS, CARD, README, CONFIG):
+        if (staging / name).exists():
+            os.replace(staging / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    sync_folder(folder)
 
 
 def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> SoftPrompt:
@@ -125,36 +154,57 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
     Where it holds rows for encoder and decoder, the encoder's (the first) are taken, as PEFT does.
 
     Raises:
-        StoreError: files are missing or damaged, another PEFT method wrote them, or the width is another backbone's.
+        StoreError: files are missing or damaged, another PEFT method wrote them, or they do not fit the backbone.
     """
     folder = Path(folder)
     try:
         config = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
         if not isinstance(config, dict):
-            raise ValueError(f"{CONFIG} is no object")
-        kind, count = config.get("peft_type"), config.get("num_virtual_tokens")
-        if kind != "PROMPT_TUNING":
-            raise StoreError(f"{folder} holds {shown(kind)}, not 'PROMPT_TUNING': only a soft prompt can be read.")
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"num_virtual_tokens is {shown(count)}, and has to be 1 or more")
-        rows = load((folder / WEIGHTS).read_bytes())[TENSOR]  # (P, H), or (2 P, H) for encoder and decoder
-        if rows.dim() != 2 or not rows.is_floating_point() or not rows.isfinite().all():
-            raise ValueError(f"{TENSOR} is no matrix of finite numbers")
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, StoreError):
-            raise
+            raise ValueError(f"{CONFIG} holds no JSON object")
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+    if config.get("peft_type") != METHOD:
         raise StoreError(
-            f"{folder} holds no readable PEFT prompt ({type(error).__name__}: {error}); it needs {CONFIG} and "
-            f"{WEIGHTS} with the tensor {TENSOR}, as PEFT's prompt tuning saves them."
-        ) from error
-    if rows.shape[1] != backbone.hidden_size or len(rows) < count:
-        raise StoreError(
-            f"{folder} holds {len(rows)} rows of width {rows.shape[1]} for {count} virtual tokens; {backbone.name} "
-            f"needs {count} or more of width {backbone.hidden_size}: load the backbone it was tuned on."
+            f"{folder} holds {shown(config.get('peft_type'))}, not '{METHOD}': only a soft prompt can be read."
         )
+    count, task = config.get("num_virtual_tokens"), config.get("task_type")
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise StoreError(
+            f"{folder} says num_virtual_tokens={shown(count)} in {CONFIG}: it must be a whole number of at least 1."
+        )
+    if task in _TASKS.values() and task != _TASKS[backbone.kind]:
+        raise StoreError(
+            f"{folder} holds a prompt for {task}, and {backbone.name} is a {_TASKS[backbone.kind]}: load the backbone "
+            "it was tuned on."
+        )
+    try:
+        rows = load((folder / WEIGHTS).read_bytes())[TENSOR]  # (P, H), or (2 P, H) for encoder and decoder
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _unreadable(folder, error) from error
+    if rows.dim() != 2 or not rows.is_floating_point() or len(rows) not in (count, 2 * count):
+        raise StoreError(
+            f"{folder} holds {TENSOR} of shape {list(rows.shape)} in {rows.dtype} for {count} virtual tokens: it must "
+            f"be [{count}, H] or, for encoder and decoder, [{2 * count}, H], in floating-point numbers."
+        )
+    if rows.shape[1] != backbone.hidden_size or config.get("token_dim", rows.shape[1]) != rows.shape[1]:
+        raise StoreError(
+            f"{folder} holds {len(rows)} rows of width {rows.shape[1]} (token_dim in {CONFIG}: "
+            f"{config.get('token_dim')}); {backbone.name} needs width {backbone.hidden_size}: load the backbone it was "
+            "tuned on."
+        )
+    if not rows[:count].isfinite().all():
+        raise StoreError(f"{folder} holds values that are infinite or not numbers in {WEIGHTS}: tune the prompt again.")
     prompt = SoftPrompt(rows[:count].float().to(backbone.device), pieces=pieces)
     prompt.card = PromptCard.read(folder)
     return prompt
+
+
+def _unreadable(folder: Path, error: Exception) -> StoreError:
+    pickled = "; adapter_model.bin, which could run code, is not read" if (folder / _PICKLED).is_file() else ""
+    return StoreError(
+        f"{folder} holds no readable PEFT prompt ({type(error).__name__}: {error}); it needs {CONFIG} and {WEIGHTS} "
+        f"with the tensor {TENSOR}, as PEFT's prompt tuning saves them{pickled}."
+    )
 
 
 @torch.no_grad()

@@ -285,14 +285,18 @@ class SoftPrompt(nn.Module):
         Raises:
             NotFiniteError: a value is infinite or not a number.
         """
+        self.check_finite()
+        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in PARTS}
+        return tensors, json.dumps({"mode": self.mode, "sha256": _digest(self.mode, tensors)})
+
+    def check_finite(self) -> None:
+        """Raise `NotFiniteError` where a value is infinite or not a number."""
         if not self.embeddings.isfinite().all():
             broken = int((~self.embeddings.isfinite()).any(dim=1).sum())
             raise NotFiniteError(
                 f"{broken} of {self.length} prompt tokens hold values that are infinite or not numbers: such a prompt "
-                "is not saved. Tune again from the last finite one, at a lower learning rate."
+                "is neither saved nor exported. Tune again from the last finite one, at a lower learning rate."
             )
-        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in PARTS}
-        return tensors, json.dumps({"mode": self.mode, "sha256": _digest(self.mode, tensors)})
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], about: str) -> SoftPrompt:

@@ -86,8 +86,8 @@ def importance(
         (torch.Size([4]), torch.Size([4, 16]), 32)
     """
     data = stratified_sample(data, limit, seed)
-    encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)
     vectors = prompt().detach().to(backbone.device)  # (Q, H): Q = P, or the surviving tokens in mode "drop"
+    encoded, verbalizer = backbone.encode(data, len(vectors)), backbone.verbalizer(data.task)
     positions = prompt.surviving_tokens if prompt.mode == "drop" else torch.ones_like(prompt.token_mask)
     token = vectors.new_zeros(len(vectors), dtype=torch.float64)  # (Q,)
     piece = vectors.new_zeros(len(vectors), prompt.pieces, dtype=torch.float64)  # (Q, K)

@@ -98,7 +98,8 @@ def evaluate_many(
             prompt; but always a whole example.
         objective: "label_scores" compares the label words; "generation" generates and matches their text.
     """
-    encoded = backbone.encode(data) if encoded is None else encoded
+    if encoded is None:
+        encoded = backbone.encode(data, max((len(prompt()) for prompt in prompts if prompt is not None), default=0))
     verbalizer = backbone.verbalizer(data.task)
     prompts, index = _distinct(prompts)
     num_prompts = len(prompts)  # C

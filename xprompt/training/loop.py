@@ -52,7 +52,9 @@ class Loop:
         self.backbone, self.candidates, self.seeds = backbone, candidates, seeds
         self.settings, self.halving_schedule = candidates[0].settings, dict(halving_schedule or {})
         self.selection: TaskDataset = splits.selection if splits.selection is not None else splits.validation
-        self.train, self.encoded_selection = backbone.encode(splits.train), backbone.encode(self.selection)
+        longest = max((len(c.prompt()) for c in candidates if c.prompt is not None), default=0)
+        self.train = backbone.encode(splits.train, longest)
+        self.encoded_selection = backbone.encode(self.selection, longest)
         self.verbalizer = backbone.verbalizer(splits.task)
         self.progress, self.describe = progress, describe
         for candidate in candidates:
