@@ -1,4 +1,4 @@
-"""The project's commands: `nox -s reproduce`, `bench`, `tests`, `lint`; for maintainers also those at the end.
+"""The project's commands: `nox -s reproduce`, `book`, `bench`, `tests`, `lint`; for maintainers four more.
 
 Each session has one virtual environment, made once and used again. Everything is installed at the versions of
 constraints.txt, so that what runs here is what was tested. Arguments after `--` go to the program, whose own command
@@ -52,6 +52,15 @@ def reproduce(session: nox.Session) -> None:
 
 
 @nox.session
+def book(session: nox.Session) -> None:
+    """Build the books of the published reports into reports/book/, or of those named; `-- --help` lists the options."""
+    prepare(session)
+    published = ["nano", "smollm2", "smollm2-few-shot", "nano-repeat"]
+    chosen = session.posargs or [*(f"reports/published/{name}" for name in published), "--output", "reports/book"]
+    session.run("python", "-m", "xprompt", "book", *chosen, env=QUIET)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed and memory against baselines and write reports/bench/; `-- --help` lists the options."""
     prepare(session, "gguf")
@@ -64,6 +73,14 @@ def tests(session: nox.Session) -> None:
     """Run the test suite; `-- -k NAME` and pytest's other options narrow it."""
     prepare(session, "test,gguf")
     session.run("python", "-m", "pytest", *session.posargs, env=QUIET)
+
+
+@nox.session
+def stress(session: nox.Session) -> None:
+    """Fuzz with many new inputs, kill, damage, fill disks, run long (at most 20 minutes); `-- -k NAME` narrows it."""
+    prepare(session, "test,gguf")
+    wanted = ["-m", "stress or not stress", "--timeout", "1200", "tests/fuzz", *session.posargs]
+    session.run("python", "-m", "pytest", *wanted, env={**QUIET, "XPROMPT_STRESS": "1"})
 
 
 @nox.session

@@ -203,7 +203,7 @@ def test_published_reports_are_compact():
 
 
 def test_package_data_is_in_the_package_and_not_ignored_by_git():
-    data = ["reporting/paper.json", "reporting/templates/index.html.j2"]
+    data = ["reporting/paper.json", "reporting/templates/index.md.j2", "reporting/static/book.css"]
     data += [f"nano/checkpoint/{name}" for name in ("model.safetensors", "config.json", "tokenizer.json")]
     for name in data:
         assert (ROOT / "xprompt" / name).is_file(), name

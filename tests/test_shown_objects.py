@@ -46,9 +46,9 @@ def test_a_repr_is_short_and_says_what_it_is(shown):
     for name, value in shown.items():
         assert 20 < len(repr(value)) < 500, f"{name}: {len(repr(value))} characters"
         assert repr(value).startswith(type(value).__name__)
-    assert "train 3,000" in repr(shown["Splits"]) and "entailment 1,588" in repr(shown["TaskDataset"])
+    assert "train 3,000" in repr(shown["Splits"]) and "1,588 entailment" in repr(shown["TaskDataset"])
     assert "3 tokens and 6 of 24 pieces survive" in repr(shown["SoftPrompt"])
-    assert "best" in repr(shown["History"]) and "rte prompt_tuning seed 0" in repr(shown["RunResult"])
+    assert "best" in repr(shown["History"]) and "rte prompt_tuning" in repr(shown["RunResult"])
 
 
 @pytest.mark.parametrize("name", ["Splits", "held out", "SoftPrompt", "Importance", "History", "RunResult"])
@@ -96,10 +96,10 @@ def test_texts_are_escaped_and_odd_values_drawn():
 
 @pytest.mark.parametrize("name", xp.TASKS)
 def test_splits_and_tasks_are_copied_by_pickle(name):
-    splits = xp.load_task(name, limit_train=8, limit_validation=8)
+    splits = xp.load_task(name, limit_train=40, limit_validation=40)
     copy = pickle.loads(pickle.dumps(splits))
     assert copy.fingerprint == splits.fingerprint and copy.train[0] == splits.train[0]
-    again = xp.load_task(pickle.loads(pickle.dumps(splits.task)), limit_train=8, limit_validation=8)
+    again = xp.load_task(pickle.loads(pickle.dumps(splits.task)), limit_train=40, limit_validation=40)
     assert again.fingerprint == splits.fingerprint  # its parser came with it
 
 

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from xprompt import __version__
-from xprompt.cli import bench, check, ls, plan, predict, reproduce, run
+from xprompt.cli import bench, book, check, doctor, ls, plan, predict, reproduce, run
+from xprompt.cli.signals import terminable
 from xprompt.cli.terminal import tolerant_output
 from xprompt.errors import ConfigError, XPromptError, did_you_mean
+from xprompt.files import cannot_write
 
 COMMANDS = {
     "run": run,
     "plan": plan,
     "reproduce": reproduce,
+    "book": book,
     "bench": bench,
     "ls": ls,
     "check": check,
     "predict": predict,
+    "doctor": doctor,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code.
 
-    0: done. 1: a plan that does not fit, or a notebook that failed. 2: wrong choices. 130: interrupted.
+    0: done. 1: a plan that does not fit, or a notebook that failed. 2: wrong choices. 128 + n: ended by signal n,
+    130 by Ctrl-C.
     """
-    with tolerant_output():
+    with tolerant_output(), terminable():
         return _execute(list(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -42,15 +49,24 @@ def _execute(given: Sequence[str]) -> int:
     except XPromptError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted: finished runs are kept; the same command resumes from here.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "number", signal.SIGINT)
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        print(f"\nInterrupted{by}: finished runs are kept; the same command resumes from here.", file=sys.stderr)
+        return 128 + number
+    except OSError as error:
+        print(f"error: {cannot_write(Path(error.filename or 'a file'), error)}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("error: memory ran out; `python -m xprompt plan` says what fits this machine.", file=sys.stderr)
+        return 2
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser; its help is the manual."""
+    name = "xprompt" if Path(sys.argv[0]).stem == "xprompt" else "python -m xprompt"
     parser = argparse.ArgumentParser(
-        prog="python -m xprompt", description="XPrompt: soft prompts, tuned, pruned and re-trained.", allow_abbrev=False
+        prog=name, description="XPrompt: soft prompts, tuned, pruned and re-trained.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"xprompt {__version__}")
     commands = parser.add_subparsers(title="subcommands", required=True)

@@ -30,6 +30,24 @@ class StoreError(XPromptError, RuntimeError):
     """A run record or artefact that is damaged, foreign or in use."""
 
 
+def shown(value: object, most: int = 80) -> str:
+    """Return a value as Python writes it, cut to `most` characters; what cannot be written is named by its type."""
+    try:
+        text = repr(value)
+    except Exception:  # Python writes no number of more than 4,300 digits; any object's __repr__ may fail
+        kind = "a whole number of thousands of digits" if isinstance(value, int) else "an unprintable value"
+        return f"{kind} ({type(value).__name__})"
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+class HeldError(StoreError):
+    """A run that another process does at this moment."""
+
+
+class MemoryLimitError(XPromptError, MemoryError):
+    """A run that needs more memory than there is."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return a hint at the known name closest to the given one, to be appended to an error; "" where none is close."""
     close = difflib.get_close_matches(given, list(known), n=1)

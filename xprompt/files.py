@@ -10,16 +10,66 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
+
+from xprompt.errors import DataError, StoreError, shown
 
 _MOST_DIGITS = 4300  # of a whole number; also where Python itself refuses to write one
 
 
+TEMPORARY = ".writing-"  # how the names of files start that are not whole yet
+_FIXES = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some room there",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "choose a folder that you may write to",
+    (errno.ENOTDIR, errno.EEXIST, errno.EISDIR): "a file stands where a folder is needed, or the other way round: "
+    "move it away, or choose another folder",
+    (errno.ENAMETOOLONG,): "choose a shorter path",
+}
+
+
+def cannot_write(path: Path, error: OSError) -> StoreError:
+    """Return the error to raise where a file or folder cannot be written: the path, the reason, the fix."""
+    fix = next((fix for numbers, fix in _FIXES.items() if error.errno in numbers), "look at that disk")
+    return StoreError(f"{path} cannot be written ({error.strerror or error}): {fix}. What is finished is kept.")
+
+
+def try_folder(folder: Path, room: int = 0) -> None:
+    """Make a folder and write a file there, to find out at once whether that can be done.
+
+    Args:
+        room: bytes that will be needed there.
+
+    Raises `StoreError` that names the folder, the reason and the fix.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1))
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    if free < room:
+        raise StoreError(
+            f"{folder} is on a disk with {free / 1e6:,.0f} MB left, where {room / 1e6:,.0f} MB will be needed: free "
+            "some room there, or choose another folder."
+        )
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old one or the whole new one; folders are made as needed."""
+    """Write a file so that a reader sees the old one or the whole new one; folders are made as needed.
+
+    Raises `StoreError` that names the path, the reason and the fix; the old file is then as it was.
+    """
+    try:
+        _write_atomically(path, content)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _write_atomically(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
@@ -72,6 +122,34 @@ def replace_folder(folder: Path, target: Path) -> None:
     else:
         raise OSError(f"{target} cannot be replaced: other processes write it again and again. Try again later.")
     sync_folder(target.parent)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of what a file names beside itself: in `folder` or below it, links followed.
+
+    Raises:
+        DataError: a name that is empty, absolute, holds ".." or NUL, or is a link that leaves the folder.
+    """
+    windows = PureWindowsPath(name)  # its rules hold for "/" and "\\", and know drives
+    fault = ""
+    if not name.strip() or "\0" in name:
+        fault = "no file's name"
+    elif windows.drive or windows.root:
+        fault = "absolute"
+    elif ".." in windows.parts:
+        fault = "one that leads upwards"
+    else:
+        try:
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                fault = "a link to outside"
+        except (OSError, RuntimeError, ValueError):  # a circle of links, or a name too long or not writable here
+            fault = "one that leads nowhere"
+    if fault:
+        raise DataError(
+            f"{shown(name)} in {folder.name or folder} is {fault}; needed the name of a file inside the folder. "
+            "Fix: copy the file there and give its plain name."
+        )
+    return folder / name
 
 
 def parse_json(text: str) -> Any:

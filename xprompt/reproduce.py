@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xprompt.errors import ConfigError
-from xprompt.reporting import site
+from xprompt.reporting import book, facts
 from xprompt.reporting.layout import HANDED_OVER, MAIN, Report
 from xprompt.reporting.notebooks import execute, parameters_of
 from xprompt.runs.executors import get_executor
@@ -125,30 +125,30 @@ def make_plan(
 
 
 def reproduce(plan: Plan) -> int:
-    """Execute the planned notebooks, write manifest and page, print a short table; return 0, or 1 where one failed."""
+    """Execute the planned notebooks, write manifest and book, print a short table; return 0, or 1 where one failed."""
     report = Report(plan.output)
     failed = []
     for number, (path, parameters) in enumerate(plan.notebooks.items(), 1):
         print(f"\n=== {path.stem} ({number} of {len(plan.notebooks)}) ===", flush=True)
         start = time.perf_counter()
-        with _environment(HANDED_OVER, json.dumps(plan.handed_over)):  # the kernel inherits it
+        with _environment(HANDED_OVER, json.dumps(plan.handed_over)), book.kept_fresh(report):  # the kernel inherits it
             try:
                 error = execute(path, report.notebooks / path.name, parameters, timeout=3600 * plan.timeout)
             except ConfigError as wrong:
                 error = str(wrong)
         state = {
             "file": f"notebooks/{path.name}",
-            "html": f"notebooks/{path.stem}.html",
+            "html": f"book/notebooks/{path.stem}.html",
             "status": "done" if error is None else f"failed: {error}",
             "seconds": round(time.perf_counter() - start, 1),
             "parameters": parameters,
         }
-        report.update(notebooks=dict(sorted({**report.manifest()["notebooks"], path.stem: state}.items())))
+        report.note_notebook(path.stem, state)
         if error is not None:
             failed.append(path.stem)
             print(f"\n{path.stem} failed: {error}", file=sys.stderr, flush=True)
-    manifest = site.complete(report, profile=plan.profile, quick=plan.quick)
-    site.build(report)
+    manifest = facts.complete(report, profile=plan.profile, quick=plan.quick)
+    book.build(report)
     _print_summary(report, manifest, failed)
     return 1 if failed else 0
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
 import xprompt as xp
 from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
@@ -384,7 +384,7 @@ def test_weights_that_are_not_finite_are_named(kind):
     backbone = tiny_model(kind)
     with torch.no_grad():
         next(backbone.model.parameters()).fill_(float("nan"))
-    with pytest.raises(xp.BackboneError, match="logits that are not finite in torch.float32"):
+    with pytest.raises(xp.BackboneError, match="weights that are not finite in torch.float32, first in "):
         wrap(backbone.model, backbone.tokenizer)
 
 
@@ -411,10 +411,28 @@ def test_a_folder_that_is_not_there_or_not_whole_is_named(tmp_path):
     weights = tmp_path / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    with pytest.raises(xp.BackboneError, match="the folder must hold config.json"):
+    with pytest.raises(xp.BackboneError, match=r"model\.safetensors is cut short or damaged"):
         xp.load_backbone(tmp_path)
     weights.write_bytes(whole)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"vocab_size": 320', '"vocab_size": 500'))
-    with pytest.raises(xp.BackboneError, match="the folder must hold config.json"):
+    with pytest.raises(xp.BackboneError, match=r"do not fit its config\.json.*\[320, 32\] where \[500, 32\] is needed"):
         xp.load_backbone(tmp_path)
+
+
+def test_more_tokens_than_positions_are_refused_before_any_forward():
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=320, n_positions=24, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=1)
+    backbone = wrap(GPT2LMHeadModel(config), tiny_model("decoder").tokenizer, name="gpt", max_source=64)
+    data = tiny_data(6, "train")
+    with pytest.raises(xp.BackboneError, match=r"gpt has 24 positions, .*max_source="):
+        xp.evaluate(backbone, xp.SoftPrompt.init(backbone, 20, pieces=2), data)
+
+
+def test_a_text_with_a_token_beyond_the_embedding_table_is_named():
+    whole = tiny_model("seq2seq")
+    data = tiny_data(6, "train")
+    largest = max(max(ids) for ids in whole.encode(data).ids)
+    whole.model.resize_token_embeddings(largest)
+    with pytest.raises(xp.XPromptError, match=rf"below {largest}|{largest} embeddings|{largest} rows"):
+        whole.encode(data)

@@ -48,9 +48,9 @@ def test_help_answers_in_under_a_second():
 def test_help_has_one_line_for_each_subcommand(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    listed = " ".join(capsys.readouterr().out.split())  # long helps are wrapped
     for name, module in COMMANDS.items():
-        assert [name, *module.HELP.split()] in lines
+        assert f" {name} {module.HELP}" in listed
 
 
 def test_version(capsys):
@@ -69,7 +69,10 @@ def test_public_names_import_nothing_before_it_is_needed():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["plann"], "unknown subcommand 'plann'; known: run, plan, reproduce, bench. Did you mean 'plan'?"),
+        (
+            ["plann"],
+            "unknown subcommand 'plann'; known: run, plan, reproduce, book, bench, ls, check, predict, doctor. Did",
+        ),
         (["plan", "--profile", "t5-huge"], "unknown profile 't5-huge'"),
         (["plan", "--profile", "smolm2"], "Did you mean 'smollm2'?"),
         (["plan", "--profile", "t5-xl", "--tasks", "sst"], "sst"),
@@ -106,7 +109,15 @@ def test_an_interrupted_command_ends_with_code_130(name, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(COMMANDS[name], "execute", interrupted)
-    assert main([name, *(["--task", "rte"] if name == "run" else [])]) == 130
+    needed = {
+        "run": ["--task", "rte"],
+        "book": ["x"],
+        "ls": ["tasks"],
+        "check": ["x"],
+        "predict": ["x"],
+        "doctor": ["x"],
+    }
+    assert main([name, *needed.get(name, [])]) == 130
     assert "same command resumes" in capsys.readouterr().err
 
 
@@ -138,3 +149,33 @@ def test_a_run_is_done_with_its_settings_and_printed(place, tmp_path, capsys):  
 def test_the_console_script_is_this_command_line():
     pyproject = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     assert 'xprompt = "xprompt.__main__:main"' in pyproject
+
+
+def test_ls_lists_what_there_is(capsys):
+    for kind, names in {
+        "tasks": xp.TASKS, "profiles": xp.PROFILES, "methods": xp.METHODS,
+        "notebooks": [path.stem for path in (Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb")],
+    }.items():  # fmt: skip
+        assert main(["ls", kind]) == 0
+        head, *lines = capsys.readouterr().out.splitlines()
+        assert head.split()[0] == kind.removesuffix("s")
+        assert sorted(line.split()[0] for line in lines) == sorted(names)
+
+
+def test_ls_lists_runs_of_every_report_by_their_folders(tmp_path, capsys):
+    record = {"run": "0" * 16, "task": "rte", "method": "xprompt", "seed": 3, "protocol": "paper", "score": 0.625}
+    folder = xp.Store(tmp_path / "mine").put(record)
+    for given in (tmp_path, tmp_path / "mine"):
+        assert main(["ls", "runs", "--reports", str(given)]) == 0
+        (line,) = capsys.readouterr().out.splitlines()[1:]
+        assert line.split() == [str(folder), "rte", "xprompt", "3", "paper", "62.5"]
+    assert main(["ls", "runs", "--reports", str(tmp_path / "nowhere")]) == 2
+    assert main(["ls", "methos"]) == 2
+    assert "Did you mean 'methods'?" in capsys.readouterr().err
+
+
+def test_the_console_script_names_itself_in_its_help(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/xprompt", "plan", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out.startswith("usage: xprompt plan")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 import xprompt as xp
+from xprompt.errors import shown
+
+RTE = {"task": "rte", "profile": "tiny"}
+HUGE = 10**5000  # Python refuses to write it
 
 
 @pytest.mark.parametrize("name", ["length", "pieces", "max_source", "selection", "selection_limit"])
@@ -13,9 +20,20 @@ def test_zero_is_a_value_and_not_left_out(name):
         xp.RunConfig(task="rte", profile="tiny", **{name: 0})
 
 
+@pytest.mark.parametrize("value", [0, 0.0, False, [], {}])
+@pytest.mark.parametrize(
+    "name", [name for name in xp.RunConfig.model_fields if name not in ("seed", "source_tasks", "learning_rates")]
+)
+def test_nothing_empty_but_none_and_the_empty_text_is_left_out(name, value):
+    if (name, value) == ("prune", {}):  # every one of its settings has a default
+        return
+    with pytest.raises(xp.ConfigError, match=rf"RunConfig: .*{name}: "):
+        xp.RunConfig(**{**RTE, name: value})
+
+
 @pytest.mark.parametrize("unset", [None, ""])
 def test_what_is_left_out_is_the_profiles(unset):
-    config = xp.RunConfig(task="rte", profile="tiny", length=unset, source=unset)
+    config = xp.RunConfig(task="rte", profile="tiny", length=unset, source=unset, pattern=unset)
     assert config == xp.RunConfig(task="rte", profile="tiny") and config.length == xp.PROFILES["tiny"].length
 
 
@@ -23,3 +41,98 @@ def test_what_is_left_out_is_the_profiles(unset):
 def test_numbers_are_finite(rate):
     with pytest.raises(xp.ConfigError, match="learning_rate: Input should be a finite number"):
         xp.TuneSettings(steps=1, learning_rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"length": 10**9}, "length: .*given 1000000000; needed at least 1 and at most 1,000,000"),
+        ({"length": -5}, "length: .*given -5; needed at least 1 and at most 1,000,000"),
+        ({"length": HUGE}, r"length: .*given a whole number of thousands of digits \(int\)"),
+        ({"seed": -1}, "seed: .*given -1; needed at least 0"),
+        ({"seed": 2**63}, "seed: .*needed at least 0 and at most 9,223,372,036,854,775,807"),
+        ({"pieces": 10**7}, "pieces: .*at most 1,000,000"),
+        ({"max_source": 2**70}, "max_source: .*at least 8 and at most 1,000,000"),
+        ({"few_shot": 0}, "few_shot: .*greater than or equal to 1 .given 0"),
+        ({"limit_train": -1}, "limit_train: .*given -1; needed at least 1"),
+        ({"limit_validation": 0}, "limit_validation: .*given 0; needed at least 1"),
+        ({"selection": HUGE}, "selection: .*thousands of digits.*needed more than 0 and less than 1"),
+        (
+            {"tune": {"steps": 2**70}},
+            "tune: TuneSettings: steps: .*given 1180591620717411303424; .*at most 1,000,000,0",
+        ),
+        ({"tune": {"steps": -1}}, "steps: .*given -1; needed at least 0"),
+        ({"tune": {"epochs": 1e300}}, "epochs: .*needed more than 0 and at most 1,000,000"),
+        ({"tune": {"steps": 1, "learning_rate": 1e308}}, r"learning_rate: .*given 1e\+308; .*at most 3.4e\+38"),
+        ({"tune": {"steps": 1, "max_grad_norm": 0}}, "max_grad_norm: .*given 0; needed more than 0"),
+        ({"tune": {"steps": 1, "batch_size": 10**12}}, "batch_size: .*at most 1,000,000"),
+        ({"prune": {"token_ratios": [0.1] * 1001}}, "token_ratios: Tuple should have at most 1000 items"),
+        ({"prune": {"token_ratios": []}}, "token_ratios: Tuple should have at least 1 item"),
+        ({"prune": {"piece_ratios": [0.5, float("nan")]}}, "piece_ratios.1: Input should be a finite number"),
+        ({"learning_rates": {"lora": 1e39}}, "learning_rates.lora: .*less than or equal to 34000000"),
+    ],
+    ids=lambda value: shown(value, 40),
+)
+def test_a_number_that_no_machine_could_do_is_refused_with_its_range(values, words):
+    with pytest.raises(xp.ConfigError, match=words):
+        xp.RunConfig(**{**RTE, **values})
+    with pytest.raises(xp.ConfigError, match=words):
+        xp.RunConfig(**RTE).replace(**values)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "20", "1_000", "official ", b"20", [20], {}, object(), 20.5])
+@pytest.mark.parametrize("name", ["length", "seed", "few_shot", "limit_train", "selection_limit"])
+def test_what_is_no_number_is_none(name, value):
+    with pytest.raises(xp.ConfigError, match=rf"RunConfig: {name}: .*\(given "):
+        xp.RunConfig(**{**RTE, name: value})
+
+
+@pytest.mark.parametrize("value", [20, 20.0, np.int64(20), np.float32(20)])
+def test_a_whole_number_of_whatever_type_is_that_number(value):
+    config = xp.RunConfig(**RTE, length=value, seed=value)
+    assert (config.length, config.seed) == (20, 20) and type(config.length) is int
+    assert json.dumps(config.settings()) == json.dumps(xp.RunConfig(**RTE, length=20, seed=20).settings())
+
+
+@pytest.mark.parametrize("ratios", ["0.1", ["0.1"], [False], [b"1"], [[0.1]], 0.1, None, {0.1: 0.2}, {0.1}])
+def test_ratios_are_numbers(ratios):
+    with pytest.raises(xp.ConfigError, match="token_ratios"):
+        xp.PruneSettings(token_ratios=ratios)
+
+
+def test_all_that_is_wrong_is_named_in_one_error():
+    with pytest.raises(xp.ConfigError) as raised:
+        xp.RunConfig(task={}, profile=[], tune=0, length="x", colour="red")
+    assert all(f" {name}: " in str(raised.value) for name in ("task", "profile", "tune", "length", "colour"))
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("value", [{}, [], 5, HUGE, None, Unprintable(), {"a": {}}, b"rte", "a\0", "\ud83d"], ids=shown)
+@pytest.mark.parametrize("name", ["task", "profile", "method", "protocol"])
+def test_a_wrong_type_is_named_and_raises_nothing_else(name, value):
+    with pytest.raises(xp.ConfigError, match=name):
+        xp.RunConfig(**{**RTE, name: value})
+
+
+def test_texts_that_no_file_can_hold_are_refused_wherever_they_stand():
+    half = "\ud83d"
+    for values in ({"source_tasks": [half]}, {"source": "a\0b"}, {"pattern": {"template": half, "label_words": ["a"]}}):
+        with pytest.raises(xp.ConfigError, match="without NUL or half a surrogate pair"):
+            xp.RunConfig(**{**RTE, **values})
+
+
+def test_settings_cannot_be_assigned():
+    config = xp.RunConfig(**RTE)
+    with pytest.raises(xp.ConfigError, match=r"length cannot be assigned.*settings\.replace\(length=\.\.\.\)"):
+        config.length = 3
+    assert config.replace(length=3).length == 3
+
+
+def test_ceilings_leave_room_for_what_is_tried_on_purpose():
+    settings = xp.TuneSettings(steps=10**9, learning_rate=1e20, batch_size=10**6, eval_batch_size=10**9, patience=10**9)
+    assert settings.num_steps(1) == 10**9
+    assert xp.RunConfig(**RTE, seed=2**63 - 1, length=10**6).seed == 2**63 - 1

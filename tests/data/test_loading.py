@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -18,7 +20,7 @@ import xprompt as xp
 from tests.tasks.test_superglue import EXAMPLES
 from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits, TaskDataset, stratified_sample
-from xprompt.errors import ConfigError, DataError
+from xprompt.errors import ConfigError, DataError, shown
 from xprompt.tasks.example import Example
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.superglue import TASKS
@@ -376,3 +378,51 @@ def test_a_stratified_sample_keeps_a_rare_label():
     rare = [e for e in train if e.label][:1]
     skewed = replace(train, examples=tuple([e for e in train if not e.label][:200] + rare))
     assert Counter(stratified_sample(skewed, 10, 0).labels) == {0: 9, 1: 1}
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "5", 2.0, None, float("nan"), [], 10**5000], ids=shown)
+@pytest.mark.parametrize("name", ["few_shot", "limit_train", "limit_validation", "seed"])
+def test_counts_and_seeds_are_whole_numbers(name, value):
+    if (name, value) == ("seed", 0) or (value is None and name != "seed"):
+        return
+    if value == 10**5000 and name != "few_shot":  # a limit above what there is, a seed like any other
+        return
+    with pytest.raises(DataError, match=f"({name}|Limit on cb's {name[6:]} split).*given "):
+        load_task("cb", "nano", **{name: value})
+
+
+@pytest.mark.parametrize("source", [5, None, {}, "a\0", "x" * 5000, "~nobody-here", "\ud800"], ids=shown)
+def test_a_source_is_a_name_or_a_folder(source):
+    for few_shot in (None, "official"):
+        with pytest.raises(DataError, match="(?i)source.*Fix: "):
+            load_task("cb", source, few_shot=few_shot)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fraction": "0.2"},
+        {"fraction": float("nan")},
+        {"at_most": 0},
+        {"at_most": "5"},
+        {"at_most": 2.0},
+        {"seed": "x"},
+    ],
+)
+def test_holding_out_names_what_it_was_given(values):
+    with pytest.raises(DataError, match=next(iter(values))):
+        load_task("cb").hold_out(**values)
+
+
+def test_numpys_whole_numbers_are_whole_numbers():
+    splits = load_task("cb", few_shot=np.int64(8), limit_validation=np.int32(9), seed=np.int64(3))
+    assert splits.fingerprint == load_task("cb", few_shot=8, limit_validation=9, seed=3).fingerprint
+
+
+def test_what_is_shown_of_data_is_short_and_says_what_there_is():
+    splits = xp.load_task("rte", source="nano").hold_out(0.15)
+    assert repr(splits) == "Splits(rte from nano: train 3,400, selection 600, validation 1,000)"
+    assert (
+        repr(splits.train).startswith("TaskDataset(rte, train: 3,400 examples; 1,7") and len(repr(splits.train)) < 200
+    )
+    assert pickle.loads(pickle.dumps(splits)).fingerprint == splits.fingerprint

@@ -213,3 +213,39 @@ def test_a_batch_moves_whole_and_a_batch_needs_a_size():
     assert replace(batch).to("cpu").input_ids.equal(batch.input_ids)
     with pytest.raises(DataError, match="batch_size=0; needed at least 1"):
         next(batches(rows([1]), 0, seed=0))
+
+
+@kinds
+@pytest.mark.parametrize("typed", ["the {} cat", "{}", "a{}b", "{}{} {}"])
+def test_a_control_token_typed_in_a_text_stays_text(kind, typed):
+    tokenizer = TOKENIZERS[kind]
+    for control in tokenizer.all_special_tokens:
+        data = pairs(["the cat sat", typed.replace("{}", control), "the dog"])
+        rows = encode(data, tokenizer, 200, SUFFIX).ids
+        closing = tokenizer("the").input_ids[1:]  # what the tokenizer itself appends
+        assert rows[1][len(rows[1]) - len(closing) :] == closing
+        assert not set(rows[1][: len(rows[1]) - len(closing)]) & set(tokenizer.all_special_ids) - {
+            tokenizer.unk_token_id
+        }
+        plain = encode(pairs(["the cat sat", "the cat", "the dog"]), tokenizer, 200, SUFFIX).ids
+        assert [rows[0], rows[2]] == [plain[0], plain[2]]  # the other rows are as they were
+        if kind == "bytes":
+            assert tokenizer.decode(rows[1]) == data.task.render(data[1]) + SUFFIX
+        cut = encode(data, tokenizer, len(rows[1]) - 1, SUFFIX).ids[1]
+        assert len(cut) == len(rows[1]) - 1 and not set(cut[: len(cut) - len(closing)]) & (
+            set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        )
+
+
+def test_a_control_token_that_cannot_stay_text_is_refused():
+    data = pairs(["the cat", "the <end> cat"])
+    with_control = replace(data, task=replace(data.task, template="<end> {premise} {hypothesis}"))
+    assert encode(with_control[:1], TOKENIZERS["bytes"], 200).ids[0][0] == TOKENIZERS["bytes"].eos_token_id
+    with pytest.raises(DataError, match="rte example 1, field 'premise': given '<end>', a control token"):
+        encode(with_control, TOKENIZERS["bytes"], 200)
+
+
+@pytest.mark.parametrize("most", [0, -3, True, 2.5, "9", None])
+def test_max_source_is_a_whole_number(most):
+    with pytest.raises(DataError, match="max_source: given "):
+        encode(pairs(["the cat"]), TOKENIZERS["t5"], most)

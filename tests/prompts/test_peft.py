@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 
 import peft
@@ -150,5 +151,53 @@ def test_another_methods_adapter_is_refused(backbone, tmp_path):
     folder = xp.to_peft(xp.SoftPrompt.init(backbone, 4, pieces=4), backbone, tmp_path)
     file = folder / "adapter_config.json"
     file.write_text(file.read_text().replace("PROMPT_TUNING", "PREFIX_TUNING"))
-    with pytest.raises(xp.StoreError, match="PREFIX_TUNING, not PROMPT_TUNING"):
+    with pytest.raises(xp.StoreError, match="'PREFIX_TUNING', not 'PROMPT_TUNING'"):
         xp.from_peft(folder, backbone)
+
+
+class TestWholeOrNothing:
+    def test_another_adapter_is_not_replaced_and_ones_own_is(self, backbone64, tmp_path):
+        prompt = xp.SoftPrompt.init(backbone64, 4, pieces=2)
+        xp.to_peft(prompt, backbone64, tmp_path / "out")
+        (tmp_path / "out" / "notes.txt").write_text("mine")
+        xp.to_peft(xp.SoftPrompt.init(backbone64, 6, pieces=2), backbone64, tmp_path / "out")
+        assert xp.from_peft(tmp_path / "out", backbone64, pieces=2).length == 6
+        assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+        config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+        for changes in ({"peft_type": "LORA"}, {"base_model_name_or_path": "another"}):
+            (tmp_path / "out" / "adapter_config.json").write_text(json.dumps(config | changes))
+            before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+            with pytest.raises(xp.StoreError, match="holds another adapter"):
+                xp.to_peft(prompt, backbone64, tmp_path / "out")
+            assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+    def test_a_failure_on_the_way_leaves_nothing(self, backbone64, tmp_path, monkeypatch):
+        prompt = xp.SoftPrompt.init(backbone64, 4, pieces=2)
+        monkeypatch.setattr(
+            "xprompt.prompts.peft.replace_folder", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+        )
+        with pytest.raises(xp.StoreError, match="free some room"):
+            xp.to_peft(prompt, backbone64, tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
+        with torch.no_grad():
+            prompt.embeddings[1, 2] = float("nan")
+        with pytest.raises(xp.XPromptError, match="not exported"):
+            xp.to_peft(prompt, backbone64, tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"peft_type": "LORA", "num_virtual_tokens": None}, "'LORA', not 'PROMPT_TUNING'"),
+            ({"num_virtual_tokens": -1}, "num_virtual_tokens is -1"),
+            ({"num_virtual_tokens": True}, "num_virtual_tokens is True"),
+            ({"num_virtual_tokens": "4"}, "num_virtual_tokens is '4'"),
+            ({"num_virtual_tokens": 99}, "for 99 virtual tokens"),
+        ],
+    )
+    def test_a_folder_that_is_no_prompt_is_named(self, backbone64, tmp_path, changes, says):
+        xp.to_peft(xp.SoftPrompt.init(backbone64, 4, pieces=2), backbone64, tmp_path)
+        config = json.loads((tmp_path / "adapter_config.json").read_text())
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(xp.StoreError, match=says):
+            xp.from_peft(tmp_path, backbone64, pieces=2)

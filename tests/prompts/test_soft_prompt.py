@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import xprompt as xp
 from tests.conftest import tiny_model
+from xprompt.errors import NotFiniteError
+from xprompt.prompts.collection import load_from_collection, save_collection
 from xprompt.prompts.soft_prompt import usable_rows
 from xprompt.prompts.stacking import stack
 
@@ -70,6 +76,100 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path):
         xp.SoftPrompt.load(tmp_path / "nothing_here")
 
 
+def test_every_flipped_bit_and_every_cut_is_seen(tmp_path):
+    file = a_prompt().save(tmp_path) / "prompt.safetensors"
+    assert [path.name for path in tmp_path.iterdir()] == ["prompt.safetensors"]
+    whole = file.read_bytes()
+    for place in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        with pytest.raises(xp.StoreError, match="Save it again"):
+            xp.SoftPrompt.load(tmp_path)
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        with pytest.raises(xp.StoreError, match="Save it again"):
+            xp.SoftPrompt.load(tmp_path)
+    file.write_bytes(whole)
+    assert torch.equal(xp.SoftPrompt.load(tmp_path)(), a_prompt()())
+
+
+def old_files(folder: Path, **facts: object) -> Path:
+    """Write a prompt as version 0.1.0 did: two files and no checksum."""
+    prompt = a_prompt("drop")
+    save_file(dict(prompt.state_dict()), folder / "prompt.safetensors")
+    known = {"format": 1, "mode": "drop", "length": 3, "pieces": 4, "hidden_size": 8}
+    (folder / "prompt.json").write_text(json.dumps(known | facts, indent=1))
+    return folder
+
+
+def test_files_of_an_earlier_version_still_load_and_are_replaced_whole(tmp_path):
+    again = xp.SoftPrompt.load(old_files(tmp_path))
+    assert again.mode == "drop" and torch.equal(again(), a_prompt("drop")())
+    a_prompt("zero").save(tmp_path)
+    assert xp.SoftPrompt.load(tmp_path).mode == "zero"
+    assert [path.name for path in tmp_path.iterdir()] == ["prompt.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "facts", [{"mode": "shrink"}, {"mode": None}, {"mode": []}, {"length": 4}, {"pieces": 2}, {"pieces": "4"}]
+)
+def test_files_of_an_earlier_version_that_do_not_fit_together_are_refused(tmp_path, facts):
+    with pytest.raises(xp.StoreError, match="no readable prompt"):
+        xp.SoftPrompt.load(old_files(tmp_path, **facts))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{", "NaN", "{}", "[" * 10**5])
+def test_an_old_description_that_is_damaged_is_refused(tmp_path, content):
+    (old_files(tmp_path) / "prompt.json").write_text(content)
+    with pytest.raises(xp.StoreError, match="no readable prompt"):
+        xp.SoftPrompt.load(tmp_path)
+
+
+def test_a_save_that_fails_leaves_the_old_prompt_whole(tmp_path, monkeypatch):
+    before = a_prompt().save(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(xp.StoreError, match="no space left"):
+        xp.SoftPrompt(torch.ones(2, 8), pieces=2).save(tmp_path)
+    assert torch.equal(xp.SoftPrompt.load(before)(), a_prompt()())
+    assert [path.name for path in tmp_path.iterdir()] == ["prompt.safetensors"]
+    (tmp_path / "file").touch()
+    with pytest.raises(xp.StoreError, match="cannot be written"):
+        a_prompt().save(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, value):
+    prompt = a_prompt()
+    prompt.embeddings.data[2, 5] = value
+    with pytest.raises(NotFiniteError, match="1 of 3 prompt tokens"):
+        prompt.save(tmp_path / "new")
+    with pytest.raises(NotFiniteError, match="1 of 3 prompt tokens"):
+        save_collection(tmp_path / "prompts.safetensors", {"a": prompt})
+    assert not list(tmp_path.iterdir())
+    old_files(tmp_path)
+    save_file(dict(prompt.state_dict()), tmp_path / "prompt.safetensors")
+    with pytest.raises(xp.StoreError, match="infinite or not numbers"):
+        xp.SoftPrompt.load(tmp_path)
+
+
+def test_every_flipped_bit_of_a_collection_is_seen(tmp_path):
+    path = tmp_path / "prompts.safetensors"
+    save_collection(path, {"one": a_prompt()})
+    whole = path.read_bytes()
+    assert torch.equal(load_from_collection(path, "one")(), a_prompt()())
+    for place in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(xp.StoreError):
+            load_from_collection(path, "one")
+
+
 def test_vocabulary_rows_are_sampled_from_used_ones_only(backbone):
     table = backbone.embedding_rows()
     usable = usable_rows(backbone.tokenizer, len(table))
@@ -122,6 +222,12 @@ def test_another_prompt_is_copied_not_shared():
 def test_errors_say_what_to_do(backbone):
     with pytest.raises(xp.ConfigError, match="divisor of 32"):
         xp.SoftPrompt(torch.zeros(2, 32), pieces=5)
+    for pieces in (0, -1, 2.0, "2", None, True):
+        with pytest.raises(xp.ConfigError, match="do not divide"):
+            xp.SoftPrompt(torch.zeros(2, 32), pieces=pieces)
+    for values in (torch.zeros(32), torch.zeros(0, 32), torch.zeros(2, 2, 32), torch.zeros(2, 32, dtype=torch.long)):
+        with pytest.raises(xp.ConfigError, match=r"needs \(P, H\)"):
+            xp.SoftPrompt(values)
     with pytest.raises(xp.ConfigError, match="'zero' or 'drop'"):
         xp.SoftPrompt(torch.zeros(2, 32), mode="shrink")
     with pytest.raises(xp.ConfigError, match="at least 1"):

@@ -1,9 +1,8 @@
-"""Reporting: numbers against hand-worked ones, what tables and figures show, and what the page admits."""
+"""Reporting: numbers against hand-worked ones, what tables and figures show, and what the facts admit."""
 
 from __future__ import annotations
 
 import hashlib
-import html
 import itertools
 import math
 import re
@@ -22,7 +21,7 @@ from xprompt import reporting as rp
 from xprompt.config.methods import METHODS, Method
 from xprompt.config.profiles import PROFILES
 from xprompt.errors import ConfigError, DataError, StoreError
-from xprompt.reporting import paper, site, tables, wording
+from xprompt.reporting import facts, paper, tables, wording
 from xprompt.runs.store import Store
 from xprompt.tasks.example import Example
 from xprompt.tasks.superglue import TASKS
@@ -44,7 +43,7 @@ def made_up(scores=BASE, tasks=("boolq", "rte"), seeds=3, step=0.01, protocol="h
                 "counts": {"train": 10, "selection": 2, "validation": 5, "cut": 1},
                 "provenance": {"python": "3.11", "hardware": "a machine", "device": "cpu", "dtype": "float32",
                                "threads": 1, "backbone_params": 1200000, "git_revision": "abc", "git_dirty": dirty,
-                               "started": "2026-01-01T00:00:00+00:00"},
+                               "started": "2026-01-01T00:00:00+00:00", "random_streams": {"dropout": 1}},
             }
         )  # fmt: skip
     return records
@@ -394,7 +393,7 @@ def every_method() -> list[dict]:
     return made_up({name: 0.5 + 0.03 * place for place, name in enumerate(METHODS)}, tasks=TASKS)
 
 
-def test_every_declared_method_has_a_look_of_its_own_in_tables_figures_and_on_the_page(tmp_path):
+def test_every_declared_method_has_a_look_of_its_own_in_tables_and_figures():
     titles, looks = [method.title for method in METHODS.values()], [rp.figures.method_style(name) for name in METHODS]
     for of_each in (titles, looks, *(part[:16] for part in zip(*looks, strict=True))):
         assert len(set(of_each)) == len(of_each), (
@@ -406,10 +405,6 @@ def test_every_declared_method_has_a_look_of_its_own_in_tables_figures_and_on_th
     figure = rp.figures.task_scores(rp.tidy(records))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == titles
     assert len(figure.axes) > 1, "too wide for one panel"
-    report = make_report(tmp_path, records)
-    site.complete(report, profile="nano", quick=False)
-    page = site.build(report)
-    assert all(title in page for title in titles)
 
 
 def test_a_method_that_is_added_appears_with_its_title_a_colour_and_a_marker(monkeypatch):
@@ -483,7 +478,6 @@ def make_report(tmp_path, records) -> rp.Report:
     report.save_figure("tab1", rp.figures.task_scores(rows, records[0]["protocol"]), "caption", rows=rows)
     state = {
         "file": "notebooks/a.ipynb",
-        "html": "notebooks/a.html",
         "status": "done",
         "seconds": 1.0,
         "parameters": {},
@@ -504,7 +498,7 @@ def test_a_table_is_written_in_its_three_forms(tmp_path):
 
 def test_the_manifest_leads_from_item_to_notebook_files_runs_and_seconds(tmp_path):
     records = made_up(dirty=True)
-    manifest = site.complete(make_report(tmp_path, records), profile="nano", quick=False)
+    manifest = facts.complete(make_report(tmp_path, records), profile="nano", quick=False)
     item = manifest["items"]["tab1"]
     assert item["notebook"] == "01_main_results"
     assert sorted(item["files"]) == sorted([*(f"tables/tab1.{s}" for s in ("csv", "md", "tex")),
@@ -512,9 +506,9 @@ def test_the_manifest_leads_from_item_to_notebook_files_runs_and_seconds(tmp_pat
     assert all((tmp_path / file).exists() for file in item["files"])
     assert item["runs"] == sorted(record["run"] for record in records)
     assert item["seconds"] == pytest.approx(2.0 * len(records))
-    facts = manifest["runs"]
-    assert facts["versions"] == {"python": ["3.11"]} and facts["hardware"] == ["a machine"]
-    assert facts["git"] == [{"revision": "abc", "dirty": True, "runs": len(records)}]
+    runs = manifest["runs"]
+    assert runs["versions"] == {"python": ["3.11"]} and runs["hardware"] == ["a machine"]
+    assert runs["git"] == [{"revision": "abc", "dirty": True, "runs": len(records)}]
 
 
 def test_an_item_made_again_by_another_notebook_forgets_the_first(tmp_path):
@@ -533,21 +527,6 @@ def test_unknown_items_and_a_damaged_manifest_are_errors(tmp_path):
         report.manifest()
 
 
-def test_the_page_is_self_contained_and_says_what_was_found_and_run(tmp_path):
-    report = make_report(tmp_path, made_up(dirty=True))
-    site.complete(report, profile="nano", quick=False)
-    text = site.build(report)
-    assert report.index.read_text(encoding="utf-8") == text
-    assert not re.search(r"""(src|href)=["']https?:""", text) and "data:image/png;base64," in text
-    plain = html.unescape(text)
-    for statement in report.manifest()["items"]["tab1"]["table"]["statements"]:
-        assert statement in plain
-    assert "Tab 1 &lt;title&gt;" in text
-    for fact in ("a machine", "81.0 ± 2.5", "held_out", "0, 1, 2", "notebooks/a.html", "with uncommitted changes"):
-        assert fact in plain
-    assert "prompt tuning (matched budget)" in plain
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -559,17 +538,17 @@ def test_the_page_is_self_contained_and_says_what_was_found_and_run(tmp_path):
     ],
 )
 def test_the_page_admits_what_weakens_the_numbers(tmp_path, change, words):
-    manifest = site.complete(make_report(tmp_path, made_up(**change)), profile="nano", quick=False)
-    assert any(words in caveat for caveat in site.caveats(manifest))
+    manifest = facts.complete(make_report(tmp_path, made_up(**change)), profile="nano", quick=False)
+    assert any(words in caveat for caveat in facts.caveats(manifest))
 
 
 def test_the_page_counts_a_tasks_examples_where_most_are_reported_on_and_admits_a_small_selection_split(tmp_path):
     records = made_up()
     records[0]["counts"] = {"train": 8, "selection": 6, "validation": 500, "cut": 0}  # the others: 2 and 5
     task = records[0]["task"]
-    manifest = site.complete(make_report(tmp_path, records), profile="nano", quick=False)
+    manifest = facts.complete(make_report(tmp_path, records), profile="nano", quick=False)
     assert manifest["runs"]["examples"][task] == {"train": 8, "selection": 6, "validation": 500}
-    assert any("as few as 2 examples" in caveat for caveat in site.caveats(manifest))
+    assert any("as few as 2 examples" in caveat for caveat in facts.caveats(manifest))
 
 
 def test_trials_with_a_seed_of_their_own_are_no_seed_of_the_main_results(tmp_path):
@@ -577,7 +556,7 @@ def test_trials_with_a_seed_of_their_own_are_no_seed_of_the_main_results(tmp_pat
     trial = {**made_up()[0], "run": "f" * 16, "seed": 7}
     report.store.put(trial)
     report.save_table("beyond-choices", pd.DataFrame({"a": ["1"]}), "trials", runs=["f" * 16])
-    manifest = site.complete(report, profile="nano", quick=False)
+    manifest = facts.complete(report, profile="nano", quick=False)
     assert manifest["runs"]["seeds"] == [0, 1, 2] and manifest["runs"]["count"] == len(made_up(seeds=3)) + 1
 
 
@@ -598,7 +577,7 @@ def test_the_page_counts_the_runs_that_could_go_no_further(tmp_path, best_steps,
         if record["method"] == "xprompt":
             record["config"] = {"prune": {"token_ratios": [0.5, 0.1], "piece_ratios": [0.2]}}
             record["details"] = {"token_ratio": ratios[number], "piece_ratio": 0.2}
-    found = site.caveats(site.complete(make_report(tmp_path, records), profile="nano", quick=False))
+    found = facts.caveats(facts.complete(make_report(tmp_path, records), profile="nano", quick=False))
     assert [words for words in ("2 of 3 prompt-tuning runs", "In 3 of 3 XPrompt runs", "In 2 of 3 XPrompt runs")
             if any(words in caveat for caveat in found)] == said  # fmt: skip
 
@@ -607,17 +586,16 @@ def test_a_quick_or_failed_report_says_so(tmp_path):
     report = make_report(tmp_path, made_up())
     state = report.manifest()["notebooks"]["01_main_results"]
     report.update(notebooks={"01_main_results": {**state, "status": "failed: ValueError: no"}})
-    found = site.caveats(site.complete(report, profile="nano", quick=True))
+    found = facts.caveats(facts.complete(report, profile="nano", quick=True))
     assert any("mean nothing" in caveat for caveat in found) and any("01_main_results" in caveat for caveat in found)
 
 
-def test_runs_that_are_gone_or_damaged_do_not_stop_the_page(tmp_path):
+def test_runs_that_are_gone_or_damaged_do_not_stop_the_facts(tmp_path):
     report = make_report(tmp_path, made_up())
     (report.store.path(made_up()[0]["run"]) / "record.json").write_text("{")
     with pytest.warns(RuntimeWarning, match="damaged"):
-        manifest = site.complete(report, profile="nano", quick=False)
+        manifest = facts.complete(report, profile="nano", quick=False)
     assert manifest["runs"]["count"] == len(made_up()) - 1
-    site.build(report)
 
 
 # The grid -------------------------------------------------------------------------------------------------------------
@@ -681,7 +659,7 @@ def test_collect_says_what_it_does_and_returns_the_records(capsys):
 def test_reporting_needs_no_torch():
     code = """
 import sys
-import xprompt, xprompt.reporting.site, xprompt.runs.store, xprompt.reproduce
+import xprompt, xprompt.reporting.book, xprompt.runs.store, xprompt.reproduce
 import xprompt.config.run_config, xprompt.tasks.superglue
 print([name for name in ("torch", "transformers", "datasets") if name in sys.modules])
 """

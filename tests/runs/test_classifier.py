@@ -172,7 +172,7 @@ def test_what_is_not_said_is_asked_for(nano, tmp_path, splits):
 def test_another_prompts_card_does_not_stay_behind(folder, nano, tmp_path):
     place_ = shutil.copytree(folder, tmp_path / "again")
     xp.SoftPrompt.init(nano, length=3).save(place_)
-    assert sorted(path.name for path in place_.iterdir()) == ["prompt.json", "prompt.safetensors"]
+    assert sorted(path.name for path in place_.iterdir()) == ["prompt.safetensors"]
     (place_ / "README.md").write_text("mine")
     xp.SoftPrompt.load(folder).save(place_)
     assert (place_ / "README.md").read_text() == "mine" and (place_ / "xprompt.json").exists()

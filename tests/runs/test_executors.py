@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from tests.runs.pretended_runs import (
     by_value,
     failing,
     grid,
+    impatient,
     label,
     logged,
     mortal,
@@ -36,6 +38,7 @@ from xprompt import get_executor
 from xprompt import reporting as rp
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError, DataError
+from xprompt.runs import executors
 from xprompt.runs.executors import (
     LocalExecutor,
     LocalOptions,
@@ -49,7 +52,7 @@ from xprompt.runs.executors import (
     plan_runs,
     work_on_ray,
 )
-from xprompt.runs.store import Store
+from xprompt.runs.store import Store, run_id
 
 try:
     import ray
@@ -191,6 +194,27 @@ def nano(seeds: int) -> list[RunConfig]:
     return [RunConfig(task="rte", profile="nano", method="majority", seed=seed) for seed in range(seeds)]
 
 
+def unpinned(seeds: int) -> list[RunConfig]:
+    return [RunConfig(task="cb", profile="smollm2", method="majority", seed=seed) for seed in range(seeds)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_another_process_does_comes_last(tmp_path, monkeypatch, workers):
+    """Two processes that walk one grid share it, in place of following each other."""
+    monkeypatch.setattr(executors, "_LOOK_AGAIN", 0.05)
+    configs, store = grid(3, ("majority",)), Store(tmp_path)
+    first = run_id(configs[0].identity(), "", "", "")
+    done: list[int] = []
+    with ExitStack() as held:
+        held.enter_context(store.lock(first))
+        for step in ProcessExecutor(store, impatient, workers=workers).each(configs):
+            if step.record is not None:
+                done.append(step.position)
+                if len(done) == 2:
+                    held.close()
+    assert sorted(done[:2]) == [1, 2] and done[2:] == [0]
+
+
 class TestProcesses:
     @pytest.mark.parametrize(
         ("configs", "asked", "cores", "gib", "workers"),
@@ -201,8 +225,8 @@ class TestProcesses:
             (nano(5), None, 64, 64, 1),  # too few to pay for a process
             (nano(5), 3, 1, 64, 3),
             (nano(2), 3, 64, 64, 2),
-            (grid(9), None, 64, 64, 1),  # a profile that says nothing: one at a time, on all cores
-            (nano(9) + grid(), None, 64, 64, 1),
+            (unpinned(9), None, 64, 64, 1),  # a profile that says nothing: one at a time, on all cores
+            (nano(9) + unpinned(5), None, 64, 64, 1),
         ],
     )
     def test_how_many_at_a_time(self, tmp_path, monkeypatch, configs, asked, cores, gib, workers):

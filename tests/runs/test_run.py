@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 
+import psutil
 import pytest
 import torch
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
+from tests.runs.long_run import grown, long_run
 from xprompt.runs import run as pipeline
 
 TUNE = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=4, eval_every=2, batch_size=8, eval_batch_size=8)
@@ -184,3 +186,10 @@ def test_unknown_names_fail_before_any_training(config, tmp_path):
     with pytest.raises(xp.DataError, match="nowhere"):
         xp.run(config.replace(source="nowhere"), tmp_path)
     assert not list(tmp_path.rglob("record.json"))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="counts file descriptors, which POSIX systems have")
+def test_many_runs_in_one_process_leave_nothing_open_or_behind(tmp_path):
+    early, late = long_run(12, tmp_path)
+    assert grown(early, late) == [] and late["files left over"] == 0

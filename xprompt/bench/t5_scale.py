@@ -49,7 +49,8 @@ def build(config: T5Config, device: torch.device, dtype: torch.dtype, name: str)
     finally:
         torch.set_default_dtype(before)
     model.set_input_embeddings(model.shared)
-    return wrap(model, SimpleNamespace(eos_token_id=1, pad_token_id=0), name=name, max_source=max(SOURCES))
+    tokens = SimpleNamespace(eos_token_id=1, pad_token_id=0, backend_tokenizer=SimpleNamespace(to_str=str))
+    return wrap(model, tokens, name=name, max_source=max(SOURCES))
 
 
 class Step:

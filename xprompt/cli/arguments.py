@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, shown
+from xprompt.files import parse_json
 
 
 def parse_values(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
@@ -16,17 +17,19 @@ def parse_values(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
         pairs: each VALUE in JSON, or a plain word where it is none: "steps=4", "dtype=bfloat16", 'tasks=["rte"]'.
         option: that they were given with, for the error.
 
-    Raises `ConfigError` where a text has no "=", or nothing before it.
+    Raises `ConfigError` where a text has no "=", nothing before it, or a value that JSON forbids: NaN, a key twice.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise ConfigError(f"{option} {pair}: give NAME=VALUE.")
+            raise ConfigError(f"{option} {pair:.200}: give NAME=VALUE.")
         try:
-            values[name] = json.loads(text)
-        except ValueError:
+            values[name] = parse_json(text)
+        except json.JSONDecodeError:
             values[name] = text
+        except ValueError as error:  # JSON that does not mean one thing everywhere
+            raise ConfigError(f"{option} {shown(pair)}: {error}. Give a value that JSON can hold.") from error
     return values
 
 

@@ -32,14 +32,16 @@ class Pattern(Settings):
 
 
 def fields_in(template: str) -> tuple[str, ...]:
-    """Return the fields a template names, in order, as often as it names them.
+    """Return the fields a template names, in order, as often as it names them; `{{` and `}}` are literal braces.
 
     Raises `ValueError` where braces hold anything else: dots, brackets and formats would reach into an object.
     """
     fields: list[str] = []
-    for text, field, form, conversion in string.Formatter().parse(template):
-        if set(text) & {"{", "}"} or form or conversion or (field is not None and not _is_plain(field)):
-            raise ValueError("in template, braces hold the plain name of a column: no dots, brackets or formats")
+    for _, field, form, conversion in string.Formatter().parse(template):
+        if form or conversion or (field is not None and not _is_plain(field)):
+            raise ValueError(
+                "in template, braces hold the plain name of a column: no dots, brackets or formats; {{ is a literal {"
+            )
         fields += [] if field is None else [field]
     return tuple(fields)
 

@@ -11,6 +11,10 @@ from xprompt.config.pattern import Pattern
 from xprompt.config.profile import Profile
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.settings import (
+    LARGEST,
+    MOST,
+    MOST_SEED,
+    MOST_TOKENS,
     Initialiser,
     MethodName,
     Protocol,
@@ -32,38 +36,40 @@ class RunConfig(Settings):
     source_tasks: tuple[str, ...] = ()
     profile: str = "nano"
     method: MethodName = "xprompt"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MOST_SEED)
     protocol: Protocol = "held_out"
     backbone: str = ""
     revision: str | None = None
     source: str = ""
-    max_source: int = Field(0, ge=8)
-    length: int = Field(0, ge=1)
-    pieces: int = Field(0, ge=1)
+    max_source: int = Field(0, ge=8, le=MOST_TOKENS)
+    length: int = Field(0, ge=1, le=MOST_TOKENS)
+    pieces: int = Field(0, ge=1, le=MOST_TOKENS)
     # These defaults are never used: the chosen profile's are filled in before validation. Nor are the zeros.
     init: Initialiser = Field(default_factory=lambda: PROFILES["nano"].init)
     tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].tune)
     fine_tune: TuneSettings = Field(default_factory=lambda: PROFILES["nano"].fine_tune)
     prune: PruneSettings = Field(default_factory=lambda: PROFILES["nano"].prune)
-    learning_rates: dict[MethodName, Annotated[float, Field(gt=0)]] = {}
+    learning_rates: dict[MethodName, Annotated[float, Field(gt=0, le=LARGEST)]] = {}
     pattern: Pattern | Literal["paper"] = "paper"
-    few_shot: int | Literal["official"] | None = None
-    limit_train: int | None = None
-    limit_validation: int | None = None
+    few_shot: Annotated[int, Field(ge=1, le=MOST)] | Literal["official"] | None = None
+    limit_train: int | None = Field(None, ge=1, le=MOST)
+    limit_validation: int | None = Field(None, ge=1, le=MOST)
     selection: float = Field(0.0, gt=0, lt=1)
-    selection_limit: int = Field(0, ge=1)
+    selection_limit: int = Field(0, ge=1, le=MOST)
     dtype: Literal["float32", "bfloat16", "float16", "float64"] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _fill_from_profile(cls, values: dict[str, Any]) -> dict[str, Any]:
-        profile = get_profile(values.get("profile", "nano"))
+        name, task = values.get("profile", "nano"), values.get("task")
+        if not isinstance(name, str):
+            return values  # refused with all other wrong types, where each field is checked
+        profile = get_profile(name)
         filled = dict(values)
-        for name in cls.model_fields.keys() & Profile.model_fields.keys():
-            if filled.get(name) in (None, ""):
-                filled[name] = getattr(profile, name)
-        if not filled.get("pattern"):
-            filled["pattern"] = profile.patterns.get(filled.get("task", ""), "paper")
+        for name in [*(cls.model_fields.keys() & Profile.model_fields.keys()), "pattern"]:
+            if filled.get(name) is None or (isinstance(filled[name], str) and not filled[name]):
+                paper = profile.patterns.get(task, "paper") if isinstance(task, str) else "paper"
+                filled[name] = paper if name == "pattern" else getattr(profile, name)
         return filled
 
     @model_validator(mode="after")

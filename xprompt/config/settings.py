@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from xprompt.config.methods import METHODS
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, shown
 
 Protocol = Literal["paper", "held_out"]
 Mode = Literal["zero", "drop"]
@@ -22,34 +34,83 @@ def _known_method(name: str) -> str:
 
 
 MethodName = Annotated[str, AfterValidator(_known_method)]
+# Ceilings, all far above what a machine can do: a number beyond one is a slip.
+MOST = 10**9  # of anything counted: steps, examples, evaluations
+MOST_TOKENS = 10**6  # of a prompt, a batch's examples, a source
+MOST_SEED = 2**63 - 1  # the largest whole number that a table's column holds
+LARGEST = 3.4e38  # float32 holds nothing larger
 PROTOCOLS: tuple[str, ...] = ("paper", "held_out")
 PAPER_RATIOS: tuple[float, ...] = tuple(round(i / 10, 1) for i in range(1, 10))
 
 
 class Settings(BaseModel):
-    """Frozen, strict settings: an unknown field or a value out of range is a `ConfigError`."""
+    """Frozen, strict settings: an unknown field, another type or a value out of range is a `ConfigError`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
             kind = type(self)
-            complaints = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or kind.__name__}: {e['msg']} (given {_shorten(e['input'])})"
-                for e in error.errors()
-            )
+            complaints = "; ".join(kind._complaint(detail) for detail in error.errors())
             raise ConfigError(f"{kind.__name__}: {complaints}. Fields: {', '.join(kind.model_fields)}.") from error
 
-    def replace(self, **changes: Any) -> Any:
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ConfigError(
+            f"{type(self).__name__}: {name} cannot be assigned, settings are frozen. Fix: take the copy that "
+            f"settings.replace({name}=...) returns."
+        )
+
+    def replace(self, /, **changes: Any) -> Any:
         """Return a validated copy with these fields changed."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would convert in silence, as "20" or True for a number, and text that no file holds."""
+        allowed = list(_parts(cls.model_fields[str(info.field_name)].annotation))
+        numeric = (int in allowed or float in allowed) and bool not in allowed
+        words = [part for part in allowed if isinstance(part, str)]
+        keys = list(value) if isinstance(value, dict) else []
+        items = (
+            list(value.values()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+        )
+        if isinstance(value, (set, frozenset)):
+            raise ValueError("Input should be a list, which has an order")
+        for item in items if numeric else ():
+            is_text_or_truth = isinstance(item, (bool, str)) or getattr(item, "dtype", None) == "bool"
+            if is_text_or_truth and not (isinstance(item, str) and item in words):
+                raise ValueError("Input should be a number, not a text or a truth value")
+        for item in (*keys, *items):
+            if isinstance(item, bytes):
+                raise ValueError("Input should be a text, not bytes")
+            if isinstance(item, str) and NO_TEXT.search(item):
+                raise ValueError("Input should be a text without NUL or half a surrogate pair")
+        return value
 
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    @classmethod
+    def _complaint(cls, detail: ErrorDetails) -> str:
+        """Return what is wrong with one field: its path, the rule, what was given, the range where there is one."""
+        path = ".".join(name for name in map(str, detail["loc"]) if re.fullmatch(r"\w+", name))  # no union's branches
+        limits = cls.model_fields[path].metadata if path in cls.model_fields else []
+        found = [f"{word} {getattr(x, name):,}" for name, word in _LIMITS.items() for x in limits if hasattr(x, name)]
+        needed = f"; needed {' and '.join(found)}" if found else ""
+        rule = detail["msg"].removeprefix("Value error, ")
+        return f"{path or cls.__name__}: {rule} (given {shown(detail['input'])}{needed})"
+
+
+_LIMITS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
+#: What no text file can hold: NUL, and half of a surrogate pair.
+NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """Yield every type and every literal value that an annotation is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
 
 
 class TuneSettings(Settings):
@@ -60,19 +121,19 @@ class TuneSettings(Settings):
     """
 
     optimizer: Literal["adafactor", "adamw"] = "adafactor"
-    learning_rate: float = Field(0.3, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
+    learning_rate: float = Field(0.3, gt=0, le=LARGEST)
+    weight_decay: float = Field(1e-5, ge=0, le=LARGEST)
     schedule: Literal["constant", "linear"] = "constant"
-    steps: int | None = Field(None, ge=0, description="optimiser steps")
-    epochs: float | None = Field(None, gt=0, description="passes over the training data")
-    batch_size: int = Field(16, ge=1, description="examples an optimiser step, over all its micro-batches")
-    accumulation: int = Field(1, ge=1, description="micro-batches one step is split into")
-    eval_every: int | None = Field(None, ge=1, description="steps between evaluations; None: once an epoch")
-    patience: int | None = Field(None, ge=1, description="evaluations without a new best before stopping")
-    eval_batch_size: int = Field(64, ge=1)
+    steps: int | None = Field(None, ge=0, le=MOST, description="optimiser steps")
+    epochs: float | None = Field(None, gt=0, le=MOST_TOKENS, description="passes over the training data")
+    batch_size: int = Field(16, ge=1, le=MOST_TOKENS, description="examples a step, over all its micro-batches")
+    accumulation: int = Field(1, ge=1, le=MOST_TOKENS, description="micro-batches one step is split into")
+    eval_every: int | None = Field(None, ge=1, le=MOST, description="steps between evaluations; None: once an epoch")
+    patience: int | None = Field(None, ge=1, le=MOST, description="evaluations without a new best before stopping")
+    eval_batch_size: int = Field(64, ge=1, le=MOST)
     dropout: bool = Field(False, description="whether the backbone's dropout is active while tuning")
     objective: Literal["label_scores", "generation"] = "label_scores"
-    max_grad_norm: float | None = Field(None, gt=0)
+    max_grad_norm: float | None = Field(None, gt=0, le=LARGEST)
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, same numbers"
     )
@@ -100,10 +161,10 @@ class PruneSettings(Settings):
     """Which masks are tried, and how the rewound prompts are retrained. Source: paper §3.2, §3.3."""
 
     level: Level = "both"
-    token_ratios: tuple[float, ...] = PAPER_RATIOS
-    piece_ratios: tuple[float, ...] = PAPER_RATIOS
+    token_ratios: tuple[float, ...] = Field(PAPER_RATIOS, min_length=1, max_length=1000)
+    piece_ratios: tuple[float, ...] = Field(PAPER_RATIOS, min_length=1, max_length=1000)
     mode: Mode = "zero"
-    importance_limit: int | None = Field(None, ge=1, description="training examples scored; None: all")
+    importance_limit: int | None = Field(None, ge=1, le=MOST, description="training examples scored; None: all")
     retune: TuneSettings = TuneSettings(epochs=100)
     search: Literal["grid", "linear", "halving"] = Field(
         "grid",
@@ -114,14 +175,17 @@ class PruneSettings(Settings):
         False, description="score pieces again once tokens are pruned; else both levels come from one pass"
     )
     side_by_side: int | None = Field(
-        None, ge=1, description="candidates in one pass; None: as many as memory holds (never changes a result)"
+        None,
+        ge=1,
+        le=MOST,
+        description="candidates in one pass, no result depends on it; None: what memory holds",
     )
 
     @model_validator(mode="after")
     def _check_ratios(self) -> PruneSettings:
         for name in ("token_ratios", "piece_ratios"):
             ratios = getattr(self, name)
-            if not ratios or any(not 0 <= r < 1 for r in ratios):
+            if any(not 0 <= r < 1 for r in ratios):
                 raise ValueError(f"{name} {ratios} must be one or more prune ratios in [0, 1)")
         return self
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
-from xprompt.data.loading import hold_out_validation, make_dataset
-from xprompt.data.splits import Splits
-from xprompt.errors import ConfigError, DataError
+from xprompt.data.loading import make_dataset
+from xprompt.data.splits import Splits, hold_out_validation, warn_of_missing_labels
+from xprompt.errors import ConfigError, DataError, shown
 from xprompt.tasks.custom import CustomTask
 from xprompt.tasks.example import RawExample, data_error
 from xprompt.tasks.registry import custom_task
@@ -68,8 +70,8 @@ def task_from(
         )
     if label_words is not None and not isinstance(label_words, Mapping):
         raise ConfigError(
-            f"task_from: label_words is {label_words!r:.80}; needed label → word, such as {{'journey': 'travel'}}: "
-            "which word stands for which label is not left to their order."
+            f"task_from: label_words is {shown(label_words)}; needed label → word, as {{'journey': 'travel'}}: which "
+            "word stands for which label is not left to their order."
         )
     names = _class_names(train, label, label_words)
     rows = _rows(train, "train", names)
@@ -82,6 +84,7 @@ def task_from(
     else:
         share = SHARE if validation_share is None else validation_share
         examples, held_out = hold_out_validation(examples, share, declaration.validation_seed)
+    warn_of_missing_labels(examples, held_out)
     return Splits(task, examples, held_out, f"own:{task.name}")
 
 
@@ -112,7 +115,7 @@ def _rows(data: Any, split: str, names: tuple[str, Sequence[str]] | None) -> lis
         places = [f"row {i}" for i in range(len(rows))]
     else:
         raise data_error(
-            f"task_from, {split}", f"{type(data).__name__} {data!r:.60}",
+            f"task_from, {split}", f"{type(data).__name__} {shown(data, 60)}",
             "a DataFrame, a list of dicts, a datasets.Dataset or DatasetDict, or a hub id", "pass one of these",
         )  # fmt: skip
     result = []
@@ -120,7 +123,7 @@ def _rows(data: Any, split: str, names: tuple[str, Sequence[str]] | None) -> lis
         where = f"{split}, {place}"
         if not isinstance(row, Mapping):
             raise data_error(
-                where, f"{type(row).__name__} {row!r:.60}", "a dict: column → value", "give each row its names"
+                where, f"{type(row).__name__} {shown(row, 60)}", "a dict: column → value", "give each row its names"
             )
         values = {str(column): _text(value) for column, value in row.items()}
         if names is not None and isinstance(row.get(names[0]), int) and 0 <= row[names[0]] < len(names[1]):
@@ -132,10 +135,13 @@ def _rows(data: Any, split: str, names: tuple[str, Sequence[str]] | None) -> lis
 def _text(value: Any) -> Any:
     """Return a value as a CSV file would hold it; an empty cell ("") for what is missing; anything else unchanged."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value  # numpy's numbers
-    if isinstance(value, bool) or (isinstance(value, numbers.Real) and value == value):
-        return str(value)
-    if value is None or value != value or type(value).__name__ in ("NAType", "NaTType"):
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return ""
+    if isinstance(value, numbers.Real):
+        if value != value:
+            return ""
+        with suppress(ValueError, OverflowError):  # of thousands of digits
+            return str(value) if math.isfinite(float(value)) else value
     return value.strip() if isinstance(value, str) else value
 
 
@@ -144,8 +150,7 @@ def _own_words(rows: Sequence[RawExample], label: str) -> dict[str, str]:
     labels = {raw.data[label] for raw in rows if isinstance(raw.data.get(label), str) and raw.data[label]}
     if len(labels) > 20:
         raise ConfigError(
-            f"task_from: the column {label!r} holds {len(labels):,} different labels: give label_words, or "
-            "another label."
+            f"task_from: the column {label!r} holds {len(labels):,} labels: give label_words, or another label."
         )
     return {text: text for text in sorted(labels)}
 
@@ -163,7 +168,6 @@ def _from_hub(name: str, revision: str | None) -> Mapping[Literal["train", "vali
         return datasets.load_dataset(name, revision=revision)
     except Exception as error:  # the network stack below raises many kinds, with no base in common
         raise DataError(
-            f"task_from: the data set {name!r} could not be loaded ({type(error).__name__}: {str(error):.160}). "
-            "Needed: a data set on the hub or in the local cache. Fix: check its name and the connection, or pass a "
-            "DataFrame."
+            f"task_from: the data set {name!r} cannot be loaded ({type(error).__name__}: {str(error):.160}). Needed: "
+            "a data set on the hub or in the local cache. Fix: check its name and the connection, or pass a DataFrame."
         ) from error

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from xprompt.data.readers import Split, read, read_few_shot
-from xprompt.data.splits import Splits, TaskDataset, limit, sample
+from xprompt.data.splits import (
+    Splits,
+    TaskDataset,
+    check_whole,
+    hold_out_validation,
+    limit,
+    sample,
+    warn_of_missing_labels,
+)  # fmt: skip
 from xprompt.tasks.example import Example, RawExample, data_error
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.task import Task
@@ -52,6 +59,7 @@ def load_task(
         Splits(rte from nano: train 80, selection 20, validation 50)
     """
     task = name if isinstance(name, Task) else get_task(name)
+    check_whole("seed", seed, 0)
     if few_shot == "official":
         train = make_dataset(task, "train", read_few_shot(task, source))
     else:
@@ -63,18 +71,12 @@ def load_task(
     if few_shot not in (None, "official"):
         train = sample(train, few_shot, seed)
     train, validation = limit(train, limit_train), limit(validation, limit_validation)
+    warn_of_missing_labels(train, validation)
     if task.files is not None:
         recorded = f"own:{task.name}"  # as in records of earlier runs
     else:
         recorded = f"hub@{revision}" if source == "hub" and revision else str(source)
     return Splits(task, train, validation, recorded)
-
-
-def hold_out_validation(data: TaskDataset, share: float, seed: int) -> tuple[TaskDataset, TaskDataset]:
-    """Hold out a share for validation by the declaration's seed alone, so that all runs report on the same rows."""
-    splits = Splits(data.task, data, TaskDataset(data.task, "validation", ()), "").hold_out(share, seed)
-    assert splits.selection is not None
-    return splits.train, replace(splits.selection, split="validation")
 
 
 def _split(task: Task, source: str | Path, split: Split, revision: str | None, required: bool) -> TaskDataset:

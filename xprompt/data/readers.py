@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from xprompt.data.text_files import read_jsonl, read_table
-from xprompt.errors import DataError
+from xprompt.errors import DataError, shown
 from xprompt.nano import generator
 from xprompt.tasks.example import RawExample, data_error
 from xprompt.tasks.task import Task
@@ -41,14 +42,14 @@ def read(task: Task, source: str | Path, split: Split, revision: str | None = No
         return _nano(task, split)
     if source == "hub":
         return _hub(task, split, revision)
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
+    if not isinstance(source, (str, Path)) or not os.path.isdir(os.path.expanduser(source)):
         raise data_error(
-            f"Source {str(source)!r}",
+            f"Source {shown(source)}",
             "neither a known name nor a folder",
             "'nano', 'hub' or an existing folder in the official release layout",
-            f"check the path, or put the release there as {folder.name}/{task.folder}/val.jsonl",
+            f"check the path, or put the release there as FOLDER/{task.folder}/val.jsonl",
         )
+    folder = Path(os.path.expanduser(source))
     file = folder / task.folder / f"{_OFFICIAL[split]}.jsonl"
     if file.is_file():
         return list(read_jsonl(file))
@@ -58,11 +59,12 @@ def read(task: Task, source: str | Path, split: Split, revision: str | None = No
 
 def read_few_shot(task: Task, source: str | Path) -> list[RawExample]:
     """Return the raw examples of the official 32-shot file, `fewglue/TASK/train.jsonl` in a folder."""
-    file = Path(source).expanduser() / "fewglue" / task.folder / "train.jsonl"
-    if not file.is_file():
+    folder = Path(os.path.expanduser(source)) if isinstance(source, (str, Path)) else Path()
+    file = folder / "fewglue" / task.folder / "train.jsonl"
+    if not task.folder or not os.path.isfile(file):
         raise data_error(
             f"few_shot='official' for {task.name}",
-            f"source {str(source)!r} without it",
+            f"source {shown(source)} without it",
             f"a folder with fewglue/{task.folder}/train.jsonl",
             "add the 32-shot files, or pass a number to sample by seed",
         )

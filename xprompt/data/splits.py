@@ -6,13 +6,16 @@ import hashlib
 import json
 import os
 import random
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 from typing import overload
 
 from xprompt import html
+from xprompt.errors import shown
 from xprompt.streams import stream_seed
 from xprompt.tasks.example import Example, data_error
 from xprompt.tasks.task import Task
@@ -26,15 +29,13 @@ class TaskDataset(Sequence[Example]):
     split: str
     examples: tuple[Example, ...]
 
+    def __repr__(self) -> str:
+        counts = Counter(self.labels)
+        labels = ", ".join(f"{counts[i]:,} {name}" for i, name in enumerate(self.task.label_values) if counts[i])
+        return f"TaskDataset({self.task.name}, {self.split}: {len(self):,} examples; {_shortened(labels, 300)})"
+
     def __len__(self) -> int:
         return len(self.examples)
-
-    def __repr__(self) -> str:
-        return f"TaskDataset({self.task.name} {self.split}: {len(self):,} examples, {self._counts():.200})"
-
-    def _counts(self) -> str:
-        counts = Counter(self.labels)
-        return ", ".join(f"{label} {counts[i]:,}" for i, label in enumerate(self.task.label_values))
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -86,8 +87,8 @@ class Splits:
         return {name: data for name, data in named.items() if data is not None}
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} {len(data):,}" for name, data in self.parts.items())
-        return f"Splits({self.task.name} from {self.source:.80}: {sizes})"
+        sizes = ", ".join(f"{name} {len(part):,}" for name, part in self.parts.items())
+        return f"Splits({self.task.name} from {_shortened(self.source, 200)}: {sizes})"
 
     def _repr_html_(self) -> str:
         """Show the counts, and one example where it may be shown: a report's notebooks are passed on, most data not."""
@@ -96,11 +97,11 @@ class Splits:
         for name, data in self.parts.items():
             counts = Counter(data.labels)
             rows.append([name, f"{len(data):,}", *(f"{counts[i]:,}" for i in range(len(labels)))])
-        shown = html.table([["split", "examples", *labels], *rows], f"{self.task.title}, from {self.source}")
+        picture = html.table([["split", "examples", *labels], *rows], f"{self.task.title}, from {self.source}")
         if self.train.examples and (self.source == "nano" or "XPROMPT_REPORT" not in os.environ):
             example = self.train[0]
-            shown += html.text(f"{self.task.render(example)}\n→ {self.task.label_text(example.label)}")
-        return shown
+            picture += html.text(f"{self.task.render(example)}\n→ {self.task.label_text(example.label)}")
+        return picture
 
     @cached_property
     def fingerprint(self) -> str:
@@ -121,7 +122,14 @@ class Splits:
 
         Raises:
             DataError: already held out, a value outside its range, or too few blocks to fill both sides.
+
+        Warns where a side lacks a label.
         """
+        parts = self._divide(fraction, seed, at_most)
+        warn_of_missing_labels(parts.train, parts.selection)
+        return parts
+
+    def _divide(self, fraction: float, seed: int, at_most: int | None = None) -> Splits:
         where = f"Holding out from {self.task.name}'s training split"
         if self.selection is not None:
             raise data_error(
@@ -130,15 +138,17 @@ class Splits:
                 "splits without one",
                 "hold out once, from what load_task returned",
             )
-        if not 0 < fraction < 1 or (at_most is not None and at_most < 1):
+        check_whole("seed", seed, 0)
+        most = max(1, len(self.train)) if at_most is None else at_most
+        if not isinstance(fraction, (int, float)) or not 0 < fraction < 1 or not isinstance(most, Integral) or most < 1:
             raise data_error(
                 where,
-                f"fraction={fraction}, at_most={at_most}",
+                f"fraction={shown(fraction)}, at_most={shown(at_most)}",
                 "0 < fraction < 1 and at_most >= 1",
                 "choose values in these ranges",
             )
         wanted = max(1, round(fraction * len(self.train)))
-        wanted = wanted if at_most is None else min(wanted, at_most)
+        wanted = min(wanted, most)
         blocks: dict[str, list[int]] = defaultdict(list)
         for i, example in enumerate(self.train):
             field = self.task.block_field
@@ -155,23 +165,56 @@ class Splits:
                 where,
                 f"{len(self.train)} examples in {len(blocks)} blocks, {wanted} wanted",
                 "some examples on both sides, with every block whole",
-                "raise fraction or at_most, or load more training examples",
+                "load more training examples with different texts, or hold out a larger share (its limit, too)",
             )
         rest = set(range(len(self.train))) - set(held_out)
         return replace(self, train=self.train.take(rest), selection=self.train.take(held_out, "selection"))
 
 
+def hold_out_validation(data: TaskDataset, share: float, seed: int) -> tuple[TaskDataset, TaskDataset]:
+    """Hold out a share for validation by the declaration's seed alone, so that all runs report on the same rows."""
+    splits = Splits(data.task, data, TaskDataset(data.task, "validation", ()), "")._divide(share, seed)
+    assert splits.selection is not None
+    return splits.train, replace(splits.selection, split="validation")
+
+
+def warn_of_missing_labels(*parts: TaskDataset | None) -> None:
+    """Warn, once, where a part lacks a label that another has, or has one label alone."""
+    filled = [part for part in parts if part]
+    counts = Counter(label for part in filled for label in part.labels)
+    faults = []
+    for part in filled:
+        values = part.task.label_values
+        missing = [f"{values[i]!r} ({counts[i]} in other splits)" for i in sorted(set(counts) - set(part.labels))]
+        if missing or len(counts) == 1:
+            lack = f"no example of label {', '.join(missing)}" if missing else f"no label but {values[min(counts)]!r}"
+            faults.append(f"split {part.split} ({len(part)} examples) has {lack}")
+    if faults:
+        warnings.warn(
+            f"{filled[0].task.name}: {'; '.join(faults)}. What is trained or scored there says nothing about labels "
+            "that it lacks. Fix: give more examples of each label.",
+            stacklevel=3,
+        )
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise `DataError` where a value is no whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise data_error(name, shown(value), f"at least {least}, a whole number", "choose another value")
+
+
 def sample(data: TaskDataset, shots: object, seed: int) -> TaskDataset:
     """Return `shots` groups drawn uniformly, without replacement."""
     groups = sorted(set(data.groups))
-    if not isinstance(shots, int) or not 0 < shots <= len(groups):
+    number = int(shots) if isinstance(shots, Integral) and not isinstance(shots, bool) else 0
+    if not 0 < number <= len(groups):
         raise data_error(
             f"few_shot for {data.task.name}",
-            repr(shots),
+            shown(shots),
             f"'official' or 1 to {len(groups)}",
             "ask for as many as the training split has, or fewer",
         )
-    chosen = set(random.Random(stream_seed(seed, "few-shot sample")).sample(groups, shots))
+    chosen = set(random.Random(stream_seed(seed, "few-shot sample")).sample(groups, number))
     return data.take(i for i, example in enumerate(data) if example.group in chosen)
 
 
@@ -196,7 +239,10 @@ def stratified_sample(data: TaskDataset, most: int | None, seed: int) -> TaskDat
 
 def limit(data: TaskDataset, most: int | None) -> TaskDataset:
     """Return a fixed random part of at most `most` examples, groups whole."""
-    if most is None or len(data) <= most:
+    if most is None:
+        return data
+    check_whole(f"Limit on {data.task.name}'s {data.split} split", most, 1)
+    if len(data) <= most:
         return data
     members: dict[str, list[int]] = defaultdict(list)
     for i, example in enumerate(data):
@@ -228,6 +274,10 @@ def _shuffled(blocks: Iterable[list[int]], seed: int) -> list[list[int]]:
     order = list(blocks)
     random.Random(seed).shuffle(order)
     return order
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _sha256(texts: Iterable[str]) -> str:

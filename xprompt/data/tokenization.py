@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xprompt.data.splits import TaskDataset
+from xprompt.data.splits import TaskDataset, check_whole
 from xprompt.tasks.example import Example, data_error
 from xprompt.tasks.task import Task
 
@@ -60,14 +61,46 @@ def encode(data: TaskDataset, tokenizer: Any, max_source: int, suffix: str = "")
             "a fast one, which knows offsets",
             "use AutoTokenizer on a folder with a tokenizer.json",
         )
+    check_whole("max_source", max_source, 1)
     texts = [data.task.render(example) + suffix for example in data]
     ids = [list(row) for row in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
+    controls = _control_tokens(tokenizer)
+    typed = {i for i, example in enumerate(data) if any(map(controls.search, example.fields.values()))}
+    for i in sorted(typed):
+        ids[i] = _encode_as_text(texts[i], tokenizer, controls, data.task, data[i])
     too_long = [i for i, row in enumerate(ids) if len(row) > max_source]
     for i in too_long:
-        offsets = tokenizer(texts[i], return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        as_text = {"split_special_tokens": True} if i in typed else {}
+        offsets = tokenizer(texts[i], return_offsets_mapping=True, verbose=False, **as_text)["offset_mapping"]
         ids[i] = _cut(ids[i], offsets, data.task, data[i], max_source)
     pad_id = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
     return TokenizedDataset(data.task, ids, data.labels, data.groups, len(too_long), pad_id)
+
+
+def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """Return what finds a tokenizer's control tokens, such as `</s>`, in a text."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    names = {str(token) for token in (*tokenizer.all_special_tokens, *(token for token in added if token.special))}
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")  # never where none
+
+
+def _encode_as_text(text: str, tokenizer: Any, controls: re.Pattern[str], task: Task, example: Example) -> list[int]:
+    """Return the token ids of an input in whose fields someone typed a control token: there it is text like any other.
+
+    Raises `DataError` where the template has control tokens too, which stay such, or the tokenizer cannot do that.
+    """
+    encoded = tokenizer(text, split_special_tokens=True, return_offsets_mapping=True, verbose=False)
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    offsets = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    if controls.search(task.template) or any(token in special and first < last for token, (first, last) in offsets):
+        field, found = next((name, hit) for name, value in example.fields.items() if (hit := controls.search(value)))
+        raise data_error(
+            f"{task.name} example {example.uid}, field '{field}'",
+            f"{found.group()!r}, a control token of the tokenizer",
+            "a text without control tokens",
+            "remove it from the text, or write it otherwise",
+        )
+    return list(encoded["input_ids"])
 
 
 def _cut(

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from xprompt.nano import corpus, tokenizer, world
+from xprompt.nano import checksums, corpus, tokenizer, world
 
 IGNORED = -100
 #: Steps over which the curriculum goes from its easiest to its full level, however long the training is.
@@ -158,9 +158,10 @@ def skills(model: T5ForConditionalGeneration, encode, size: int = 200, seed: int
 
 
 def save(model: T5ForConditionalGeneration, tok, output: Path) -> None:
-    """Write the model and the tokenizer to a folder."""
+    """Write the model and the tokenizer to a folder, with the checksums that loading verifies."""
     model.save_pretrained(output)
     tokenizer.save(tok, output)
+    checksums.write(output)
 
 
 def main() -> None:

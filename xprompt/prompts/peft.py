@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from torch import Tensor
 from xprompt.backbones.base import Backbone
 from xprompt.data.batching import batches
 from xprompt.data.splits import TaskDataset
-from xprompt.errors import BackboneError, StoreError
-from xprompt.files import write_atomically
+from xprompt.errors import BackboneError, NotFiniteError, StoreError, shown
+from xprompt.files import TEMPORARY, cannot_write, parse_json, replace_folder, write_atomically
 from xprompt.prompts.card import PromptCard, card_for, write_card
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.tasks.task import Task
@@ -40,7 +42,11 @@ def to_peft(
         more: other fields of `PromptCard`, such as `metrics`.
 
     Returns:
-        the folder.
+        the folder, written whole or left as it was.
+
+    Raises:
+        NotFiniteError: a value is infinite or not a number.
+        StoreError: the folder cannot be written, or holds another adapter.
 
     Differs: PEFT's default for encoder-decoders stores the prompt twice, for encoder and decoder, and never uses
     the second; an export says 1 and stores it once.
@@ -49,19 +55,68 @@ def to_peft(
     config = {
         "peft_type": "PROMPT_TUNING",
         "task_type": "SEQ_2_SEQ_LM" if backbone.kind == "seq2seq" else "CAUSAL_LM",
-        "base_model_name_or_path": backbone.name,
+        "base_model_name_or_path": str(backbone.name),
         "inference_mode": True,
         "num_virtual_tokens": len(vectors),
         "token_dim": vectors.shape[1],
         "num_transformer_submodules": 1,
         "prompt_tuning_init": "RANDOM",
+        **_shape_for_peft(backbone),
     }
     folder = Path(folder)
+    if not vectors.isfinite().all():
+        raise NotFiniteError(
+            "the prompt holds values that are infinite or not numbers: it is not exported. Tune it again from the last "
+            "finite one, at a lower learning rate."
+        )
+    _refuse_another_adapter(folder, config)
     card = card_for(prompt.card, backbone if task is not None else None, task, more)
-    write_atomically(folder / WEIGHTS, save({TENSOR: vectors}, metadata={"format": "pt"}))
-    write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    write_card(folder, card, "peft", prompt.describe())
+    staging = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
+        if folder.exists():  # what else lies there stays
+            shutil.copytree(folder, staging, dirs_exist_ok=True)
+        write_atomically(staging / WEIGHTS, save({TENSOR: vectors}, metadata={"format": "pt"}))
+        write_atomically(staging / CONFIG, json.dumps(config, indent=2) + "\n")
+        write_card(staging, card, "peft", prompt.describe())
+        staging.chmod(0o755)
+        replace_folder(staging, folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+def _shape_for_peft(backbone: Backbone) -> dict[str, int]:
+    """Return what PEFT else infers from the model's configuration, and fails where that has other names for it."""
+    config = backbone.model.config.get_text_config()
+    names = {
+        "num_attention_heads": ("num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads"),
+        "num_layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers"),
+    }
+    found = {key: next((n for n in (getattr(config, a, None) for a in of) if n), None) for key, of in names.items()}
+    return {key: int(number) for key, number in found.items() if number}
+
+
+def _refuse_another_adapter(folder: Path, config: dict[str, Any]) -> None:
+    """Raise `StoreError` where the folder is a file, or holds an adapter that is no prompt of this backbone."""
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file: give a folder to export to.")
+    if not (folder / CONFIG).exists():
+        return
+    try:
+        there = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
+        same = all(there[name] == config[name] for name in ("peft_type", "base_model_name_or_path"))
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise StoreError(
+            f"{folder} holds another adapter ({CONFIG}), which an export would replace: give another folder, or delete "
+            "that one."
+        )
 
 
 def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> SoftPrompt:
@@ -74,18 +129,24 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"{CONFIG} is no object")
+        kind, count = config.get("peft_type"), config.get("num_virtual_tokens")
+        if kind != "PROMPT_TUNING":
+            raise StoreError(f"{folder} holds {shown(kind)}, not 'PROMPT_TUNING': only a soft prompt can be read.")
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"num_virtual_tokens is {shown(count)}, and has to be 1 or more")
         rows = load((folder / WEIGHTS).read_bytes())[TENSOR]  # (P, H), or (2 P, H) for encoder and decoder
-        count = int(config["num_virtual_tokens"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if rows.dim() != 2 or not rows.is_floating_point() or not rows.isfinite().all():
+            raise ValueError(f"{TENSOR} is no matrix of finite numbers")
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(
-            f"{folder} holds no readable PEFT prompt ({error}); it needs {CONFIG} and {WEIGHTS} with the tensor "
-            f"{TENSOR}, as PEFT's prompt tuning saves them."
+            f"{folder} holds no readable PEFT prompt ({type(error).__name__}: {error}); it needs {CONFIG} and "
+            f"{WEIGHTS} with the tensor {TENSOR}, as PEFT's prompt tuning saves them."
         ) from error
-    if config.get("peft_type") != "PROMPT_TUNING":
-        raise StoreError(
-            f"{folder} holds {config.get('peft_type')}, not PROMPT_TUNING: only a soft prompt can be read."
-        )
     if rows.shape[1] != backbone.hidden_size or len(rows) < count:
         raise StoreError(
             f"{folder} holds {len(rows)} rows of width {rows.shape[1]} for {count} virtual tokens; {backbone.name} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +14,15 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from xprompt import html
-from xprompt.errors import ConfigError, StoreError
-from xprompt.files import write_atomically
+from xprompt.errors import ConfigError, NotFiniteError, StoreError
+from xprompt.files import parse_json, sha256, write_atomically
 from xprompt.prompts.card import DescribedBackbone, PromptCard, card_for, write_card
 from xprompt.streams import stream_seed
 from xprompt.tasks.task import Task
 
+#: The tensors of a prompt in a file.
+PARTS = ("embeddings", "token_mask", "piece_mask")
+_FILE, _OLD_FACTS = "prompt.safetensors", "prompt.json"
 _COMMONEST = 5000  # Lester et al. (2021), §3.1
 
 
@@ -45,7 +49,7 @@ class SoftPrompt(nn.Module):
             to; "drop" removes it from the sequence. The paper does not say which; they are different models.
 
     Raises:
-        ConfigError: K does not divide H, or an unknown mode.
+        ConfigError: embeddings of another shape or dtype, a K that does not divide H, or an unknown mode.
 
     Source: paper §3.2 (γ, ζ). Differs: both readings of a pruned position are supported.
     """
@@ -56,8 +60,13 @@ class SoftPrompt(nn.Module):
 
     def __init__(self, embeddings: Float[Tensor, "P H"], *, pieces: int = 16, mode: str = "zero") -> None:
         super().__init__()
+        if embeddings.dim() != 2 or not embeddings.is_floating_point() or 0 in embeddings.shape:
+            raise ConfigError(
+                f"a prompt needs (P, H) floating-point embeddings, P and H at least 1; given was {embeddings.dtype} of "
+                f"shape {tuple(embeddings.shape)}."
+            )
         length, hidden = embeddings.shape
-        if hidden % pieces:
+        if isinstance(pieces, bool) or not isinstance(pieces, int) or pieces < 1 or hidden % pieces:
             raise ConfigError(
                 f"{pieces} pieces do not divide the embedding width {hidden}: choose a divisor of {hidden}."
             )
@@ -102,11 +111,6 @@ class SoftPrompt(nn.Module):
         """Return the embeddings with every pruned entry exactly zero, all positions kept."""
         return torch.where(self.surviving_entries, self.embeddings, torch.zeros_like(self.embeddings))
 
-    def __repr__(self) -> str:
-        card = self.card
-        goes = "" if card is None else f" For {card.task.name} on {card.backbone if len(card.backbone) < 80 else '…'}."
-        return f'SoftPrompt({self.describe()} Mode "{self.mode}".{goes})'
-
     def _repr_html_(self) -> str:
         """Show the length of each surviving piece."""
         lengths = self.masked().detach().float().unflatten(1, (self.pieces, -1)).norm(dim=-1)  # (P, K)
@@ -128,6 +132,9 @@ class SoftPrompt(nn.Module):
         copy.piece_mask.copy_(self.piece_mask)
         copy.card = self.card
         return copy
+
+    def __repr__(self) -> str:
+        return f"SoftPrompt({self.describe().removesuffix('.')}; mode {self.mode!r})"
 
     def describe(self) -> str:
         """Return its size in a sentence: tokens, pieces, and how many of them survive."""
@@ -173,12 +180,12 @@ class SoftPrompt(nn.Module):
             >>> import xprompt as xp
             >>> prompt = xp.SoftPrompt.init(xp.load_backbone("nano"), length=20, seed=0)
             >>> prompt
-            SoftPrompt(20 tokens of 128 values in 16 pieces. Mode "zero".)
+            SoftPrompt(20 tokens of 128 values in 16 pieces; mode 'zero')
             >>> prompt.num_params
             2560
         """
-        if length < 1:
-            raise ConfigError(f"a prompt of {length} tokens was asked for; it needs at least 1.")
+        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+            raise ConfigError(f"a prompt of {length!r} tokens was asked for; it needs at least 1.")
         if isinstance(init, SoftPrompt):
             if init.length != length:
                 raise ConfigError(f"the source prompt has {init.length} tokens, {length} were asked for.")
@@ -206,6 +213,11 @@ class SoftPrompt(nn.Module):
                 raise ConfigError("init='labels' starts from the label words: pass task=.")
             words = [backbone.tokenizer(w, add_special_tokens=False).input_ids for w in task.label_words]
             for row, ids in enumerate(words[:length]):
+                if not ids or max(ids) >= len(table):
+                    raise ConfigError(
+                        f"init='labels' needs an embedding of every label word; {task.label_words[row]!r} becomes "
+                        f"{ids}, and {backbone.name} has {len(table)} rows: choose another label word or init='vocab'."
+                    )
                 values[row] = table[ids].mean(dim=0)
         return cls(values, pieces=pieces)
 
@@ -217,49 +229,102 @@ class SoftPrompt(nn.Module):
         task: Task | None = None,
         **more: Any,
     ) -> Path:
-        """Write `prompt.safetensors` and `prompt.json`; a reloaded prompt is equal to the last bit.
+        """Write `prompt.safetensors`, whole or not at all; a reloaded prompt is equal to the last bit.
 
-        Beside them, what `xprompt.classifier` needs: `xprompt.json` and a model card, of the prompt's own card, or of
+        Beside it, what `xprompt.classifier` needs: `xprompt.json` and a model card, of the prompt's own card, or of
         the backbone and the task given here.
 
         Args:
             backbone, task: what the prompt is for; both or neither.
             more: other fields of `PromptCard`, such as `metrics`.
+
+        Raises:
+            NotFiniteError: a value is infinite or not a number.
+            StoreError: the folder cannot be written.
         """
         folder = Path(folder)
         card = card_for(self.card, backbone, task, more)
-        tensors = {"embeddings": self.embeddings.detach(), "token_mask": self.token_mask, "piece_mask": self.piece_mask}
-        content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
-        write_atomically(folder / "prompt.safetensors", content)
-        facts = {"format": 1, "mode": self.mode, "length": self.length, "pieces": self.pieces}
-        facts["hidden_size"] = self.embeddings.shape[1]
-        write_atomically(folder / "prompt.json", json.dumps(facts, indent=1))
+        tensors, about = self.pack()
+        write_atomically(folder / _FILE, save(tensors, metadata={"prompt": about}))
+        (folder / _OLD_FACTS).unlink(missing_ok=True)
         write_card(folder, card, "xprompt", self.describe())
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> SoftPrompt:
-        """Read what `save` wrote.
+        """Read what `save` wrote, in this version or an earlier one.
 
         Raises:
-            StoreError: a file is missing or damaged, or the two do not belong together.
+            StoreError: the file is missing or damaged by as much as one bit, or a value is not finite.
         """
         folder = Path(folder)
         try:
-            facts = json.loads((folder / "prompt.json").read_text())
-            tensors = load((folder / "prompt.safetensors").read_bytes())
-            prompt = cls(tensors["embeddings"], pieces=facts["pieces"], mode=facts["mode"])
-            if tensors["token_mask"].shape != prompt.token_mask.shape or facts["length"] != prompt.length:
-                raise ValueError("its masks and embeddings disagree in length")
-            prompt.token_mask.copy_(tensors["token_mask"])
-            prompt.piece_mask.copy_(tensors["piece_mask"])
+            content = (folder / _FILE).read_bytes()
+            tensors = load(content)
+            about = _metadata(content).get("prompt")
+            if about is None:  # until 0.1.0: no checksum, and a second file
+                facts = parse_json((folder / _OLD_FACTS).read_text(encoding="utf-8"))
+                prompt = cls._of(tensors, facts["mode"])
+                if (facts["length"], facts["pieces"]) != (prompt.length, prompt.pieces):
+                    raise ValueError("its two files disagree in length or pieces")
+            else:
+                prompt = cls.unpack(tensors, about)
             prompt.card = PromptCard.read(folder)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise StoreError(
-                f"{folder} holds no readable prompt ({error}); it needs prompt.json and prompt.safetensors "
-                "as SoftPrompt.save writes them. Save it again."
+                f"{folder} holds no readable prompt ({error}); it needs {_FILE} as SoftPrompt.save writes it. "
+                "Save it again."
             ) from error
         return prompt
+
+    def pack(self) -> tuple[dict[str, Tensor], str]:
+        """Return the prompt as tensors for a file, and a line of JSON that holds its mode and its checksum.
+
+        Raises:
+            NotFiniteError: a value is infinite or not a number.
+        """
+        if not self.embeddings.isfinite().all():
+            broken = int((~self.embeddings.isfinite()).any(dim=1).sum())
+            raise NotFiniteError(
+                f"{broken} of {self.length} prompt tokens hold values that are infinite or not numbers: such a prompt "
+                "is not saved. Tune again from the last finite one, at a lower learning rate."
+            )
+        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in PARTS}
+        return tensors, json.dumps({"mode": self.mode, "sha256": _digest(self.mode, tensors)})
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], about: str) -> SoftPrompt:
+        """Return the prompt that `pack` packed. Raises `ValueError` or `KeyError` where a bit differs."""
+        facts = parse_json(about)
+        if _digest(facts["mode"], tensors) != facts["sha256"]:
+            raise ValueError("it does not match its sha256")
+        return cls._of(tensors, facts["mode"])
+
+    @classmethod
+    def _of(cls, tensors: Mapping[str, Tensor], mode: str) -> SoftPrompt:
+        embeddings, token_mask, piece_mask = (tensors[name] for name in PARTS)  # (P, H), (P,), (P, K)
+        if not embeddings.isfinite().all():
+            raise ValueError("it holds values that are infinite or not numbers")
+        if piece_mask.dim() != 2 or token_mask.dtype != torch.bool or piece_mask.dtype != torch.bool:
+            raise ValueError("its masks are not masks")
+        prompt = cls(embeddings, pieces=piece_mask.shape[1], mode=mode)
+        if token_mask.shape != prompt.token_mask.shape or piece_mask.shape != prompt.piece_mask.shape:
+            raise ValueError("its masks and embeddings disagree in length")
+        prompt.token_mask.copy_(token_mask)
+        prompt.piece_mask.copy_(piece_mask)
+        return prompt
+
+
+def _digest(mode: str, tensors: Mapping[str, Tensor]) -> str:
+    parts = [tensors[name] for name in PARTS]
+    values = b"".join(part.reshape(-1).view(torch.uint8).numpy().tobytes() for part in parts)
+    return sha256(f"{mode} {[list(part.shape) for part in parts]} ".encode() + values)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file that was read already."""
+    size = int.from_bytes(content[:8], "little")
+    return parse_json(content[8 : 8 + size].decode()).get("__metadata__", {})
 
 
 def usable_rows(tokenizer: Any, num_rows: int) -> Tensor:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 from matplotlib.figure import Figure
 
-from xprompt.errors import ConfigError, StoreError
-from xprompt.files import write_atomically
+from xprompt.errors import ConfigError, did_you_mean
+from xprompt.files import cannot_write, sha256, write_atomically
 from xprompt.reporting import tables
+from xprompt.reporting.claims import CLAIMS
+from xprompt.reporting.statistics import Interval
 from xprompt.runs.executors import Executor, get_executor
+from xprompt.runs.manifest import read_manifest, write_manifest
 from xprompt.runs.store import Store
 
 ITEMS = ("fig1", "fig2", "fig5", "fig6", "fig7", "fig9", "fig10", *(f"tab{i}" for i in range(1, 11)))
 BEYOND = "beyond-"  # how the ids of our own items start
+_OUR_ITEM = re.compile(rf"{BEYOND}[\w.-]+")
 MAIN = "tab1"  # the main results
 HANDED_OVER = "XPROMPT_REPORT"  # environment variable of a notebook's kernel: JSON, the arguments of `Report`
 
@@ -147,33 +154,65 @@ class Report:
         self._note(item, "figure", files, _runs(rows, runs), {"title": title})
         return Picture(self.figures / f"{item}.png", round(90 * figure.get_figwidth()))
 
+    def save_claim(self, name: str, measured: Interval, *, runs: Iterable[str] = ()) -> None:
+        """Note in the manifest what was measured of one of the paper's claims, for the book's front page.
+
+        Args:
+            name: a name in `xprompt.reporting.claims.CLAIMS`.
+            measured: the number and its interval over seeds, in the claim's unit and direction.
+            runs: IDs of the runs behind it.
+
+        Raises `ConfigError` where there is no such claim.
+        """
+        if name not in CLAIMS:
+            raise ConfigError(f"no claim {name!r}; known: {', '.join(CLAIMS)}.{did_you_mean(name, CLAIMS)}")
+        low, high = (None if math.isnan(bound) else float(bound) for bound in (measured.low, measured.high))
+        claim = {"mean": float(measured.mean), "low": low, "high": high, "n": measured.n, "quick": self.quick,
+                 "notebook": self.notebook, "runs": sorted(set(runs))}  # fmt: skip
+        self.change(lambda manifest: {**manifest, "claims": {**manifest.get("claims", {}), name: claim}})
+
     def manifest(self) -> dict[str, Any]:
         """Return the manifest, an empty one where there is none. Raises `StoreError` where it is damaged."""
-        if not self.manifest_path.exists():
-            return {"format": 1, "items": {}, "notebooks": {}}
-        try:
-            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise StoreError(f"{self.manifest_path} is not whole ({error}): delete it; runs are kept.") from error
+        return read_manifest(self.manifest_path)
 
     def update(self, **parts: Any) -> dict[str, Any]:
         """Write `parts` at the top level of the manifest, and return the manifest."""
-        manifest = {**self.manifest(), **parts}
-        write_atomically(self.manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        return self.change(lambda manifest: {**manifest, **parts})
+
+    def note_notebook(self, name: str, state: Mapping[str, Any]) -> None:
+        """Note in the manifest how a notebook was executed, whatever others write there at the same time."""
+        self.change(lambda m: {**m, "notebooks": dict(sorted({**m["notebooks"], name: dict(state)}.items()))})
+
+    def change(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """Read, change and write the manifest while no other process does; return it."""
+        lock = self.store.locks / "manifest.lock"
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock):
+                manifest = change(self.manifest())
+                write_manifest(self.manifest_path, manifest)
+        except OSError as error:
+            raise cannot_write(lock, error) from error
         return manifest
 
     def _note(self, item: str, kind: str, files: list[str], runs: Sequence[str], about: Mapping[str, Any]) -> None:
-        items = dict(self.manifest()["items"])
-        old = items.get(item, {})
-        parts = {k: old[k] for k in ("table", "figure") if k in old and old["notebook"] == self.notebook}
-        parts[kind] = {**about, "files": files, "runs": list(runs)}
-        items[item] = {
-            "notebook": self.notebook,
-            "files": [file for part in parts.values() for file in part["files"]],
-            "runs": sorted({run for part in parts.values() for run in part["runs"]}),
-            **parts,
-        }
-        self.update(items=items)
+        digests = {file: sha256(self.root / file) for file in files}
+
+        def change(manifest: dict[str, Any]) -> dict[str, Any]:
+            items = dict(manifest["items"])
+            old = items.get(item, {})
+            parts = {k: old[k] for k in ("table", "figure") if k in old and old["notebook"] == self.notebook}
+            parts[kind] = {**about, "files": files, "sha256": digests, "runs": list(runs)}
+            items[item] = {
+                "notebook": self.notebook,
+                "quick": self.quick,
+                "files": [file for part in parts.values() for file in part["files"]],
+                "runs": sorted({run for part in parts.values() for run in part["runs"]}),
+                **parts,
+            }
+            return {**manifest, "items": items}
+
+        self.change(change)
 
 
 @dataclass(frozen=True)
@@ -188,10 +227,10 @@ class Picture:
 
 
 def _check(item: str) -> None:
-    if item not in ITEMS and not item.startswith(BEYOND):
+    if item not in ITEMS and not _OUR_ITEM.fullmatch(item):
         raise ConfigError(
             f"item {item!r} is no table or figure of the paper ({', '.join(ITEMS)}): use one of these, or an id of "
-            f"your own that starts with {BEYOND!r}."
+            f"your own, {BEYOND!r} with letters, digits, '-', '_' and '.' after it."
         )
 
 

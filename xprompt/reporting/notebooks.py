@@ -1,4 +1,4 @@
-"""Execute a notebook with papermill: its output live on the terminal, the executed copy kept and exported as HTML.
+"""Execute a notebook with papermill: its output live on the terminal, the executed copy kept.
 
 Whatever ends a notebook early (an error in a cell, its time limit, the death of its kernel) is told in a sentence, on
 the terminal and in the executed copy, at the cell that was running.
@@ -26,7 +26,6 @@ from papermill.exceptions import PapermillExecutionError
 
 from xprompt.errors import ConfigError
 from xprompt.files import write_atomically
-from xprompt.reporting.html_export import to_page
 
 KERNEL, LANGUAGE = "python3", "python"
 START_TIMEOUT = 300  # seconds until a kernel must answer; imports on a busy disk take their time
@@ -66,8 +65,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], timeout
 
     Args:
         notebook: the source; it is not changed.
-        output: the executed copy, with an .html of the same name; both are written where it does not come to its end,
-            too, as far as it went.
+        output: the executed copy; it is written where it does not come to its end, too, as far as it went.
         parameters: values for the notebook's declared parameters.
         timeout: seconds for the whole notebook, after which its kernel is ended; None: no limit.
 
@@ -156,7 +154,7 @@ def _describe_exit(code: int | None) -> str:
 
 
 def _export(path: Path, reason: str | None) -> int | None:
-    """Finish an executed notebook, write its HTML next to it, and return the number of the cell that `reason` ended.
+    """Finish an executed notebook, and return the number of the cell that `reason` ended.
 
     This machine's paths are removed, very long outputs are shortened, and `reason` stands below the cell that was
     running.
@@ -172,7 +170,6 @@ def _export(path: Path, reason: str | None) -> int | None:
         for output in cell.get("outputs", []):
             _shorten(output)
     write_atomically(path, nbformat.writes(notebook))
-    write_atomically(path.with_suffix(".html"), to_page(notebook, path.stem))
     return number
 
 

@@ -9,6 +9,8 @@ that is loaded can run code. store, grid and executors are read without torch.
     executors.py     where they are done: this process, joblib's processes, Ray tasks
     store.py         records on disk, each whole and unaltered or absent
     archive.py       the records of a published report in one checksummed file
+    manifest.py      which runs each table and figure of a report comes from
     publish.py       a finished report in its compact form
+    doctor.py        a report's folder verified, and repaired where that loses nothing
     provenance.py    versions, hardware and revision that made a record
 """

@@ -240,7 +240,7 @@ def _locate(prompt: str | Path | RunResult | SoftPrompt) -> tuple[dict[str, Any]
         record, folder = prompt.record, prompt.folder
     else:
         folder = Path(str(prompt)).expanduser().resolve()
-        if any((folder / name).is_file() for name in ("prompt.json", PEFT_CONFIG)):
+        if any((folder / name).is_file() for name in ("prompt.safetensors", PEFT_CONFIG)):
             return None, folder
         record = _record(folder)
     stage = record["details"].get("final_stage")
@@ -261,10 +261,10 @@ def _record(folder: Path) -> dict[str, Any]:
     try:
         return parse_json((folder / RECORD).read_text(encoding="utf-8"))["record"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        within = sorted(path.parent.relative_to(folder) for path in folder.glob("*/prompt.json"))[:5]
+        within = sorted(path.parent.relative_to(folder) for path in folder.glob("*/prompt.safetensors"))[:5]
         hint = f" It holds {', '.join(map(str, within))}: name one of these." if within else ""
         raise StoreError(
-            f"{folder} holds no prompt: needed a run's folder ({RECORD}), a saved prompt (prompt.json) or a "
+            f"{folder} holds no prompt: needed a run's folder ({RECORD}), a saved prompt (prompt.safetensors) or a "
             f"PEFT folder ({PEFT_CONFIG}).{hint} Fix: check the path; `python -m xprompt ls runs` lists the runs."
         ) from error
 

@@ -28,7 +28,7 @@ from xprompt.backbones.malloc import give_back_freed_memory
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import Settings
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, HeldError
 from xprompt.runs.store import Store
 from xprompt.tasks.superglue import TASKS
 
@@ -37,6 +37,8 @@ Run = Callable[[RunConfig, Path], Mapping[str, Any]]
 _RUNS_PER_PROCESS = 4  # a process takes as long to start as one of the smallest runs
 _BYTES_PER_PROCESS = 3 * 2**29  # with a small backbone
 _MAX_PROCESSES = 8  # unless asked for: they share a GPU if there is one
+_LOOK_AGAIN = 1.0  # seconds between two looks at runs that another process does
+HELD = "another process does this run; the others first"
 _IDLE_SECONDS = 60  # until a process without a run ends, and its memory is free
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read as the numeric libraries are loaded
 _NAMES = ("nano", "hub", "smollm2", *TASKS)  # of sources, backbones and tasks; anything else may be a path
@@ -97,8 +99,8 @@ def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
 
 
 def run_here(config: RunConfig, root: Path) -> Mapping[str, Any]:
-    """Do a run, or read it from the store under `root`, and return its record."""
-    return xprompt.run(config, store=root).record
+    """Do a run, or read it from the store under `root`, and return its record. Raises `HeldError`."""
+    return xprompt.run(config, store=root, wait=False).record
 
 
 class LocalExecutor:
@@ -110,11 +112,26 @@ class LocalExecutor:
         self._run = run
 
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
-        """Yield a step as each run begins and one as it ends; an error ends all."""
-        for position, config in enumerate(configs):
-            yield Step(config, position)
+        """Yield a step as each run begins and one as it ends; an error ends all.
+
+        A run that another process does comes later, when the others are done.
+        """
+        to_do, told = deque(enumerate(configs)), set[int]()
+        while to_do:
+            position, config = to_do.popleft()
+            if position not in told:
+                yield Step(config, position)
             began = time.perf_counter()
-            record = dict(self._run(config).record)
+            try:
+                record = dict(self._run(config).record)
+            except HeldError:
+                if position not in told:
+                    yield Step(config, position, note=HELD)
+                to_do.append((position, config))
+                told.add(position)
+                if all(other in told for other, _ in to_do):
+                    time.sleep(_LOOK_AGAIN)
+                continue
             yield Step(config, position, record, time.perf_counter() - began)
 
 
@@ -158,14 +175,23 @@ class ProcessExecutor:
             parallel = joblib.Parallel(self.workers, return_as="generator_unordered", batch_size=1)
         for _, level in itertools.groupby(runs, key=lambda run: run.depth):
             left = [run for run in level if not run.dropped]
-            tasks = (joblib.delayed(_attempt)(i, self._run, run.config, self.root) for i, run in enumerate(left))
-            try:
-                yield from ((left[i], outcome) for i, outcome in parallel(tasks))
-            except BrokenProcessPool as error:
-                raise ConfigError(
-                    "a worker's process was ended from outside, most likely because memory ran out. Finished runs are "
-                    "kept: give the same command again, with fewer --workers."
-                ) from error
+            while left:
+                tasks = (joblib.delayed(_attempt)(i, self._run, run.config, self.root) for i, run in enumerate(left))
+                held = []
+                try:
+                    for i, outcome in parallel(tasks):
+                        if isinstance(outcome, HeldError):
+                            held.append(left[i])
+                        else:
+                            yield left[i], outcome
+                except BrokenProcessPool as error:
+                    raise ConfigError(
+                        "a worker's process was ended from outside, most likely because memory ran out. Finished runs "
+                        "are kept: give the same command again, with fewer --workers."
+                    ) from error
+                if len(held) == len(left):
+                    time.sleep(_LOOK_AGAIN)
+                left = held
 
 
 class RayOptions(Settings):
@@ -356,7 +382,11 @@ def work_on_ray(run: Run, root: Path, marker: Path, threads: int, version: str, 
     if wrong:
         raise MachineError(f"a worker on {socket.gethostname()} {wrong}.")
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))
-    return _timed(run, RunConfig(**settings), root)
+    while True:
+        try:
+            return _timed(run, RunConfig(**settings), root)
+        except HeldError:
+            time.sleep(_LOOK_AGAIN)
 
 
 def _attempt(number: int, run: Run, config: RunConfig, root: Path) -> tuple[int, Any]:

@@ -6,6 +6,7 @@ An executor that the caller hands over does the runs.
 from __future__ import annotations
 
 import logging
+import operator
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import Any
 from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
-from xprompt.config.settings import PROTOCOLS, TuneSettings
-from xprompt.errors import ConfigError, DataError
+from xprompt.config.settings import MOST_SEED, PROTOCOLS, TuneSettings
+from xprompt.errors import ConfigError, DataError, shown
 from xprompt.runs.executors import Executor, LocalExecutor
 from xprompt.runs.store import Store
-from xprompt.tasks.registry import get_task
+from xprompt.tasks.registry import get_task, split_tasks
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import readable_duration
+
+MOST_SEEDS = 10_000  # of one report
 
 
 def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
@@ -34,8 +37,8 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
     elif tasks == "all":
         chosen = list(TASKS)
     else:
-        given = tasks.split(",") if isinstance(tasks, str) else list(tasks)
-        chosen = [name.strip() for name in given]
+        given = split_tasks(tasks) if isinstance(tasks, str) else list(tasks)
+        chosen = [name.strip() if isinstance(name, str) else name for name in given]
     names = [get_task(name).name for name in chosen]
     if len(set(names)) < len(names):
         raise ConfigError(f"tasks {', '.join(names)}: one is given twice; name each task once.")
@@ -45,13 +48,21 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
 def choose_seeds(seeds: int | Sequence[int] | None, profile: str) -> list[int]:
     """Return the seeds 0 … n − 1 of a number n, or those of a list; None or [] for the profile's default number.
 
-    Raises `ConfigError` where a number is below 1, or a list holds a seed twice or below 0.
+    Raises `ConfigError` where a number is not in 1 … `MOST_SEEDS`, or a list holds a seed twice or what is no seed.
     """
     if seeds is None or (not isinstance(seeds, int) and not seeds):
         seeds = get_profile(profile).default_seeds
-    chosen = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise ConfigError(f"seeds {seeds!r}: give how many (1 or more), or a list of different seeds of 0 or more.")
+    try:
+        number = isinstance(seeds, int) and not isinstance(seeds, bool)
+        given: Any = range(min(int(seeds), MOST_SEEDS + 1)) if number else seeds  # type: ignore[arg-type]
+        chosen = [operator.index(seed) for seed in given]
+    except TypeError:
+        chosen = []
+    enough, unlike = 1 <= len(chosen) <= MOST_SEEDS, len(set(chosen)) == len(chosen)
+    if not (enough and unlike and 0 <= min(chosen) <= max(chosen) <= MOST_SEED):
+        raise ConfigError(
+            f"seeds {shown(seeds)}: give how many (1 to {MOST_SEEDS:,}), or a list of different seeds of 0 or more."
+        )
     return chosen
 
 

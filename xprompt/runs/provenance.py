@@ -14,6 +14,7 @@ import torch
 
 import xprompt
 from xprompt.distributed import process_group
+from xprompt.files import sha256
 
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "scikit-learn")
 
@@ -27,11 +28,12 @@ def provenance(device: torch.device, dtype: torch.dtype, model: torch.nn.Module 
         model: the backbone; where it is spread over several devices, `device_map` says which module is where.
 
     Returns versions of Python and packages, hardware, threads, `processes` (how many share the run), device, dtype,
-    git revision and whether the working tree was dirty, and the time in UTC.
+    a digest of the package's sources, git revision and whether the working tree was dirty, and the time in UTC.
     """
     placed = getattr(model, "hf_device_map", None)
     return {
         "xprompt": xprompt.__version__,
+        "code": code_digest(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in _PACKAGES},
         **_machine(device.type),
@@ -56,9 +58,19 @@ def _machine(device: str) -> dict[str, Any]:
 
 
 @functools.cache
+def code_digest() -> str:
+    """Return SHA-256 over the package's own source files: records with the same one were made by the same code."""
+    package = Path(xprompt.__file__).parent
+    files = sorted(package.rglob("*.py"))
+    return sha256(b"".join(f"{f.relative_to(package).as_posix()} {sha256(f)}\n".encode() for f in files))
+
+
+@functools.cache
 def _revision() -> dict[str, Any]:
     def git(*words: str) -> str:
         here = Path(__file__).parent
+        # An installed package may lie in the working tree of another project.
+        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, check=True)
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from xprompt.errors import StoreError, XPromptError
-from xprompt.files import replace_folder, sync_file, sync_folder, write_atomically
+from xprompt.files import replace_folder, sync_file, sync_folder
 from xprompt.prompts.collection import load_from_collection, names_in_collection, save_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.archive import write_archive
+from xprompt.runs.manifest import read_manifest, write_manifest
 from xprompt.runs.run import RunResult
 from xprompt.runs.store import Store
 
@@ -67,15 +67,15 @@ def _copy_files(report: Path, copy: Path) -> None:
         place = copy / file.relative_to(report)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, place)
-    manifest = json.loads((report / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(report / "manifest.json")
     for notebook in manifest["notebooks"].values():
         notebook.pop("html", None)
-    write_atomically(copy / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    write_manifest(copy / "manifest.json", manifest)
 
 
 def _archive_runs(store: Store, target: Store, prompts: Sequence[str]) -> None:
     records = {record["run"]: record for record in store.records()}
-    manifest = json.loads((target.root / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(target.root / "manifest.json")
     named = {run_id for item in manifest["items"].values() for run_id in item["runs"]} | set(prompts)
     if missing := sorted(named - records.keys()):
         raise StoreError(

@@ -22,6 +22,8 @@ from xprompt.config.run_config import RunConfig
 from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
 from xprompt.distributed import process_group
+from xprompt.errors import MemoryLimitError
+from xprompt.files import try_folder
 from xprompt.methods.base import MethodContext, load_method
 from xprompt.prompts.collection import load_from_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
@@ -32,6 +34,7 @@ from xprompt.tasks import metrics
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.superglue import TASKS
 from xprompt.training.callbacks import Callbacks
+from xprompt.training.memory import is_out_of_memory
 from xprompt.training.tensorboard import EventFiles, can_watch
 
 
@@ -44,10 +47,8 @@ class RunResult:
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.metrics.items())
-        return f"RunResult({self._title()}, {self.record['protocol']}: {scores}; {str(self.folder)[-150:]})"
-
-    def _title(self) -> str:
-        return f"{self.record['task']} {self.record['method']} seed {self.record['seed']}"
+        about = " ".join(str(self.record.get(name, "")) for name in ("task", "method", "protocol"))
+        return f"RunResult({about} seed {self.record.get('seed')}: {scores}; {str(self.folder)[-150:]})"
 
     def _repr_html_(self) -> str:
         """Show the metrics beside the majority's, and the selection score while it was trained."""
@@ -55,7 +56,8 @@ class RunResult:
         rows = [["metric", "%", "majority class"]]
         for name, value in self.metrics.items():
             rows.append([name, f"{100 * value:.1f}", f"{100 * majority[name]:.1f}" if name in majority else ""])
-        title = f"{self._title()}: {self.record['num_params']:,} trained parameters"
+        about = " ".join(str(self.record.get(name, "")) for name in ("task", "method", "seed"))
+        title = f"{about}: {self.record['num_params']:,} trained parameters"
         return html.table(rows, title) + html.history(self.record["history"])
 
     @property
@@ -87,6 +89,11 @@ class _How:
     watch: bool
     save_every: float
     device_map: str | None
+    wait: bool
+
+
+#: Bytes that a new store needs at least: a few prompts and records.
+ROOM = 16 * 2**20
 
 
 def run(
@@ -98,6 +105,7 @@ def run(
     watch: bool = True,
     save_every: float = 30.0,
     device_map: str | None = None,
+    wait: bool = True,
 ) -> RunResult:
     """Do a run, or read it where the store has it already. The run that it starts from is done, or read, first.
 
@@ -115,13 +123,36 @@ def run(
         save_every: seconds of training after which an interruption may cost work; a run that is done sooner writes
             no state.
         device_map: spread the backbone over several devices; see `load_backbone`.
+        wait: where another process does the run, or one that it starts from, wait until it is done.
 
-    None of `progress`, `watch`, `save_every` and `device_map` is part of a run's ID.
+    None of `progress`, `watch`, `save_every`, `device_map` and `wait` is part of a run's ID.
 
     Raises:
         ConfigError, DataError, BackboneError: before any training starts.
+        StoreError: the store cannot be written; before anything is loaded, where it holds nothing yet.
+        HeldError: another process does the run, and `wait` is False.
+        NotFiniteError: training diverged.
+        MemoryLimitError: there is too little memory.
     """
-    return _read_or_do(config, _store(config, store), _How(progress, watch, save_every, device_map), force)
+    store = _store(config, store)
+    if store.is_empty:
+        try_folder(store.runs, ROOM)
+    with _memory_limit(config):
+        return _read_or_do(config, store, _How(progress, watch, save_every, device_map, wait), force)
+
+
+@contextlib.contextmanager
+def _memory_limit(config: RunConfig) -> Iterator[None]:
+    """Turn what allocators raise into one error."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not is_out_of_memory(error):
+            raise
+        raise MemoryLimitError(
+            f"{config.method} on {config.task} needs more memory than there is ({type(error).__name__}): set "
+            "tune.accumulation or gradient_checkpointing, or dtype=bfloat16; `python -m xprompt plan` says what fits."
+        ) from error
 
 
 def _read_or_do(config: RunConfig, store: Store, how: _How, force: bool = False) -> RunResult:
@@ -153,12 +184,12 @@ def _get(name: str, store: Store) -> RunResult | None:
 def _do(config: RunConfig, store: Store, how: _How, parents: tuple[RunResult, ...], force: bool) -> RunResult:
     """Do one run, its parents at hand, unless another process has done it meanwhile."""
     splits, backbone, name = _prepare(config, how.device_map)
-    with store.lock(name) if process_group().is_main else contextlib.nullcontext():
+    with store.lock(name, -1 if how.wait else 0) if process_group().is_main else contextlib.nullcontext():
         if force or _get(name, store) is None:
             events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
             callbacks = Callbacks(
                 [EventFiles(events)] if how.watch and can_watch() else [],
-                store.runs / ".unfinished" / name,
+                store.unfinished / name,
                 how.save_every,
             )
             _record(MethodContext(config, backbone, splits, parents, how.progress, callbacks), name, store)
@@ -291,4 +322,4 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
 
     if process_group().is_main:
         store.put(record, write_files)
-        shutil.rmtree(store.runs / ".unfinished" / name, ignore_errors=True)
+        shutil.rmtree(store.unfinished / name, ignore_errors=True)

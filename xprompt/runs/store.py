@@ -17,19 +17,19 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from xprompt.errors import StoreError
-from xprompt.files import replace_folder, sha256, sync_file, sync_folder
+from xprompt.errors import HeldError, StoreError
+from xprompt.files import cannot_write, replace_folder, sha256, sync_file, sync_folder
 from xprompt.runs.archive import read_archive
 
 FORMAT = 1
 SUFFIXES = (".json", ".safetensors", ".md")
-_RUN_ID = re.compile(r"[0-9a-f]{16}")
+RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 Record = dict[str, Any]
 
@@ -65,6 +65,13 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self.runs = self.root / "runs"
+        self.staging, self.unfinished = self.runs / ".staging", self.runs / ".unfinished"
+        self.locks, self.damaged = self.runs / ".locks", self.runs / ".damaged"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has held no run yet."""
+        return not self.runs.exists() and not read_archive(self.root)
 
     @property
     def prompts(self) -> Path:
@@ -73,7 +80,7 @@ class Store:
 
     def path(self, run_id: str) -> Path:
         """Return a run's folder, there or not. Raises `StoreError` where `run_id` cannot be a run's."""
-        if not _RUN_ID.fullmatch(run_id):
+        if not RUN_ID.fullmatch(run_id):
             raise StoreError(f"run ID {run_id!r} is not 16 hexadecimal digits: use what run_id() returns.")
         return self.runs / run_id
 
@@ -93,6 +100,19 @@ class Store:
         archived = read_archive(self.root).get(run_id)
         return None if archived is None else json.loads(archived)
 
+    def verify(self, run_id: str) -> str:
+        """Return what is wrong with a run's folder, in a few words; "" where nothing is. Nothing is changed."""
+        try:
+            _read(self.path(run_id), run_id)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    def archived(self) -> Iterator[Record]:
+        """Yield every whole record of the archive, in the order of the run IDs."""
+        for run_id, text in sorted(read_archive(self.root).items()):
+            yield json.loads(text) | {"run": run_id}
+
     def put(self, record: Record, write_files: Callable[[Path], object] | None = None) -> Path:
         """Write a run, whole or not at all, and return its folder.
 
@@ -100,19 +120,22 @@ class Store:
             record: JSON values; record["run"] is its run ID. Numbers that are not finite are stored as null.
             write_files: called with an empty folder, to leave the run's .safetensors and .json files in.
 
-        Raises `StoreError` where the record has no valid run ID, is not JSON, or a file is of another kind.
+        Raises `StoreError` where the record has no valid run ID, is not JSON, a file is of another kind, or the disk
+        does not take it.
         """
         target = self.path(str(record.get("run", "")))
-        staging = self.runs / ".staging"
-        staging.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=staging))
         try:
-            if write_files is not None:
-                write_files(folder)
-            _write(folder, record)
-            self._move_into_place(folder, target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            self.staging.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=self.staging))
+            try:
+                if write_files is not None:
+                    write_files(folder)
+                _write(folder, record)
+                self._move_into_place(folder, target)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError as error:
+            raise cannot_write(target, error) from error
         return target
 
     def _move_into_place(self, folder: Path, target: Path) -> None:
@@ -120,7 +143,7 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """Yield every whole record, in the order of the run IDs; damaged ones are left out, as `get` does."""
-        in_folders = {path.name for path in self.runs.glob("*") if _RUN_ID.fullmatch(path.name)}
+        in_folders = {path.name for path in self.runs.glob("*") if RUN_ID.fullmatch(path.name)}
         for run_id in sorted(in_folders | read_archive(self.root).keys()):
             record = self.get(run_id)
             if record is not None:
@@ -133,22 +156,49 @@ class Store:
         Args:
             timeout: seconds to wait for another holder; negative waits for as long as it takes.
 
-        Raises `StoreError` when the time is up. A holder that dies lets go.
+        Raises `HeldError` when the time is up. A holder that dies lets go. What one that died left half-written of this
+        run is deleted, and the lock's file once the run has a record.
         """
-        path = self.runs / ".locks" / f"{self.path(run_id).name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.locks / f"{self.path(run_id).name}.lock"
         try:
-            with FileLock(path, timeout=timeout):
-                yield
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, timeout=timeout)
+            lock.acquire()
         except Timeout as error:
-            raise StoreError(
+            raise HeldError(
                 f"run {run_id} is held by another process for more than {timeout} s: wait for it, or end it."
             ) from error
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            self._clear_staging(run_id)
+            yield
+            if self.path(run_id).exists():
+                # Nobody needs this file any more: who waits for it, or makes it again, finds the record.
+                with suppress(OSError):
+                    path.unlink()
+        finally:
+            lock.release()
+
+    def is_held(self, run_id: str) -> bool:
+        """Return whether a process holds the run at this moment."""
+        path = self.locks / f"{run_id}.lock"
+        try:
+            if path.exists():
+                with FileLock(path, timeout=0):
+                    pass
+        except Timeout:
+            return True
+        return False
+
+    def _clear_staging(self, run_id: str) -> None:
+        """Delete what a process that died left half-written of a run. Call it while holding the run."""
+        for folder in self.staging.glob(f"{run_id}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _set_aside(self, folder: Path, error: Exception) -> None:
-        bin_ = self.runs / ".damaged"
-        bin_.mkdir(exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=bin_))
+        self.damaged.mkdir(exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=self.damaged))
         os.replace(folder, aside / folder.name)
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(

@@ -5,7 +5,9 @@ Nothing in it can run as code: templates name columns, nothing else.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from xprompt.config.pattern import fields_in
-from xprompt.config.settings import Settings
-from xprompt.errors import ConfigError
-from xprompt.files import parse_json
+from xprompt.config.settings import MOST_SEED, NO_TEXT, Settings
+from xprompt.errors import ConfigError, DataError, StoreError, shown
+from xprompt.files import inside, parse_json, write_atomically
 from xprompt.tasks.example import ParsedExample, RawExample, data_error
 
 DECLARATION = "task.json"
@@ -36,7 +38,7 @@ class CustomTask(Settings):
 
     Args:
         name: its name in tables and records; not the name of a SuperGLUE task.
-        template: the input, each column that belongs to it as {column}.
+        template: the input, each column that belongs to it as {column}; {{ and }} are literal braces.
         label: the column that holds the label.
         verbalizer: label as written in that column → its label word; two or more, all different.
         cut: the column that is shortened where the input is too long; may be left out where there is only one.
@@ -56,11 +58,11 @@ class CustomTask(Settings):
     cut: str = ""
     cut_side: Literal["start", "end"] = "end"
     metrics: tuple[Literal["accuracy", "macro_f1", "em"], ...] = Field(("accuracy",), min_length=1)
-    group: str | None = None
+    group: str | None = Field(None, min_length=1)
     train: str = ""
     validation: str = ""
     validation_share: float | None = Field(None, gt=0, lt=1)
-    validation_seed: int = Field(0, ge=0)
+    validation_seed: int = Field(0, ge=0, le=MOST_SEED)
 
     @field_validator("verbalizer")
     @classmethod
@@ -73,7 +75,8 @@ class CustomTask(Settings):
     @model_validator(mode="after")
     def _is_consistent(self) -> CustomTask:
         words = list(self.verbalizer.values())
-        if len(words) < 2 or len(set(words)) < len(words) or not all(w.strip() for w in [*words, *self.verbalizer]):
+        different = {word.strip() for word in words} - {""}
+        if len(words) < 2 or len(different) < len(words) or "" in self.verbalizer:
             raise ValueError("verbalizer needs two or more labels, each with a different word")
         named = fields_in(self.template)
         if not self.columns:
@@ -86,6 +89,10 @@ class CustomTask(Settings):
             raise ValueError(f"cut needs one of {', '.join(self.columns)} that stands in template exactly once")
         if len(set(self.metrics)) < len(self.metrics) or ("em" in self.metrics and self.group is None):
             raise ValueError("metrics are named once each, and em needs group")
+        if self.train and self.train == self.validation:
+            raise ValueError(
+                f"train and validation are both {self.train!r}: scores would be those on the training data"
+            )
         if self.validation and self.validation_share is not None:
             raise ValueError("give validation (a file) or validation_share (of train), not both")
         return self
@@ -108,12 +115,21 @@ class CustomTask(Settings):
         Raises:
             ConfigError: the file is missing, is no JSON, or declares what makes no sense; names the file.
         """
-        path = Path(path).expanduser()
-        where = "/".join(path.parts[-2:])
+        path = Path(os.path.expanduser(path))
+        where = "/".join(path.parts[-2:])[-200:]
         try:
-            data = parse_json(path.read_text(encoding="utf-8-sig"))
-        except OSError as error:
-            raise ConfigError(f"{where}: cannot be read ({error.strerror}). Fix: check the path ({path}).") from error
+            if path.exists() and not path.is_file():  # to read a pipe or a device would never end
+                raise OSError(errno.EINVAL, "Not a file")
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{where}: no UTF-8 text (at byte {error.start}). Fix: save it as UTF-8.") from error
+        except (OSError, ValueError) as error:  # ValueError: no system has such a path
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(
+                f"{where}: cannot be read ({reason}). Fix: check the path ({shown(str(path), 400)})."
+            ) from error
+        try:
+            data = parse_json(text)
         except ValueError as error:
             raise ConfigError(f"{where}: no valid JSON ({error}). Fix: repair the file.") from error
         if not isinstance(data, dict):
@@ -124,11 +140,16 @@ class CustomTask(Settings):
             raise ConfigError(f"{where}: {error}") from error
 
     def save(self, folder: str | Path) -> Path:
-        """Write `task.json` in a folder, made if missing, and return its path, which names the task in settings."""
+        """Write `task.json` in a folder, made if missing, and return its path, which names the task in settings.
+
+        Raises `ConfigError` where it cannot be written.
+        """
         path = Path(folder) / DECLARATION
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        try:
+            write_atomically(path, text + "\n")
+        except (StoreError, ValueError) as error:
+            raise ConfigError(f"{shown(str(path), 400)}: {error}") from error
         return path
 
     def files(self, folder: Path) -> TaskFiles:
@@ -160,8 +181,11 @@ class CustomTask(Settings):
 
     def _file(self, folder: Path, split: Literal["train", "validation"]) -> Path | None:
         named = getattr(self, split)
-        candidates = [folder / named] if named else [folder / f"{split}{suffix}" for suffix in SUFFIXES]
-        existing = [path for path in candidates if path.is_file()]
+        names = [named] if named else [split + suffix for suffix in SUFFIXES]
+        try:
+            existing = [path for path in (inside(folder, name) for name in names) if os.path.isfile(path)]
+        except DataError as error:
+            raise DataError(f"{folder.name}, task '{self.name}', {split}: {error}") from error
         if len(existing) > 1:
             raise data_error(
                 f"{folder.name}, task '{self.name}'",
@@ -197,8 +221,8 @@ class CustomTask(Settings):
 
     def _text(self, raw: RawExample, column: str) -> str:
         text = _as_text(raw.data[column])
-        if not isinstance(text, str) or not text or "\0" in text:
-            given = "an empty cell" if text == "" else f"{text!r:.60}"
+        if not isinstance(text, str) or not text or NO_TEXT.search(text):
+            given = "an empty cell" if text == "" else shown(text, 60)
             raise data_error(
                 f"{raw.where}, field '{column}'", given, "a text or a number", "fill in the cell, or remove the row"
             )
@@ -209,7 +233,10 @@ def _as_text(value: Any) -> Any:
     """Return JSON's numbers and truth values as JSON writes them, texts stripped, anything else unchanged."""
     if isinstance(value, str):
         return value.strip()
-    return json.dumps(value) if isinstance(value, (bool, int, float)) else value
+    try:
+        return json.dumps(value, allow_nan=False) if isinstance(value, (bool, int, float)) else value
+    except ValueError:  # infinite, or of thousands of digits
+        return value
 
 
 def _choices(split: str) -> str:

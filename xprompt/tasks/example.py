@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from xprompt.errors import DataError
+from xprompt.errors import DataError, shown
 
 
 def data_error(where: str, given: str, needed: str, fix: str) -> DataError:
@@ -45,8 +45,13 @@ class RawExample:
         )
 
     def text(self, name: str) -> str:
-        """Return a text field, outer white space removed."""
-        return self.get(name, str, "a text").strip()
+        """Return a text field, outer white space removed; `DataError` where it holds NUL."""
+        text = self.get(name, str, "a text").strip()
+        if "\0" in text:
+            raise data_error(
+                f"{self.where}, field '{self.path}{name}'", shown(text, 60), "a text without NUL", "remove it"
+            )
+        return text
 
     def child(self, name: str) -> RawExample:
         """Return a nested object, which knows its path."""

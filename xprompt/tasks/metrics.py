@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from xprompt.errors import DataError
+from xprompt.errors import DataError, shown
 from xprompt.tasks.task import Task
 
 NO_LABEL = -1
@@ -76,6 +76,11 @@ def compute(task: Task, predictions: Sequence[int], labels: Sequence[int], group
     predicted, gold = np.asarray(predictions), np.asarray(labels)  # (N,), (N,)
     classes = len(task.label_words)
     for name, values, lowest in (("predictions", predicted, NO_LABEL), ("labels", gold, 0)):
+        if values.ndim != 1 or values.dtype.kind not in "iu":
+            raise DataError(
+                f"Cannot score {task.name}: given {name} such as {shown(next(iter(values)))}; needed whole numbers. "
+                "Fix: pass positions in the task's label set."
+            )
         outside = values[(values < lowest) | (values >= classes)]
         if outside.size:
             raise DataError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from xprompt.errors import ConfigError, did_you_mean
+from xprompt.errors import ConfigError, did_you_mean, shown
 from xprompt.tasks.custom import DECLARATION, CustomTask, TaskFiles
 from xprompt.tasks.superglue import TASKS
 from xprompt.tasks.task import Task
+
+_MOST_COMMAS = 9  # in one path
 
 
 def get_task(name: str | Path) -> Task:
@@ -17,19 +20,35 @@ def get_task(name: str | Path) -> Task:
         ConfigError: an unknown name, or a declaration that makes no sense.
         DataError: the declaration's files of examples are not there.
     """
-    if name in TASKS:
+    if not isinstance(name, (str, Path)):
+        raise ConfigError(
+            f"A task is named by a text or a path, not by {shown(name)}. Fix: name one of {', '.join(TASKS)}."
+        )
+    if str(name) in TASKS:
         return TASKS[str(name)]
-    path = Path(name).expanduser()
-    if (path / DECLARATION).is_file():
+    path = Path(os.path.expanduser(name))
+    if os.path.isfile(path / DECLARATION):
         path = path / DECLARATION
     if path.suffix != ".json":
         raise ConfigError(
-            f"Unknown task {str(name)!r}; needed one of {', '.join(TASKS)}. "
+            f"Unknown task {shown(str(name))}; needed one of {', '.join(TASKS)}. "
             f"Fix: name one of these, or give the path of a custom task's declaration ({DECLARATION})."
             f"{did_you_mean(str(name), TASKS)}"
         )
     declaration = CustomTask.load(path)
     return custom_task(declaration, f"{path.parent.name}/{path.name}", declaration.files(path.parent))
+
+
+def split_tasks(text: str) -> list[str]:
+    """Return the tasks of a comma-separated text; a comma in the path of a declaration that is there belongs to it."""
+    parts, names = text.split(","), []
+    start = 0
+    while start < len(parts):
+        joined = (",".join(parts[start : start + n]).strip() for n in range(_MOST_COMMAS + 1, 1, -1))
+        paths = (path for path in joined if path.endswith(".json") and os.path.isfile(os.path.expanduser(path)))
+        names.append(next(paths, parts[start].strip()))
+        start += names[-1].count(",") + 1
+    return names
 
 
 def custom_task(declaration: CustomTask, where: str, files: TaskFiles | None = None) -> Task:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from xprompt.config.pattern import Pattern, fields_in
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, shown
 from xprompt.tasks.custom import TaskFiles
 from xprompt.tasks.example import Example, ParsedExample, RawExample, data_error
 
@@ -65,8 +66,12 @@ class Task:
 
     def cut_span(self, example: Example) -> tuple[int, int]:
         """Return where the cut field stands in the rendered text: first character, and one past the last."""
-        before = self.template.partition(f"{{{self.cut_field}}}")[0]
-        start = len(before.format_map(example.fields))
+        start = 0
+        for text, field, _, _ in string.Formatter().parse(self.template):
+            start += len(text)
+            if field == self.cut_field:
+                break
+            start += len(example.fields[field]) if field else 0
         return start, start + len(example.fields[self.cut_field])
 
     def label_text(self, label: int) -> str:
@@ -114,7 +119,7 @@ class Task:
                 return i
         raise data_error(
             where,
-            repr(value),
+            shown(value),
             f"one of {list(allowed)}",
             "correct the label, or check that the file belongs to this task",
         )

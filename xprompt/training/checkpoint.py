@@ -155,6 +155,9 @@ class Checkpointer:
         self.saved = time.perf_counter()
 
 
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+
+
 def save_state(folder: Path, identity: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Replace the folder's state by a new one, wholly or not at all.
 
@@ -179,23 +182,38 @@ def load_state(folder: Path, identity: str) -> State | None:
     if not (folder / "state.json").exists():
         return None
     try:
-        body = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        if body.pop("seal") != _seal(body):
-            raise ValueError("state.json does not match its own sha256")
+        body, content = read_state(folder)
         if body["identity"] != identity:
             raise ValueError("it was saved with other settings, data or versions")
-        if Path(body["tensors"]).name != body["tensors"]:
-            raise ValueError(f"it names a file elsewhere, {body['tensors']}")
-        content = (folder / body["tensors"]).read_bytes()
-        if sha256(content) != body["sha256"]:
-            raise ValueError(f"{body['tensors']} does not match its sha256")
         return load(content), body["facts"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         warnings.warn(
             f"the unfinished state in {folder} cannot be used ({error}); this stage starts from its beginning.",
             RuntimeWarning, stacklevel=2,
         )  # fmt: skip
         return None
+
+
+def read_state(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """Return what `save_state` wrote, verified: (state.json's values, the tensors' file). Raises if damaged."""
+    body = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if body.pop("seal") != _seal(body):
+        raise ValueError("state.json does not match its own sha256")
+    if Path(body["tensors"]).name != body["tensors"]:
+        raise ValueError(f"it names a file elsewhere, {body['tensors']}")
+    content = (folder / body["tensors"]).read_bytes()
+    if sha256(content) != body["sha256"]:
+        raise ValueError(f"{body['tensors']} does not match its sha256")
+    return body, content
+
+
+def verify_state(folder: Path) -> str:
+    """Return what is wrong with a folder's saved state, in a few words; "" where nothing is."""
+    try:
+        read_state(folder)
+    except _UNREADABLE as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _identify(

@@ -1,28 +1,20 @@
-"""The report's page, index.html, from the manifest, the figures' files and the run records behind them.
+"""What was run, as facts of the run records, and what a reader must know before trusting the numbers.
 
-The page computes no score: every number on it was written by a notebook or a run.
+No score is computed here: every number was written by a run.
 """
 
 from __future__ import annotations
 
-import base64
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from importlib.resources import files
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
-from xprompt.config.profiles import get_profile
-from xprompt.files import write_atomically
-from xprompt.reporting import wording
-from xprompt.reporting.layout import ITEMS, MAIN, Report
-from xprompt.units import readable_duration
+from xprompt.reporting.layout import MAIN, Report
 
 NOT_VERSIONS = {
     "hardware", "system", "threads", "device", "dtype", "dropout", "git_revision", "git_dirty", "started",
-    "backbone_params", "backbone_fingerprint", "data_fingerprint", "random_streams",
+    "backbone_params", "backbone_fingerprint", "data_fingerprint", "random_streams", "code",
 }  # fmt: skip
 FEW = 100
 """The page warns where fewer examples than these were selected on."""
@@ -41,43 +33,32 @@ def complete(report: Report, **settings: Any) -> dict[str, Any]:
         report: one whose notebooks have been executed.
         settings: written into the manifest as they are, such as profile="nano".
     """
-    manifest = report.manifest()
-    names = sorted({run for item in manifest["items"].values() for run in item["runs"]})
-    records = {name: record for name in names if (record := report.store.get(name)) is not None}
-    items = {
-        key: {
-            **item,
-            "seconds": round(sum(_seconds(records[run]) for run in item["runs"] if run in records), 1),
+
+    def completed(manifest: dict[str, Any]) -> dict[str, Any]:
+        names = {run for item in manifest["items"].values() for run in item["runs"]}
+        records = {name: record for name in sorted(names) if (record := report.store.get(name)) is not None}
+        items = {
+            key: {**item, "seconds": round(sum(_seconds(records[run]) for run in item["runs"] if run in records), 1)}
+            for key, item in manifest["items"].items()
         }
-        for key, item in manifest["items"].items()
-    }
+        runs = summarize_runs(records, items.get(MAIN, {}).get("runs", ()))
+        return {**manifest, **settings, "items": items, "runs": runs}
+
+    return report.change(completed)
+
+
+def summarize_runs(records: Mapping[str, Mapping[str, Any]], main: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the facts of some runs, as the manifest holds them under "runs".
+
+    Args:
+        records: run ID → record.
+        main: IDs of the runs behind the main results; where there are any, the seeds are theirs alone, since trials
+            with another seed add nothing to the intervals.
+    """
     facts = _facts(list(records.values()))
-    if MAIN in items:  # trials with another seed add nothing to the intervals of the main results
-        main = [records[run] for run in items[MAIN]["runs"] if run in records]
-        facts |= {"seeds": _distinct(record["seed"] for record in main), **_ends(main)}
-    return report.update(**settings, items=items, runs=facts)
-
-
-def build(report: Report) -> str:
-    """Write index.html from a manifest that `complete` has updated, and return its text. It needs no other file."""
-    manifest = report.manifest()
-    template = (files(__package__) / "templates" / "index.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    order = sorted(manifest["items"], key=lambda item: (item not in ITEMS, _rank(item), item))
-    profile = get_profile(manifest["profile"])
-    text = environment.from_string(template).render(
-        manifest=manifest,
-        profile=profile.model_dump(mode="json"),
-        items=[(item, manifest["items"][item]) for item in order],
-        figures={item: _embedded(report, manifest["items"][item]) for item in order},
-        findings=[(item, s) for item in order for s in manifest["items"][item].get("table", {}).get("statements", [])],
-        caveats=caveats(manifest),
-        duration=readable_duration,
-        method=wording.method,
-        task=wording.task,
-    )
-    write_atomically(report.index, text)
-    return text
+    if chosen := [records[run] for run in main if run in records]:
+        facts |= {"seeds": _distinct(record["seed"] for record in chosen), **_ends(chosen)}
+    return facts
 
 
 def caveats(manifest: Mapping[str, Any]) -> list[str]:
@@ -85,6 +66,11 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
     facts, sentences = manifest["runs"], []
     if manifest.get("quick"):
         sentences.append(QUICK)
+    if len(facts.get("codes", [])) > 1:
+        sentences.append(
+            f"The records were made by {len(facts['codes'])} versions of the code: a difference between them "
+            "may not be one between methods."
+        )
     if "nano" in facts["sources"]:
         sentences.append(
             "The tasks are generated, in SuperGLUE's formats; a score here is not a score on SuperGLUE, and the "
@@ -131,14 +117,18 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     origins = [record["provenance"] for record in records]
     times = _distinct(origin.get("started") for origin in origins)
-    names = [name for name in dict.fromkeys(itertools.chain(*origins)) if name not in NOT_VERSIONS]
+    named = itertools.chain(*(origin.items() for origin in origins))
+    names = dict.fromkeys(
+        name for name, value in named if name not in NOT_VERSIONS and not isinstance(value, (dict, list))
+    )
     versions = {name: _distinct(origin.get(name) for origin in origins) for name in names}
     git = Counter((origin.get("git_revision"), bool(origin.get("git_dirty"))) for origin in origins)
     return {
         "count": len(records),
+        "codes": _distinct(origin.get("code") for origin in origins),
         "seconds": round(sum(map(_seconds, records)), 1),
         "tasks": _distinct(record["task"] for record in records),
         "methods": _distinct(record["method"] for record in records),
@@ -164,7 +154,7 @@ def _facts(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _ends(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _ends(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Count the runs that ended at a limit of their settings, as [count, of how many]."""
     by_method = {m: [r for r in records if r["method"] == m and r.get("details")] for m in ("prompt_tuning", "xprompt")}
     last = [r["details"]["best_step"] == r["history"][-1]["step"] for r in by_method["prompt_tuning"]]
@@ -181,15 +171,3 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 
 def _seconds(record: Mapping[str, Any]) -> float:
     return float(record["seconds"].get("total") or 0.0)
-
-
-def _rank(item: str) -> tuple[str, int]:
-    head = item.rstrip("0123456789")
-    return head, int(item[len(head) :] or 0)
-
-
-def _embedded(report: Report, item: Mapping[str, Any]) -> str | None:
-    for file in item["files"]:
-        if file.endswith(".png") and (report.root / file).exists():
-            return "data:image/png;base64," + base64.b64encode((report.root / file).read_bytes()).decode()
-    return None

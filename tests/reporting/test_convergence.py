@@ -1,0 +1,71 @@
+"""Convergence: what a doubling adds, by hand."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from xprompt import reporting as rp
+from xprompt.errors import ConfigError
+from xprompt.reporting import convergence
+
+
+def records(scores: dict[tuple[str, int, int], float]) -> list[dict]:
+    """Records of (task, seed, steps) → score in [0, 1]."""
+    return [
+        {
+            "profile": "nano", "backbone": "nano", "task": task, "method": "prompt_tuning", "seed": seed,
+            "protocol": "held_out", "metrics": {"accuracy": score}, "score": score, "num_params": 1,
+            "run": f"{task}{seed}{steps}", "config": {"tune": {"steps": steps}},
+        }
+        for (task, seed, steps), score in scores.items()
+    ]  # fmt: skip
+
+
+ROWS = convergence.budget_rows(
+    records(
+        {
+            ("rte", 0, 100): 0.70, ("rte", 1, 100): 0.72, ("cb", 0, 100): 0.60, ("cb", 1, 100): 0.62,
+            ("rte", 0, 200): 0.80, ("rte", 1, 200): 0.84, ("cb", 0, 200): 0.66, ("cb", 1, 200): 0.70,
+            ("rte", 0, 400): 0.802, ("rte", 1, 400): 0.842, ("cb", 0, 400): 0.664, ("cb", 1, 400): 0.704,
+        }
+    )
+)  # fmt: skip
+
+
+def test_a_doubling_is_paired_by_seed_and_averaged_over_tasks():
+    gaps = convergence.doublings(ROWS).set_index(["task", "before", "after"])
+    assert gaps.loc[("rte", 100, 200), "mean"] == pytest.approx(11.0)  # (10 + 12) / 2
+    assert gaps.loc[("average", 100, 200), "mean"] == pytest.approx(9.0)  # ((10 + 6) / 2 + (12 + 8) / 2) / 2
+    assert gaps.loc[("average", 200, 400), "mean"] == pytest.approx(0.3)
+    assert gaps.loc[("average", 100, 200), "converged"] is False or not gaps.loc[("average", 100, 200), "converged"]
+    assert gaps.loc[("average", 200, 400), "converged"]
+    assert pd.isna(gaps.loc[("rte", 200, 400), "converged"]), "one task says nothing about the profile"
+
+
+def test_the_statement_names_the_first_converged_budget_or_says_that_none_is():
+    assert convergence.statement(ROWS).startswith("Converged from 200 steps on: twice as many move the mean")
+    short = convergence.statement(ROWS[ROWS["steps"] < 400])
+    assert short.startswith("No budget is converged: from 100 to 200 steps") and "9.0" in short
+    assert "nothing can be said" in convergence.statement(ROWS[ROWS["task"] == "rte"])
+
+
+def test_the_table_has_a_row_a_budget_and_a_column_a_task():
+    table = convergence.convergence_table(ROWS)
+    assert list(table["steps"]) == ["100", "200", "400"]
+    assert table["RTE"][0].startswith("71.0 ±") and table["the next budget adds"][2] == ""
+
+
+def test_budget_one_is_the_run_of_the_main_results():
+    one, two = convergence.budget_configs("nano", ["rte"], [0], [1, 2])
+    (main,) = rp.grid("nano", ["rte"], ["prompt_tuning"], [0])
+    assert one == main and two.tune.steps == 2 * main.tune.steps
+    with pytest.raises(ConfigError, match="epochs"):
+        convergence.budget_configs("t5-small", ["rte"], [0], [1])
+    with pytest.raises(ConfigError, match="budgets"):
+        convergence.budget_configs("nano", ["rte"], [0], [0])
+
+
+def test_the_figure_draws_every_task():
+    figure = convergence.budget_curves(ROWS)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["CB", "RTE", "average"]

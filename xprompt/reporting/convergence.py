@@ -1,0 +1,148 @@
+"""Whether prompts were tuned until they stopped improving: runs of several budgets, what each doubling adds, a figure.
+
+A budget is converged when doubling it moves the mean over the tasks by less than half a point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from xprompt.config.profiles import get_profile
+from xprompt.config.run_config import RunConfig
+from xprompt.errors import ConfigError
+from xprompt.reporting import wording
+from xprompt.reporting.rows import AVERAGE, tasks_in, tidy
+from xprompt.reporting.statistics import differences, interval, with_average
+from xprompt.runs.grid import grid
+
+CONVERGED = 0.5
+"""Points that the mean over the tasks may move with twice the budget."""
+
+
+def budget_configs(
+    profile: str, tasks: Sequence[str], seeds: Sequence[int], budgets: Sequence[float], **choices: Any
+) -> list[RunConfig]:
+    """Return a prompt-tuning run for each task, seed and budget; budget 1 is the profile's own run.
+
+    Args:
+        budgets: multiples of the profile's tuning steps, each above 0; evaluations come as often in proportion.
+        choices: as of `grid`.
+
+    Raises `ConfigError` where a budget is no step at all, or the profile counts in epochs.
+    """
+    tune = get_profile(profile).tune
+    if tune.steps is None or tune.eval_every is None:
+        raise ConfigError(f"profile {profile} tunes for {tune.epochs} epochs; budgets are multiples of `tune.steps`.")
+    if not budgets or min(budgets) * tune.steps < 1:
+        raise ConfigError(f"budgets {list(budgets)}: give multiples of {tune.steps} steps, one or more steps each.")
+    scaled = [
+        tune.replace(steps=round(tune.steps * budget), eval_every=max(1, round(tune.eval_every * budget)))
+        for budget in budgets
+    ]
+    return [
+        config
+        for settings in scaled
+        for config in grid(profile, tasks, ["prompt_tuning"], seeds, ["held_out"], tune=settings, **choices)
+    ]
+
+
+def budget_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return tidy rows in points, with a column `steps`, the optimiser steps each prompt was tuned for."""
+    records = list(records)
+    steps = {record["run"]: record["config"]["tune"]["steps"] for record in records}
+    rows = tidy(records)
+    return rows.assign(steps=rows["run"].map(steps))
+
+
+def doublings(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return what the larger of two neighbouring budgets adds, paired by seed, per task and for the average.
+
+    Args:
+        rows: as `budget_rows` makes them.
+
+    Returns columns task, before, after (steps), mean, low, high (points), n (seeds), and `converged`: of the average,
+    whether a doubling moves it by less than `CONVERGED` points.
+    """
+    budgets = sorted(rows["steps"].unique())
+    as_methods = _by_steps(rows)
+    pairs = [(str(after), str(before)) for before, after in zip(budgets, budgets[1:], strict=False)]
+    gaps = differences(as_methods, pairs)
+    table = gaps.assign(before=gaps["b"].astype(int), after=gaps["a"].astype(int))
+    doubled = (table["task"] == AVERAGE) & (table["after"] >= 2 * table["before"])
+    table["converged"] = (table["mean"].abs() < CONVERGED).where(doubled)
+    return table[["task", "before", "after", "mean", "low", "high", "n", "converged"]]
+
+
+def _by_steps(rows: pd.DataFrame) -> pd.DataFrame:
+    """Put the budget in the place of the method, which is the same in all rows."""
+    return rows.assign(method=rows["steps"].astype(str)).drop(columns="steps")
+
+
+def convergence_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per budget: each task's mean ± half the 95 % interval, the average, and what doubling adds to it."""
+    scores = with_average(_by_steps(rows))
+    gaps = doublings(rows)
+    lines = []
+    for steps in sorted(rows["steps"].unique()):
+        line = {"steps": str(steps)}
+        for task in tasks_in(scores):
+            values = scores[(scores["method"] == str(steps)) & (scores["task"] == task)]["value"].to_numpy()
+            line[wording.task(task)] = wording.cell(interval(values)) if values.size else ""
+        gap = gaps[(gaps["before"] == steps) & (gaps["task"] == AVERAGE)].to_dict("records")
+        line["the next budget adds"] = wording.points(gap[0]["mean"], signed=True) if gap else ""
+        if gap and gap[0]["n"] > 1:
+            line["the next budget adds"] += f" {wording.span(gap[0]['low'], gap[0]['high'])}"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def statement(rows: pd.DataFrame) -> str:
+    """Say in one sentence which budget is converged, or that none is."""
+    gaps = doublings(rows)
+    average = gaps[(gaps["task"] == AVERAGE) & gaps["converged"].notna()]
+    if average.empty:
+        return "No budget is twice another on two tasks or more: nothing can be said about convergence."
+    good = average[average["converged"].astype(bool)]
+    if good.empty:
+        last = average.iloc[-1]
+        return (
+            f"No budget is converged: from {last['before']} to {last['after']} steps the mean over the tasks moves "
+            f"by {wording.points(last['mean'], signed=True)} points ({last['n']} seed(s)); scores speak of a budget."
+        )
+    first = good.iloc[0]
+    return (
+        f"Converged from {first['before']} steps on: twice as many move the mean over the tasks by "
+        f"{wording.points(first['mean'], signed=True)} points ({first['n']} seed(s))."
+    )
+
+
+def budget_curves(rows: pd.DataFrame) -> Figure:
+    """Draw the score against the tuning budget on a log axis: each task, its seeds as dots, the average."""
+    scores = with_average(_by_steps(rows))
+    scores["steps"] = scores["method"].astype(int)
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    tasks = tasks_in(scores)
+    for task, colour in zip(tasks, sns.color_palette("colorblind", len(tasks)), strict=True):
+        part = scores[scores["task"] == task]
+        means = part.groupby("steps")["value"].mean()
+        colour = "black" if task == AVERAGE else colour
+        axes.plot(means.index, means, "-o", color=colour, ms=4, lw=2.4 if task == AVERAGE else 1.3,
+                  label=wording.task(task))  # fmt: skip
+        if task != AVERAGE:
+            axes.scatter(part["steps"], part["value"], s=10, color=colour, alpha=0.4, linewidths=0)
+            continue
+        spans = [interval(part[part["steps"] == steps]["value"].to_numpy()) for steps in means.index]
+        axes.fill_between(means.index, [s.low for s in spans], [s.high for s in spans], color="0.6", alpha=0.35)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(scores["steps"].unique()))
+    axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
+    axes.set(xlabel="tuning steps", ylabel="score on validation (points)")
+    figure.legend(loc="outside right center", frameon=False, fontsize=10)
+    return figure
