@@ -85,7 +85,7 @@ def test_a_data_set_that_cannot_be_loaded_is_one_sentence(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", fails)
-    with pytest.raises(xp.DataError, match="'mine/moods' cannot be loaded .*no route.*pass a DataFrame"):
+    with pytest.raises(xp.DataError, match="'mine/moods' could not be loaded .*no route.*pass a DataFrame"):
         xp.task_from("mine/moods", **TASK)
 
 

@@ -92,10 +92,3 @@ def test_the_limit_is_respected_and_nothing_is_changed(backbone64):
     assert xp.importance(backbone64, prompt, tiny_data(9, "train"), limit=4).num_examples == 4
     assert torch.equal(prompt.embeddings, before) and prompt.embeddings.grad is None
     assert all(p.grad is None for p in backbone64.model.parameters())
-
-
-def test_prompts_and_scores_show_themselves_in_a_line(backbone64):
-    prompt = xp.SoftPrompt.init(backbone64, 4, pieces=2)
-    assert repr(prompt).startswith("SoftPrompt(4 tokens of ") and len(repr(prompt)) < 200
-    scores = xp.importance(backbone64, prompt, tiny_data(9, "train"))
-    assert repr(scores).startswith("Importance(4 tokens × 2 pieces over 9 examples; tokens from ")

@@ -70,8 +70,8 @@ def task_from(
         )
     if label_words is not None and not isinstance(label_words, Mapping):
         raise ConfigError(
-            f"task_from: label_words is {shown(label_words)}; needed label → word, as {{'journey': 'travel'}}: which "
-            "word stands for which label is not left to their order."
+            f"task_from: label_words is {shown(label_words)}; needed label → word, such as {{'journey': 'travel'}}: "
+            "which word stands for which label is not left to their order."
         )
     names = _class_names(train, label, label_words)
     rows = _rows(train, "train", names)
@@ -150,7 +150,8 @@ def _own_words(rows: Sequence[RawExample], label: str) -> dict[str, str]:
     labels = {raw.data[label] for raw in rows if isinstance(raw.data.get(label), str) and raw.data[label]}
     if len(labels) > 20:
         raise ConfigError(
-            f"task_from: the column {label!r} holds {len(labels):,} labels: give label_words, or another label."
+            f"task_from: the column {label!r} holds {len(labels):,} different labels: give label_words, or "
+            "another label."
         )
     return {text: text for text in sorted(labels)}
 
@@ -168,6 +169,7 @@ def _from_hub(name: str, revision: str | None) -> Mapping[Literal["train", "vali
         return datasets.load_dataset(name, revision=revision)
     except Exception as error:  # the network stack below raises many kinds, with no base in common
         raise DataError(
-            f"task_from: the data set {name!r} cannot be loaded ({type(error).__name__}: {str(error):.160}). Needed: "
-            "a data set on the hub or in the local cache. Fix: check its name and the connection, or pass a DataFrame."
+            f"task_from: the data set {name!r} could not be loaded ({type(error).__name__}: {str(error):.160}). "
+            "Needed: a data set on the hub or in the local cache. Fix: check its name and the connection, or pass a "
+            "DataFrame."
         ) from error

@@ -29,13 +29,15 @@ class TaskDataset(Sequence[Example]):
     split: str
     examples: tuple[Example, ...]
 
-    def __repr__(self) -> str:
-        counts = Counter(self.labels)
-        labels = ", ".join(f"{counts[i]:,} {name}" for i, name in enumerate(self.task.label_values) if counts[i])
-        return f"TaskDataset({self.task.name}, {self.split}: {len(self):,} examples; {_shortened(labels, 300)})"
-
     def __len__(self) -> int:
         return len(self.examples)
+
+    def __repr__(self) -> str:
+        return f"TaskDataset({self.task.name} {self.split}: {len(self):,} examples, {self._counts():.200})"
+
+    def _counts(self) -> str:
+        counts = Counter(self.labels)
+        return ", ".join(f"{label} {counts[i]:,}" for i, label in enumerate(self.task.label_values))
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -87,8 +89,8 @@ class Splits:
         return {name: data for name, data in named.items() if data is not None}
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} {len(part):,}" for name, part in self.parts.items())
-        return f"Splits({self.task.name} from {_shortened(self.source, 200)}: {sizes})"
+        sizes = ", ".join(f"{name} {len(data):,}" for name, data in self.parts.items())
+        return f"Splits({self.task.name} from {self.source:.80}: {sizes})"
 
     def _repr_html_(self) -> str:
         """Show the counts, and one example where it may be shown: a report's notebooks are passed on, most data not."""
@@ -97,11 +99,11 @@ class Splits:
         for name, data in self.parts.items():
             counts = Counter(data.labels)
             rows.append([name, f"{len(data):,}", *(f"{counts[i]:,}" for i in range(len(labels)))])
-        picture = html.table([["split", "examples", *labels], *rows], f"{self.task.title}, from {self.source}")
+        page = html.table([["split", "examples", *labels], *rows], f"{self.task.title}, from {self.source}")
         if self.train.examples and (self.source == "nano" or "XPROMPT_REPORT" not in os.environ):
             example = self.train[0]
-            picture += html.text(f"{self.task.render(example)}\n→ {self.task.label_text(example.label)}")
-        return picture
+            page += html.text(f"{self.task.render(example)}\n→ {self.task.label_text(example.label)}")
+        return page
 
     @cached_property
     def fingerprint(self) -> str:
@@ -274,10 +276,6 @@ def _shuffled(blocks: Iterable[list[int]], seed: int) -> list[list[int]]:
     order = list(blocks)
     random.Random(seed).shuffle(order)
     return order
-
-
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _sha256(texts: Iterable[str]) -> str:

@@ -53,8 +53,8 @@ def warnings_about(splits: Splits) -> list[str]:
     pieces = pieces_a_word(splits.train)
     if pieces > PIECES_A_WORD:
         found.append(
-            f"nano has {pieces:.1f} pieces a word for these texts: it spells them out. Use --profile smollm2, "
-            "or another backbone."
+            f"nano has {pieces:.1f} pieces a word for these texts: it spells them letter by letter. Use "
+            "--profile smollm2, or another backbone."
         )
     return found
 

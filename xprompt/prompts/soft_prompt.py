@@ -133,9 +133,6 @@ class SoftPrompt(nn.Module):
         copy.card = self.card
         return copy
 
-    def __repr__(self) -> str:
-        return f"SoftPrompt({self.describe().removesuffix('.')}; mode {self.mode!r})"
-
     def describe(self) -> str:
         """Return its size in a sentence: tokens, pieces, and how many of them survive."""
         tokens, pieces = int(self.surviving_tokens.sum()), int(self.surviving_pieces.sum())

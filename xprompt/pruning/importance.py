@@ -36,11 +36,9 @@ class Importance:
 
     def __repr__(self) -> str:
         tokens, pieces = self.piece.shape
-        low, high = self.token.min(), self.token.max()
-        return (
-            f"Importance({tokens} tokens × {pieces} pieces over {self.num_examples:,} examples; "
-            f"tokens from {low:.3g} to {high:.3g})"
-        )
+        low, high = float(self.token.min()), float(self.token.max())
+        size = f"{tokens} tokens × {pieces} pieces, over {self.num_examples:,} examples"
+        return f"Importance({size}; token scores {low:.3g} to {high:.3g})"
 
     def _repr_html_(self) -> str:
         """Show the map of the pieces; entries that score 0 are pruned, or do nothing."""

@@ -47,8 +47,10 @@ class RunResult:
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.metrics.items())
-        about = " ".join(str(self.record.get(name, "")) for name in ("task", "method", "protocol"))
-        return f"RunResult({about} seed {self.record.get('seed')}: {scores}; {str(self.folder)[-150:]})"
+        return f"RunResult({self._title()}, {self.record['protocol']}: {scores}; {str(self.folder)[-150:]})"
+
+    def _title(self) -> str:
+        return f"{self.record['task']} {self.record['method']} seed {self.record['seed']}"
 
     def _repr_html_(self) -> str:
         """Show the metrics beside the majority's, and the selection score while it was trained."""
@@ -56,8 +58,7 @@ class RunResult:
         rows = [["metric", "%", "majority class"]]
         for name, value in self.metrics.items():
             rows.append([name, f"{100 * value:.1f}", f"{100 * majority[name]:.1f}" if name in majority else ""])
-        about = " ".join(str(self.record.get(name, "")) for name in ("task", "method", "seed"))
-        title = f"{about}: {self.record['num_params']:,} trained parameters"
+        title = f"{self._title()}: {self.record['num_params']:,} trained parameters"
         return html.table(rows, title) + html.history(self.record["history"])
 
     @property
