@@ -21,15 +21,18 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX sys
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_a_signal_becomes_an_interrupt_once_and_the_handlers_come_back(name):
     number = getattr(signal, name)
-    before = signal.getsignal(number)
-    with pytest.raises(Terminated) as raised, terminable():
-        try:
-            os.kill(os.getpid(), number)
-            time.sleep(5)
-        finally:
-            os.kill(os.getpid(), number)  # while work is being kept
-    assert raised.value.number == number and isinstance(raised.value, KeyboardInterrupt)
-    assert signal.getsignal(number) == before
+    before = signal.signal(number, signal.SIG_DFL)  # a suite under nohup has SIGHUP ignored
+    try:
+        with pytest.raises(Terminated) as raised, terminable():
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(5)
+            finally:
+                os.kill(os.getpid(), number)  # while work is being kept
+        assert raised.value.number == number and isinstance(raised.value, KeyboardInterrupt)
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_what_the_caller_had_ignored_stays_ignored():
