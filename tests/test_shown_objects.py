@@ -46,9 +46,9 @@ def test_a_repr_is_short_and_says_what_it_is(shown):
     for name, value in shown.items():
         assert 20 < len(repr(value)) < 500, f"{name}: {len(repr(value))} characters"
         assert repr(value).startswith(type(value).__name__)
-    assert "train 3,000" in repr(shown["Splits"]) and "1,588 entailment" in repr(shown["TaskDataset"])
+    assert "train 3,000" in repr(shown["Splits"]) and "entailment 1,588" in repr(shown["TaskDataset"])
     assert "3 tokens and 6 of 24 pieces survive" in repr(shown["SoftPrompt"])
-    assert "best" in repr(shown["History"]) and "rte prompt_tuning" in repr(shown["RunResult"])
+    assert "best" in repr(shown["History"]) and "rte prompt_tuning seed 0" in repr(shown["RunResult"])
 
 
 @pytest.mark.parametrize("name", ["Splits", "held out", "SoftPrompt", "Importance", "History", "RunResult"])

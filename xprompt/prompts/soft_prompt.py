@@ -111,6 +111,11 @@ class SoftPrompt(nn.Module):
         """Return the embeddings with every pruned entry exactly zero, all positions kept."""
         return torch.where(self.surviving_entries, self.embeddings, torch.zeros_like(self.embeddings))
 
+    def __repr__(self) -> str:
+        card = self.card
+        goes = "" if card is None else f" For {card.task.name} on {card.backbone if len(card.backbone) < 80 else '…'}."
+        return f'SoftPrompt({self.describe()} Mode "{self.mode}".{goes})'
+
     def _repr_html_(self) -> str:
         """Show the length of each surviving piece."""
         lengths = self.masked().detach().float().unflatten(1, (self.pieces, -1)).norm(dim=-1)  # (P, K)
@@ -177,7 +182,7 @@ class SoftPrompt(nn.Module):
             >>> import xprompt as xp
             >>> prompt = xp.SoftPrompt.init(xp.load_backbone("nano"), length=20, seed=0)
             >>> prompt
-            SoftPrompt(20 tokens of 128 values in 16 pieces; mode 'zero')
+            SoftPrompt(20 tokens of 128 values in 16 pieces. Mode "zero".)
             >>> prompt.num_params
             2560
         """

@@ -100,7 +100,7 @@ def prune(
         >>> prompt = xp.SoftPrompt.init(backbone, length=4)
         >>> scores = xp.importance(backbone, prompt, splits.train, limit=32)
         >>> xp.prune(prompt, scores, token_ratio=0.5, piece_ratio=0.25)
-        SoftPrompt(4 tokens of 128 values in 16 pieces, of which 2 tokens and 24 of 64 pieces survive; mode 'zero')
+        SoftPrompt(4 tokens of 128 values in 16 pieces, of which 2 tokens and 24 of 64 pieces survive. Mode "zero".)
 
     Source: paper §3.2. Differs: piece scores come from the same backward pass as token scores, at γ = ζ = 1.
     """
