@@ -29,8 +29,8 @@ def refuse(*_args, **_named):
         (["--profile", "huge"], "known profiles: nano"),
         (["--tasks", "rte,sst2"], "sst2"),
         (["--tasks", "rte,rte"], "given twice"),
-        (["--seeds", "0"], "1 or more"),
-        (["--seeds", "-1"], "1 or more"),
+        (["--seeds", "0"], "how many (1 to"),
+        (["--seeds", "-1"], "how many (1 to"),
         (["--data-dir", "no/such/folder"], "no such folder"),
         (["--only", "02_nothing"], "01_main_results"),
         (["--only", "11_take_it_home"], "10_peft, 11_custom_task"),
@@ -182,7 +182,7 @@ def test_what_a_broken_notebook_did_is_kept(both):
     executed = nbformat.read(output / "notebooks" / "broken.ipynb", as_version=4)
     printed = "".join(part.get("text", "") for cell in executed.cells for part in cell.get("outputs", []))
     assert "half way nano" in printed and "never" not in printed
-    assert "on purpose" in (output / "notebooks" / "broken.html").read_text(encoding="utf-8")
+    assert "on purpose" in (output / "book" / "notebooks" / "broken.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.timeout(240)
@@ -201,8 +201,8 @@ def test_the_other_notebooks_run_all_the_same_and_the_page_says_what_is_missing(
 def test_an_executed_copy_names_no_place_on_this_machine(both):
     _, output, _, _ = both
     here = str(Path.cwd())
-    for name in ("working.ipynb", "working.html"):
-        assert here not in (output / "notebooks" / name).read_text(encoding="utf-8")
+    for folder, name in (("notebooks", "working.ipynb"), ("book/notebooks", "working.html")):
+        assert here not in (output / folder / name).read_text(encoding="utf-8")
     assert here not in (output / "manifest.json").read_text(encoding="utf-8")
 
 

@@ -21,7 +21,12 @@ def test_the_method_alone_equals_what_a_run_records(config, tmp_path):  # noqa: 
     run = xp.run(config.replace(method="xprompt"), tmp_path, watch=False)
     tuned = xp.run(config.replace(method="prompt_tuning"), tmp_path, watch=False).load_prompt("tuned_prompt")
     backbone = xp.load_backbone(config.backbone, dtype=config.dtype, max_source=config.max_source)
-    result = xp.xprompt(backbone, xp.load_splits(config), tuned, config.prune, seed=config.seed)
+    before = torch.get_num_threads()
+    torch.set_num_threads(xp.PROFILES[config.profile].threads)  # as a run does
+    try:
+        result = xp.xprompt(backbone, xp.load_splits(config), tuned, config.prune, seed=config.seed)
+    finally:
+        torch.set_num_threads(before)
     details = run.record["details"]
     assert (result.best.token_ratio, result.best.piece_ratio) == (details["token_ratio"], details["piece_ratio"])
     assert [candidate.describe() for candidate in result.candidates] == details["candidates"]

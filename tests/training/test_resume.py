@@ -227,4 +227,4 @@ def test_reproduce_says_how_to_go_on_and_keeps_the_half_done_notebook(tmp_path, 
     monkeypatch.setattr(execution.papermill, "execute_notebook", half_done)
     assert reproduce.main(["--notebooks", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.splitlines()[-1].startswith("Interrupted: finished runs are kept")
-    assert {path.suffix for path in (tmp_path / "out" / "notebooks").iterdir()} == {".ipynb", ".html"}
+    assert {path.suffix for path in (tmp_path / "out" / "notebooks").iterdir()} == {".ipynb"}
