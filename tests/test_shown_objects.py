@@ -96,10 +96,10 @@ def test_texts_are_escaped_and_odd_values_drawn():
 
 @pytest.mark.parametrize("name", xp.TASKS)
 def test_splits_and_tasks_are_copied_by_pickle(name):
-    splits = xp.load_task(name, limit_train=8, limit_validation=8)
+    splits = xp.load_task(name, limit_train=40, limit_validation=40)
     copy = pickle.loads(pickle.dumps(splits))
     assert copy.fingerprint == splits.fingerprint and copy.train[0] == splits.train[0]
-    again = xp.load_task(pickle.loads(pickle.dumps(splits.task)), limit_train=8, limit_validation=8)
+    again = xp.load_task(pickle.loads(pickle.dumps(splits.task)), limit_train=40, limit_validation=40)
     assert again.fingerprint == splits.fingerprint  # its parser came with it
 
 

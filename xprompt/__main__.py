@@ -68,8 +68,9 @@ def _execute(given: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser; its help is the manual."""
+    name = "xprompt" if Path(sys.argv[0]).stem == "xprompt" else "python -m xprompt"
     parser = argparse.ArgumentParser(
-        prog="python -m xprompt", description="XPrompt: soft prompts, tuned, pruned and re-trained.", allow_abbrev=False
+        prog=name, description="XPrompt: soft prompts, tuned, pruned and re-trained.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"xprompt {__version__}")
     commands = parser.add_subparsers(title="subcommands", required=True)

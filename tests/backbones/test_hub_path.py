@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 import xprompt as xp
 from tests.conftest import tiny_model
+from xprompt.backbones import hub as hub_state
 from xprompt.backbones import pretrained as loading
 from xprompt.backbones.shapes import count_parameters
 from xprompt.data import readers as sources
@@ -232,11 +234,42 @@ def test_what_the_hub_refuses_is_one_sentence_with_the_fix(monkeypatch, tmp_path
 
     monkeypatch.setattr("transformers.utils.hub.hf_hub_download", refuse)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("xprompt.backbones.hub.reachable", lambda: True)
     with pytest.raises(xp.BackboneError) as caught:
         xp.load_backbone("nobody/model", revision="v2")
     text = str(caught.value)
     assert text.startswith("backbone 'nobody/model' at revision 'v2' could not be loaded: ") and "\n" not in text
     assert all(word in text for word in words), text
+
+
+@pytest.fixture
+def unreachable(monkeypatch, tmp_path):
+    """A machine that reaches no hub: nobody listens at the address, which is asked without a proxy."""
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", lambda *a, **k: pytest.fail("the hub was asked"))
+
+
+@pytest.mark.parametrize("name", ["nanoo", "t5tiny", "google/t5-small-lm-adapt"])
+def test_without_a_network_an_unknown_name_fails_at_once_and_names_what_needs_none(unreachable, name):
+    with pytest.raises(xp.BackboneError, match="take nano .* or smollm2 .*give a local folder") as caught:
+        xp.load_backbone(name)
+    assert ("(did you mean 'nano'?)" in str(caught.value)) == (name == "nanoo")
+
+
+def test_reachable_asks_the_hub_or_the_proxy_to_it(monkeypatch, unreachable):
+    assert not hub_state.reachable()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("http_proxy", address)
+        monkeypatch.setenv("no_proxy", "")
+        assert hub_state.reachable()
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert not hub_state.reachable()
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        assert hub_state.reachable()
 
 
 @pytest.mark.parametrize(

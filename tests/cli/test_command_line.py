@@ -149,3 +149,33 @@ def test_a_run_is_done_with_its_settings_and_printed(place, tmp_path, capsys):  
 def test_the_console_script_is_this_command_line():
     pyproject = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     assert 'xprompt = "xprompt.__main__:main"' in pyproject
+
+
+def test_ls_lists_what_there_is(capsys):
+    for kind, names in {
+        "tasks": xp.TASKS, "profiles": xp.PROFILES, "methods": xp.METHODS,
+        "notebooks": [path.stem for path in (Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb")],
+    }.items():  # fmt: skip
+        assert main(["ls", kind]) == 0
+        head, *lines = capsys.readouterr().out.splitlines()
+        assert head.split()[0] == kind.removesuffix("s")
+        assert sorted(line.split()[0] for line in lines) == sorted(names)
+
+
+def test_ls_lists_runs_of_every_report_by_their_folders(tmp_path, capsys):
+    record = {"run": "0" * 16, "task": "rte", "method": "xprompt", "seed": 3, "protocol": "paper", "score": 0.625}
+    folder = xp.Store(tmp_path / "mine").put(record)
+    for given in (tmp_path, tmp_path / "mine"):
+        assert main(["ls", "runs", "--reports", str(given)]) == 0
+        (line,) = capsys.readouterr().out.splitlines()[1:]
+        assert line.split() == [str(folder), "rte", "xprompt", "3", "paper", "62.5"]
+    assert main(["ls", "runs", "--reports", str(tmp_path / "nowhere")]) == 2
+    assert main(["ls", "methos"]) == 2
+    assert "Did you mean 'methods'?" in capsys.readouterr().err
+
+
+def test_the_console_script_names_itself_in_its_help(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/xprompt", "plan", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out.startswith("usage: xprompt plan")

@@ -36,6 +36,7 @@ from transformers.utils import logging as transformers_logging
 
 from xprompt import nano
 from xprompt.backbones.devices import free_bytes
+from xprompt.backbones.hub import fault_offline, not_reached
 from xprompt.backbones.model_folder import NEEDS_CODE, fault_in_config, fault_in_folder
 from xprompt.backbones.shapes import count_parameters
 from xprompt.errors import BackboneError, XPromptError
@@ -59,6 +60,8 @@ def load_config(name: str, *, revision: str | None = None, local: bool = False) 
         fault = fault_in_folder(Path(place))
         if fault:
             raise _not_loaded(name, revision, fault)
+    elif not extra and not local and not Path(place).exists() and (offline := fault_offline(place, revision)):
+        raise _not_loaded(name, revision, offline)
     with _worded(name, revision):
         config = AutoConfig.from_pretrained(
             place, trust_remote_code=False, revision=revision, local_files_only=local, **extra
@@ -276,7 +279,7 @@ def _loading_error(name: str, revision: str | None, error: Exception) -> Backbon
     elif "safetensors" in text or "pytorch_model" in text:
         fix = "it offers neither safetensors nor pytorch_model.bin weights: choose a model that has them for PyTorch"
     elif no_network or caused_by(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError):
-        fix = "it is not in the local cache and the hub cannot be reached: connect once, or give a local folder"
+        fix = not_reached(name)
     else:
         fix = _shorten(error)
     return _not_loaded(name, revision, fix)
