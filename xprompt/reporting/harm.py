@@ -56,13 +56,14 @@ def harm_configs(
 def harm_rows(records: Iterable[Record]) -> pd.DataFrame:
     """Return a row for each run of method `leave_one_out`, level and predictor.
 
-    Columns: profile, backbone, task, seed, protocol, steps (or epochs, of tuning), level, predictor, correlation
+    Columns: profile, backbone, task, seed, protocol, steps (of tuning, or epochs: unit), level, predictor, correlation
     (Spearman's, of the predictor with the loss without the entry less the whole prompt's; 1: it ranks what the prompt
     needs perfectly), harmful (percent of all entries without which the loss is lower), harmful_lowest (the same of the
     quarter that the predictor would prune first), run.
     """
     lines = []
     for record in records:
+        tune = record["config"]["tune"]
         for level, values in record["details"]["leave_one_out"].items():
             change = np.asarray(values["loss_change"], dtype=float)
             quarter = max(1, round(len(change) / 4))
@@ -72,7 +73,7 @@ def harm_rows(records: Iterable[Record]) -> pd.DataFrame:
                 lines.append(
                     {
                         **{name: record[name] for name in ("profile", "backbone", "task", "seed", "protocol")},
-                        "steps": record["config"]["tune"]["steps"] or record["config"]["tune"]["epochs"],
+                        "steps": tune["steps"] or tune["epochs"], "unit": "steps" if tune["steps"] else "epochs",
                         "level": level, "predictor": predictor, "correlation": rank_correlation(predicted, change),
                         "harmful": 100 * float((change < 0).mean()),
                         "harmful_lowest": 100 * float((change[lowest] < 0).mean()), "run": record["run"],
@@ -94,7 +95,8 @@ def harm_table(rows: pd.DataFrame) -> pd.DataFrame:
         correlations = over_seeds(part, "correlation")
         lines.append(
             {
-                "level": LEVELS[str(level)], "tuned for": f"{steps:g}", "predictor": PREDICTORS[str(predictor)],
+                "level": LEVELS[str(level)], "tuned for": f"{steps:g} {part['unit'].iloc[0]}",
+                "predictor": PREDICTORS[str(predictor)],
                 **{wording.task(task): cell(span, 2) for task, span in correlations.items()},
                 "harmful of its lowest quarter (%)": cell(overall(part, "harmful_lowest")),
                 "harmful of all (%)": cell(overall(part, "harmful")), "seeds": str(part["seed"].nunique()),
@@ -141,7 +143,7 @@ def harm_figure(records: Sequence[Record], rows: pd.DataFrame) -> Figure:
     for (above, below), level in zip(grid.T, LEVELS, strict=True):
         _draw_entries(above, chosen, level, colours)
         _draw_correlations(below, rows[rows["level"] == level])
-        above.set_title(f"{LEVELS[level]}, tuned for {longest:g}")
+        above.set_title(f"{LEVELS[level]}, tuned for {longest:g} {rows['unit'].iloc[0]}")
     grid[0, 0].set_ylabel("change in loss without it (nats)")
     legend(figure, grid[0, 0], "outside upper center")
     legend(figure, grid[1, 0])
@@ -158,10 +160,12 @@ def _draw_entries(axes: Axes, records: Sequence[Record], level: str, colours: Ma
         axes.scatter([], [], s=24, color=[colour], label=wording.task(task))
     changes = np.abs(np.concatenate([r["details"]["leave_one_out"][level]["loss_change"] for r in records]))
     near = float(changes.max()) / 100 or 1.0
+    decades = 10.0 ** np.arange(np.ceil(np.log10(3 * near)), np.ceil(np.log10(100 * near)))
     axes.axhline(0, color="0.3", lw=1)
+    axes.margins(y=0.1)
     axes.set_xscale("log")
     axes.set_yscale("symlog", linthresh=near, linscale=0.5)
-    axes.yaxis.set_major_locator(ticker.SymmetricalLogLocator(base=10, linthresh=near))
+    axes.yaxis.set_major_locator(ticker.FixedLocator([*-decades[::-1], 0, *decades]))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.1g}".replace("-", "−")))
         axis.set_minor_formatter(ticker.NullFormatter())
@@ -178,7 +182,7 @@ def _draw_correlations(axes: Axes, rows: pd.DataFrame) -> None:
             axes.scatter(part["correlation"], np.full(len(part), at + 0.08), s=9, color=[colour], alpha=0.45, lw=0)
             span = overall(part, "correlation")
             error = None if span.n < 2 else [[span.half], [span.half]]
-            label = f"tuned for {steps:g}" if y == 0 else None
+            label = f"tuned for {steps:g} {part['unit'].iloc[0]}" if y == 0 else None
             axes.errorbar(span.mean, at, xerr=error, fmt="o", ms=6, capsize=3, color=colour, label=label)
     axes.set_yticks(range(len(PREDICTORS)), list(PREDICTORS.values()))
     axes.set(ylim=(len(PREDICTORS) - 0.5, -0.5), xlim=(-1.05, 1.05), xlabel="rank correlation with the change in loss")

@@ -15,7 +15,7 @@ from xprompt.reporting import wording
 from xprompt.reporting.by_seed import cell, over_seeds, overall, with_span
 from xprompt.reporting.figures import method_style
 from xprompt.reporting.harm import rank_correlation
-from xprompt.reporting.panels import PALETTE, legend, line, name_left, panels
+from xprompt.reporting.panels import PALETTE, fit, legend, line, name_left, panels
 from xprompt.reporting.rows import tasks_in
 from xprompt.reporting.statistics import Interval
 from xprompt.reporting.variants import by_setting, variant_table
@@ -88,7 +88,8 @@ def mode_figure(untrained: pd.DataFrame) -> Figure:
     """Draw the score of pruned prompts that are not re-trained against the token ratio, by mode, a panel a task.
 
     Args:
-        untrained: as `untrained_rows` makes them; means over the piece ratios. Bars are 95 % intervals over seeds.
+        untrained: as `untrained_rows` makes them; means over the piece ratios. Bars are 95 % intervals over
+            seeds, cut off at the outermost dot; a dot is a seed.
     """
     means = untrained.groupby(["task", "seed", "mode", "token_ratio"], as_index=False)["value"].mean()
     tasks = tasks_in(means)
@@ -97,6 +98,7 @@ def mode_figure(untrained: pd.DataFrame) -> Figure:
         for place, (mode, marker) in enumerate(zip(MODES, "os", strict=True)):
             part = means[(means["task"] == task) & (means["mode"] == mode)]
             line(panel, part, "token_ratio", "value", PALETTE[place], marker, mode, 0.008 * (2 * place - 1))
+        fit(panel, means[means["task"] == task]["value"])
         panel.set(title=wording.task(task), xlabel="token prune ratio")
     name_left(axes, "score before re-training (points)")
     legend(figure, axes[0])

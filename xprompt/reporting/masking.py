@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from xprompt.reporting import tables, wording
 from xprompt.reporting.by_seed import gap_cell, over_seeds
-from xprompt.reporting.panels import PALETTE, legend, line, name_left, panels
-from xprompt.reporting.rows import tasks_in
+from xprompt.reporting.panels import PALETTE, fit, legend, line, name_left, panels
+from xprompt.reporting.rows import COLUMNS, tasks_in
 from xprompt.reporting.statistics import differences
 
 #: Mask → how tables and figures name it.
@@ -53,7 +53,8 @@ def at_chosen_ratio(rows: pd.DataFrame) -> pd.DataFrame:
     """Return tidy scores at each run's chosen ratio: the column `method` is the mask, draws are averaged."""
     found = rows[rows["chosen"]].groupby([*_RUN, "mask", "run"], as_index=False, sort=False)["score"].mean()
     titles = [MASKS[mask] for mask in found["mask"]]
-    return found.rename(columns={"score": "value"}).assign(method=titles, metric="score", num_params=0)
+    tidied = found.rename(columns={"score": "value"}).assign(method=titles, metric="score", num_params=0)
+    return tidied[list(COLUMNS)]
 
 
 def mask_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +69,7 @@ def mask_table(rows: pd.DataFrame) -> pd.DataFrame:
     masked = over_seeds(rows[rows["chosen"] & (rows["mask"] == "lowest")], "masked_tokens")
     tasks = tasks_in(gaps)
     table.insert(1, "masked", [f"{masked[task].mean:.1f}" if task in masked else "" for task in tasks])
-    for place, (a, b) in enumerate(PAIRS[:2]):
+    for a, b in PAIRS[:2]:
         table.insert(len(table.columns) - 1, f"{a} − {b}", [gap_cell(gaps, a, b, task) for task in tasks])
     return table
 
@@ -92,8 +93,8 @@ def mask_figure(rows: pd.DataFrame) -> Figure:
     Args:
         rows: as `mask_rows` makes them.
 
-    Bars are 95 % intervals over seeds, dots single masks. Source: paper Fig 2. Differs: changes in place of scores,
-    every ratio, the highest scores too.
+    Bars are 95 % intervals over seeds, cut off at the outermost dot; dots are single masks. Source: paper Fig 2.
+    Differs: changes in place of scores, every ratio, the highest scores too.
     """
     tasks = tasks_in(rows)
     figure, axes = panels(len(tasks), 3.6, 3.1)
@@ -104,6 +105,7 @@ def mask_figure(rows: pd.DataFrame) -> Figure:
         for place, (mask, (colour, marker)) in enumerate(_LOOKS.items()):
             line(panel, part[part["mask"] == mask], "masked_tokens", "change", colour, marker, MASKS[mask],
                  step * (place - 1))  # fmt: skip
+        fit(panel, part["change"])
         panel.set(title=wording.task(task), xlabel="masked tokens", xticks=sorted(part["masked_tokens"].unique()))
     name_left(axes, "change in score (points)")
     legend(figure, axes[0])

@@ -34,6 +34,13 @@ def name_left(axes: Sequence[Axes], label: str) -> None:
         panel.set_ylabel(label)
 
 
+def fit(axes: Axes, values: pd.Series) -> None:
+    """Let the vertical axis span these values; an interval that goes beyond them is cut off."""
+    low, high = float(values.min()), float(values.max())
+    room = 0.15 * (high - low) or 1.0
+    axes.set_ylim(low - room, high + room)
+
+
 def legend(figure: Figure, axes: Axes, loc: str = "outside lower center") -> None:
     """Give the figure one legend, that of a panel."""
     handles, labels = axes.get_legend_handles_labels()

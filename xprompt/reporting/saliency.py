@@ -65,10 +65,13 @@ def distribution_table(rows: pd.DataFrame) -> pd.DataFrame:
 def distribution_statement(rows: pd.DataFrame) -> str:
     """Say whether most entries are near zero and few are high, as in the paper."""
     near_zero, top = overall(rows, "near_zero"), overall(rows, "top_tenth")
-    verdict = "as in the paper, most are near zero" if near_zero.mean > 50 else "unlike in the paper, most are not"
+    low, high = (near_zero.mean if near_zero.n < 2 else bound for bound in (near_zero.low, near_zero.high))
+    verdict = "which may be more or less than half"
+    if low > 50 or high < 50:
+        verdict = "most, as in the paper" if low > 50 else "less than half, unlike in the paper"
     return (
         f"{with_span(near_zero)} % of the {LEVELS[rows['level'].iloc[0]]} lie below a tenth of the prompt's largest "
-        f"importance ({verdict}); the highest tenth holds {with_span(top)} % of the sum."
+        f"importance, {verdict}; the highest tenth holds {with_span(top)} % of the sum."
     )
 
 
