@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from xprompt.reporting import wording
@@ -32,15 +34,14 @@ def overall(rows: pd.DataFrame, column: str) -> Interval:
 
 def cell(value: Interval, digits: int = 1) -> str:
     """Write a mean ± half its 95 % interval with so many decimals; of a single seed the mean alone."""
-    text = f"{value.mean:,.{digits}f}" + ("" if value.n < 2 else f" ± {value.half:,.{digits}f}")
-    return text.replace("-", "−")
+    mean = _number(value.mean, digits)
+    return mean if value.n < 2 else f"{mean} ± {_number(value.half, digits)}"
 
 
 def with_span(value: Interval, digits: int = 1, signed: bool = False) -> str:
     """Write a mean with the bounds of its interval; of a single seed the mean alone."""
-    form = f"{'+' * signed}.{digits}f"
-    text = f"{value.mean:{form}}" + ("" if value.n < 2 else f" [{value.low:{form}}, {value.high:{form}}]")
-    return text.replace("-", "−")
+    mean, low, high = (_number(number, digits, signed) for number in (value.mean, value.low, value.high))
+    return mean if value.n < 2 else f"{mean} [{low}, {high}]"
 
 
 def gap_cell(gaps: pd.DataFrame, a: str, b: str, task: str) -> str:
@@ -53,3 +54,9 @@ def gap_cell(gaps: pd.DataFrame, a: str, b: str, task: str) -> str:
         span = f" {wording.span(row['low'], row['high'])}" if row["n"] > 1 else ""
         return wording.points(row["mean"], signed=True) + span
     return ""
+
+
+def _number(value: float, digits: int, signed: bool = False) -> str:
+    """A number with so many decimals and a true minus; none before a zero."""
+    text = f"{value:{'+' * signed},.{digits}f}"
+    return text.replace("-", "−") if math.isnan(value) or float(text.replace(",", "")) else text.lstrip("+-")

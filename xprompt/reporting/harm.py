@@ -145,7 +145,7 @@ def harm_figure(records: Sequence[Record], rows: pd.DataFrame) -> Figure:
         _draw_correlations(below, rows[rows["level"] == level])
         above.set_title(f"{LEVELS[level]}, tuned for {longest:g} {rows['unit'].iloc[0]}")
     grid[0, 0].set_ylabel("change in loss without it (nats)")
-    legend(figure, grid[0, 0], "outside upper center")
+    legend(figure, grid[0, 0], "upper")
     legend(figure, grid[1, 0])
     return figure
 

@@ -39,7 +39,7 @@ _COSTS = {
 
 
 def untrained_rows(records: Iterable[Record]) -> pd.DataFrame:
-    """Return a row for each candidate of the XPrompt runs before it was re-trained, on the selection split.
+    """Return a row for each candidate of the XPrompt runs before it was retrained, on the selection split.
 
     Columns: profile, backbone, task, seed, protocol, mode, token_ratio, piece_ratio, value (points), run.
     """
@@ -55,14 +55,14 @@ def untrained_rows(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def untrained_gaps(untrained: pd.DataFrame) -> dict[str, Interval]:
-    """Return task, and the average → drop − zero before re-training, in points, the mean over the pairs of ratios."""
+    """Return task, and the average → drop − zero before retraining, in points, the mean over the pairs of ratios."""
     keys = ["task", "seed", "token_ratio", "piece_ratio"]
     by_mode = untrained.pivot_table(index=keys, columns="mode", values="value")
     return over_seeds((by_mode["drop"] - by_mode["zero"]).dropna().rename("gap").reset_index(), "gap")
 
 
 def mode_table(records: Iterable[Record]) -> pd.DataFrame:
-    """Return a row a task and the average: the score by mode, drop − zero, and the same before re-training.
+    """Return a row a task and the average: the score by mode, drop − zero, and the same before retraining.
 
     Args:
         records: of XPrompt runs in both modes, over the same ratios.
@@ -70,28 +70,29 @@ def mode_table(records: Iterable[Record]) -> pd.DataFrame:
     records = list(records)
     table = variant_table(by_setting(records, "mode", MODES), MODE_PAIRS)
     before = [with_span(gap, signed=True) for gap in untrained_gaps(untrained_rows(records)).values()]
-    table.insert(len(table.columns) - 1, "before re-training", before)
+    table.insert(len(table.columns) - 1, "before retraining", before)
     return table
 
 
 def mode_statement(untrained: pd.DataFrame) -> str:
-    """Say what dropping the position does before anything is re-trained."""
+    """Say what dropping the position does before anything is retrained."""
     gap = list(untrained_gaps(untrained).values())[-1]
     verdict = {
         "above": "scores higher", "below": "scores lower", "one seed": "decides nothing with one seed"
     }.get(gap.verdict, "makes no significant difference")  # fmt: skip
     points = with_span(gap, signed=True)
-    return f"Before re-training, to drop a pruned position in place of zeroing it {verdict}: {points} points."
+    return f"Before retraining, to drop a pruned position in place of zeroing it {verdict}: {points} points."
 
 
 def mode_figure(untrained: pd.DataFrame) -> Figure:
-    """Draw the score of pruned prompts that are not re-trained against the token ratio, by mode, a panel a task.
+    """Draw the score of pruned prompts that are not retrained against the token ratio, by mode, a panel a task.
 
     Args:
         untrained: as `untrained_rows` makes them; means over the piece ratios. Bars are 95 % intervals over
             seeds, cut off at the outermost dot; a dot is a seed.
     """
-    means = untrained.groupby(["task", "seed", "mode", "token_ratio"], as_index=False)["value"].mean()
+    keys = ["task", "seed", "mode", "token_ratio"]
+    means = untrained.groupby(keys, as_index=False).agg(value=("value", "mean"))
     tasks = tasks_in(means)
     figure, axes = panels(len(tasks), 3.6, 2.9)
     for panel, task in zip(axes, tasks, strict=True):
@@ -100,7 +101,7 @@ def mode_figure(untrained: pd.DataFrame) -> Figure:
             line(panel, part, "token_ratio", "value", PALETTE[place], marker, mode, 0.008 * (2 * place - 1))
         fit(panel, means[means["task"] == task]["value"])
         panel.set(title=wording.task(task), xlabel="token prune ratio")
-    name_left(axes, "score before re-training (points)")
+    name_left(axes, "score before retraining (points)")
     legend(figure, axes[0])
     return figure
 
@@ -195,7 +196,7 @@ def search_configs(
 
     Args:
         ratios: of tokens and of pieces.
-        retune: changes to the profile's re-training; a quick report keeps its own.
+        retune: changes to the profile's retraining; a quick report keeps its own.
         choices: as of `grid`.
     """
     base = grid(profile, tasks, ["xprompt"], seeds, **choices)[0].prune

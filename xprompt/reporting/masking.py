@@ -1,4 +1,4 @@
-"""Fig 2: what masking the least important tokens does to a tuned prompt, nothing re-trained: rows, table, figure."""
+"""Fig 2: what masking the least important tokens does to a tuned prompt, nothing retrained: rows, table, figure."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def mask_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def at_chosen_ratio(rows: pd.DataFrame) -> pd.DataFrame:
     """Return tidy scores at each run's chosen ratio: the column `method` is the mask, draws are averaged."""
-    found = rows[rows["chosen"]].groupby([*_RUN, "mask", "run"], as_index=False, sort=False)["score"].mean()
+    keys = [*_RUN, "mask", "run"]
+    found = rows[rows["chosen"]].groupby(keys, as_index=False, sort=False).agg(value=("score", "mean"))
     titles = [MASKS[mask] for mask in found["mask"]]
-    tidied = found.rename(columns={"score": "value"}).assign(method=titles, metric="score", num_params=0)
-    return tidied[list(COLUMNS)]
+    return found.assign(method=titles, metric="score", num_params=0)[list(COLUMNS)]
 
 
 def mask_table(rows: pd.DataFrame) -> pd.DataFrame:

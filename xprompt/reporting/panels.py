@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import seaborn as sns
@@ -41,10 +41,11 @@ def fit(axes: Axes, values: pd.Series) -> None:
     axes.set_ylim(low - room, high + room)
 
 
-def legend(figure: Figure, axes: Axes, loc: str = "outside lower center") -> None:
-    """Give the figure one legend, that of a panel."""
+def legend(figure: Figure, axes: Axes, where: Literal["upper", "lower"] = "lower") -> None:
+    """Give the figure one legend, that of a panel, above or below all panels."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc=loc, ncols=min(4, len(labels)), frameon=False, fontsize=10)
+    places: dict[str, Any] = {"upper": "outside upper center", "lower": "outside lower center"}
+    figure.legend(handles, labels, loc=places[where], ncols=min(4, len(labels)), frameon=False, fontsize=10)
 
 
 def line(
