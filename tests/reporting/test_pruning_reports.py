@@ -253,7 +253,7 @@ def test_the_statements_speak_of_the_longest_tuning_and_of_the_seeds():
     )
     assert "100.0 [100.0, 100.0] % do harm; of all, 25.0" in sentences[1]
     assert harm.harm_statements(harm.harm_rows(short))[0].startswith("Importance ranks in reverse tokens")
-    assert "one seed" in harm.harm_statements(harm.harm_rows(records[2:3]))[0]
+    assert "One seed" in harm.harm_statements(harm.harm_rows(records[2:3]))[0]
     table = harm.harm_table(harm.harm_rows(records))
     assert len(table) == 2 * 2 * 4 and set(table["tuned for"]) == {"10 steps", "100 steps"}
 

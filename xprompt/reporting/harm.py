@@ -112,11 +112,12 @@ def harm_statements(rows: pd.DataFrame) -> list[str]:
         spans = {str(name): overall(group, "correlation") for name, group in part.groupby("predictor", sort=False)}
         best = max(spans, key=lambda name: spans[name].mean)
         own, of = part[part["predictor"] == "importance"], spans["importance"]
-        verdict = {
-            "above": "ranks", "below": "ranks in reverse", "one seed": "may rank, with one seed that decides nothing,"
-        }.get(of.verdict, "does not significantly rank")  # fmt: skip
+        verdict = {"above": "Importance ranks", "below": "Importance ranks in reverse",
+                   "one seed": "One seed does not decide whether importance ranks"}.get(
+            of.verdict, "Importance does not significantly rank"
+        )  # fmt: skip
         sentences += [
-            f"Importance {verdict} {LEVELS[str(level)]} by the loss without them: rank correlation {with_span(of, 2)}; "
+            f"{verdict} {LEVELS[str(level)]} by the loss without them: rank correlation {with_span(of, 2)}; "
             f"the best predictor is {PREDICTORS[best]}, {with_span(spans[best], 2)}.",
             f"Of the quarter of {LEVELS[str(level)]} that importance prunes first, "
             f"{with_span(overall(own, 'harmful_lowest'))} % do harm; of all, {with_span(overall(own, 'harmful'))} %.",

@@ -77,11 +77,11 @@ def mode_table(records: Iterable[Record]) -> pd.DataFrame:
 def mode_statement(untrained: pd.DataFrame) -> str:
     """Say what dropping the position does before anything is retrained."""
     gap = list(untrained_gaps(untrained).values())[-1]
-    verdict = {
-        "above": "scores higher", "below": "scores lower", "one seed": "decides nothing with one seed"
-    }.get(gap.verdict, "makes no significant difference")  # fmt: skip
+    verdict = {"above": "scores higher", "below": "scores lower", "one seed": "with one seed decides nothing"}.get(
+        gap.verdict, "makes no significant difference"
+    )
     points = with_span(gap, signed=True)
-    return f"Before retraining, to drop a pruned position in place of zeroing it {verdict}: {points} points."
+    return f"Before retraining, dropping pruned positions instead of zeroing them {verdict}: {points} points."
 
 
 def mode_figure(untrained: pd.DataFrame) -> Figure:
