@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from xprompt import nano
+
 
 @dataclass(frozen=True)
 class Size:
@@ -25,7 +27,7 @@ class Size:
     @property
     def path(self) -> Path:
         """The folder of its checkpoint."""
-        return Path(__file__).parent / self.folder
+        return Path(nano.__file__).parent / self.folder
 
 
 #: by the name that `load_backbone` takes
