@@ -92,12 +92,12 @@ def test_only_the_interval_over_both_covers_a_difference_in_the_population():
     # Every example is harder or easier for one method whatever the seed: a validation set is a sample of examples.
     rng = np.random.default_rng(0)
     inside = {"low": 0, "low_both": 0}
-    trials, seeds, examples, true = 60, 5, 60, 10.0
+    trials, seeds, examples, true = 60, 10, 60, 10.0
     for _ in range(trials):
-        liking = rng.normal(0, 0.25, examples)
+        liking = rng.uniform(-0.35, 0.35, examples)
         records = []
         for seed in range(seeds):
-            luck = rng.normal(0, 0.02)
+            luck = rng.uniform(-0.04, 0.04)
             for method, level in (("xprompt", 0.6 + liking), ("prompt_tuning", 0.5 - liking)):
                 right = rng.random(examples) < level + luck
                 records.append(record("rte", method, seed, 1 - right, [0] * examples))
