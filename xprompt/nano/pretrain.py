@@ -174,9 +174,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1.2e-3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--output", type=Path, help="default: its folder in this package"
-    )
+    parser.add_argument("--output", type=Path, help="default: its folder in this package")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     size = SIZES[options.size]
