@@ -191,6 +191,16 @@ def corrected(gaps: pd.DataFrame) -> pd.DataFrame:
     return gaps.assign(p=p, p_holm=p_holm, verdict_holm=verdicts)
 
 
+def weakest(gaps: pd.DataFrame) -> Interval:
+    """Return the difference with the lowest bound: that all are above 0 holds as far as this one is.
+
+    Args:
+        gaps: one or more rows of `differences`.
+    """
+    row = gaps.loc[gaps["low"].fillna(gaps["mean"]).idxmin()]
+    return Interval(row["mean"], row["low"], row["high"], int(row["n"]))
+
+
 def seeds_needed(spread: float, effect: float = 0.5, power: float = 0.8, level: float = LEVEL) -> int:
     """Return the fewest seeds with which a paired two-sided t test finds a difference with this probability.
 
