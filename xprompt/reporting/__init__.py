@@ -5,7 +5,8 @@ rows (records → tidy rows), statistics (means, intervals, paired differences),
 (titles, numbers and verdicts as text), tables, figures, ratio_search, trials, bench_figures (three special reports),
 convergence (budget against score); by_seed and panels (what the reports on pruning share), masking (Fig 2), variants
 (Fig 5, Tab 4), parameters (Tab 3), saliency (Fig 6, 7, 9, 10), harm (does importance predict it?), hierarchy (where the
-paper is silent on pruning); baselines (Tab 1 with all of them, Tab 8), one_setting (Tab 5, 6), few_shot (Tab 2),
+paper is silent on pruning); scale (Fig 1's gains), baselines (Tab 1 with all of
+them, Tab 8), one_setting (Tab 5, 6), few_shot (Tab 2),
 transfer (Tab 7), neighbours (structured prompts, a task subspace), controls (more steps, candidates, pruning),
 resampling and evidence (validation examples drawn again; how much differences prove); claims (the paper's claims and
 their verdicts), layout (a report's files and manifest), facts (what was run, and what to know before believing it),
@@ -35,6 +36,7 @@ from xprompt.reporting import (
     ratio_search,
     resampling,
     saliency,
+    scale,
     tables,
     transfer,
     trials,
@@ -61,5 +63,5 @@ __all__ = [
     "choose_source", "choose_tasks", "claims", "collect", "controls", "convergence", "corrected", "differences",
     "done", "evidence", "few_shot", "figures", "grid", "harm", "hierarchy", "interval", "masking", "neighbours",
     "one_setting", "paper", "parameters", "protocol_differences", "quick_settings", "ratio_search", "resampling",
-    "saliency", "summarize", "tables", "tidy", "transfer", "trials", "variants", "weakest", "with_average", "wording",
+    "saliency", "scale", "summarize", "tables", "tidy", "transfer", "trials", "variants", "weakest", "with_average", "wording",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""How much paired differences prove: both intervals, verdicts of a whole table, and the seeds that half a point needs."""
+"""How much paired differences prove: both intervals, verdicts of a whole table, the seeds that half a point needs."""
 
 from __future__ import annotations
 
@@ -77,10 +77,11 @@ def evidence_statements(gaps: pd.DataFrame) -> list[str]:
     both = both[both["high"] > both["low"]]
     if len(both):
         wider = ((both["high_both"] - both["low_both"]) / (both["high"] - both["low"])).median()
-        crossing = both["verdict"].isin(["above", "below"]) & (both["low_both"] < 0) & (both["high_both"] > 0)
+        found = both["verdict"].isin(["above", "below"])
+        lost = found & (both["low_both"] < 0) & (both["high_both"] > 0)
         sentences.append(
-            f"The choice of validation examples makes intervals {wider:.1f} times as wide (median); {crossing.sum()} of "
-            f"{both['verdict'].isin(['above', 'below']).sum()} that exclude 0 over seeds include it then."
+            f"The choice of validation examples makes intervals {wider:.1f} times as wide (median); {lost.sum()} of "
+            f"{found.sum()} that exclude 0 over seeds include it then."
         )
     main = _overall(tested)
     main = main[(main["a"] == "xprompt") & (main["b"] == "prompt_tuning")]

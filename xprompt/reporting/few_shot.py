@@ -64,7 +64,7 @@ def sample_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     """Return XPrompt less prompt tuning, as `differences` does, with the column `sample`."""
     return pd.concat(
         [
-            differences(part, [("xprompt", "prompt_tuning")]).assign(sample=sample)
+            differences(part.drop(columns="sample"), [("xprompt", "prompt_tuning")]).assign(sample=sample)
             for sample, part in rows.groupby("sample", sort=False)
         ],
         ignore_index=True,
@@ -79,7 +79,7 @@ def few_shot_table(rows: pd.DataFrame) -> pd.DataFrame:
     """
     known, all_gaps, lines = paper.numbers()["tab2"], sample_gaps(rows), []
     for sample, of_sample in rows.groupby("sample", sort=False):
-        part = with_average(of_sample)
+        part = with_average(of_sample.drop(columns="sample"))
         gaps = all_gaps[all_gaps["sample"] == sample]
         for task in tasks_in(part):
             of_task = part[part["task"] == task]
@@ -116,7 +116,7 @@ def few_shot_statements(rows: pd.DataFrame, records: Iterable[Mapping[str, Any]]
 
 
 def spreads(rows: pd.DataFrame, method: str = "prompt_tuning") -> dict[str, float]:
-    """Return sample → a method's standard deviation over seeds in points, its mean over the tasks; of two seeds or more.
+    """Return sample → a method's standard deviation over seeds in points, mean over the tasks; needs two seeds.
 
     That of the official examples is of training alone; where the seed draws them, of the sample too.
     """

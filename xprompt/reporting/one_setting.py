@@ -15,7 +15,7 @@ from xprompt.reporting.by_seed import gap_cell
 from xprompt.reporting.figures import method_style
 from xprompt.reporting.panels import legend, line, name_left, panels
 from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in, tidy
-from xprompt.reporting.statistics import differences, interval, with_average
+from xprompt.reporting.statistics import Interval, differences, interval, weakest, with_average
 from xprompt.runs.grid import grid
 
 
@@ -41,8 +41,9 @@ def setting_rows(records: Iterable[Mapping[str, Any]], name: str) -> pd.DataFram
     records = list(records)
     values = {record["run"]: str(record["config"][name]) for record in records}
     rows = tidy(records)
-    rows = rows.assign(setting=rows["run"].map(values))
-    parts = [with_average(part).assign(setting=value) for value, part in rows.groupby("setting", sort=False)]
+    parts = [
+        with_average(part).assign(setting=value) for value, part in rows.groupby(rows["run"].map(values), sort=False)
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -54,7 +55,7 @@ def setting_gaps(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     pairs = [(value, reference) for value in rows["setting"].unique() if value != reference]
     of_tasks = rows[rows["task"] != AVERAGE]
     found = [
-        differences(part.assign(method=part["setting"]), pairs).assign(method=method)
+        differences(part.assign(method=part["setting"]).drop(columns="setting"), pairs).assign(method=method)
         for method, part in of_tasks.groupby("method", sort=False)
     ]
     return pd.concat(found, ignore_index=True)
@@ -95,12 +96,12 @@ def setting_statements(rows: pd.DataFrame, reference: str, label: str) -> list[s
             for row in of_method.to_dict("records")
             if row["verdict"] in ("above", "below")
         ]
-        seeds = part["seed"].nunique()
+        seeds, name = part["seed"].nunique(), wording.method(method)
         against = f"against {label} {reference}, " + (
             "one seed decides nothing" if seeds < 2 else "; ".join(differ) or "no significant difference"
         )
         sentences.append(
-            f"{wording.method(method)}: best with {label} {means.idxmax()}, {wording.points(means.max())} points "
+            f"{name[0].upper()}{name[1:]}: best with {label} {means.idxmax()}, {wording.points(means.max())} points "
             f"({wording.task(last)}, {seeds} seed{'s' * (seeds > 1)}); {against}."
         )
     return sentences
@@ -132,3 +133,15 @@ def setting_figure(rows: pd.DataFrame, label: str) -> Figure:
     name_left(axes, "score on validation (points)")
     legend(figure, axes[0])
     return figure
+
+
+def above_all(rows: pd.DataFrame, value: str) -> Interval | None:
+    """Return what a value is above the one that comes closest to it on average; None where it is alone.
+
+    Args:
+        rows: of one method, as `setting_rows` returns them.
+    """
+    gaps = setting_gaps(rows, value)
+    last = gaps[gaps["task"] == tasks_in(rows)[-1]]
+    turned = last.assign(mean=-last["mean"], low=-last["high"], high=-last["low"])
+    return weakest(turned) if len(turned) else None
