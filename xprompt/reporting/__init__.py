@@ -63,5 +63,6 @@ __all__ = [
     "choose_source", "choose_tasks", "claims", "collect", "controls", "convergence", "corrected", "differences",
     "done", "evidence", "few_shot", "figures", "grid", "harm", "hierarchy", "interval", "masking", "neighbours",
     "one_setting", "paper", "parameters", "protocol_differences", "quick_settings", "ratio_search", "resampling",
-    "saliency", "scale", "summarize", "tables", "tidy", "transfer", "trials", "variants", "weakest", "with_average", "wording",
+    "saliency", "scale", "summarize", "tables", "tidy", "transfer", "trials", "variants", "weakest", "with_average",
+    "wording",
 ]  # fmt: skip

@@ -83,9 +83,9 @@ def rate_table(rows: pd.DataFrame, profile: str) -> pd.DataFrame:
     best, lines = best_rates(rows), []
     for method in methods_in(rows):
         part, settings = rows[rows["method"] == method], _settings(profile, method)
-        means = part.groupby("learning_rate")["score"].mean()
+        means = part.groupby(part["learning_rate"] / settings.learning_rate)["score"].mean()
         line = {"method": wording.method(method), "default": f"{settings.learning_rate:g}"}
-        line |= {f"× {rate / settings.learning_rate:.3g}": wording.points(score) for rate, score in means.items()}
+        line |= {f"× {factor:.3g}": wording.points(score) for factor, score in means.items()}
         lines.append({**line, "best rate": f"{best[method]:g}"})
     return pd.DataFrame(lines).fillna("")
 
@@ -126,7 +126,7 @@ def baseline_table(rows: pd.DataFrame, rates: Mapping[str, float], reference: st
     others = [method for method in methods_in(rows) if method != reference]
     gaps = differences(rows, [(reference, method) for method in others])
     last = AVERAGE if AVERAGE in set(gaps["task"]) else rows["task"].iloc[0]
-    tested = corrected(gaps[gaps["task"] == last]).set_index("b")
+    tested = {row["b"]: row for row in corrected(gaps[gaps["task"] == last]).to_dict("records")}
     known = {claim.pair: claim.paper for claim in CLAIMS.values() if claim.pair and not claim.few_shot}
     scores, lines = rows[rows["metric"] == "score"], []
     for method in [*others, reference]:
@@ -137,8 +137,7 @@ def baseline_table(rows: pd.DataFrame, rates: Mapping[str, float], reference: st
             "searched rate": f"{rates[method]:g}" if method in rates else "",
             "average": wording.cell(overall(part, "value")),
         }
-        if method in tested.index:
-            gap = tested.loc[method]
+        if gap := tested.get(method):
             line[f"{wording.method(reference)} − it"] = wording.points(gap["mean"], signed=True)
             line["95 % interval"] = wording.span(gap["low"], gap["high"])
             line["verdict (Holm)"] = gap["verdict_holm"]

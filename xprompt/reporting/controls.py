@@ -13,7 +13,7 @@ from xprompt.config.settings import PROTOCOLS, PruneSettings
 from xprompt.reporting import wording
 from xprompt.reporting.figures import method_style
 from xprompt.reporting.panels import panels
-from xprompt.reporting.rows import AVERAGE, tasks_in, tidy
+from xprompt.reporting.rows import tasks_in, tidy
 from xprompt.reporting.statistics import corrected, differences
 from xprompt.runs.grid import grid
 
@@ -65,8 +65,7 @@ def control_gaps(rows: pd.DataFrame) -> pd.DataFrame:
 
 def control_statements(gaps: pd.DataFrame) -> list[str]:
     """Say what each step adds under each protocol, on average over the tasks, or on the one task there is."""
-    averages = gaps[gaps["task"] == AVERAGE] if AVERAGE in set(gaps["task"]) else gaps
-    return [wording.statement(row) for row in averages.to_dict("records")]
+    return wording.statements(gaps)
 
 
 def control_figure(gaps: pd.DataFrame) -> Figure:

@@ -11,7 +11,7 @@ import pandas as pd
 from xprompt.config.run_config import RunConfig
 from xprompt.reporting import paper, wording
 from xprompt.reporting.by_seed import gap_cell
-from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in, tidy
+from xprompt.reporting.rows import methods_in, tasks_in, tidy
 from xprompt.reporting.statistics import differences, interval, with_average
 from xprompt.runs.grid import grid
 from xprompt.tasks.registry import get_task
@@ -104,8 +104,7 @@ def few_shot_statements(rows: pd.DataFrame, records: Iterable[Mapping[str, Any]]
     sentences = []
     gaps = sample_gaps(rows)
     for sample, of_sample in gaps.groupby("sample", sort=False):
-        last = of_sample[of_sample["task"] == AVERAGE] if AVERAGE in set(of_sample["task"]) else of_sample
-        sentences += [f"{sample}: {wording.statement(row)}" for row in last.to_dict("records")]
+        sentences += [f"{sample}: {sentence}" for sentence in wording.statements(of_sample)]
     for sample, spread in spreads(rows).items():
         sentences.append(
             f"{sample}: prompt tuning's score has a standard deviation of {wording.points(spread)} points over seeds "

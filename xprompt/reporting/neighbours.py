@@ -69,13 +69,13 @@ def structured_table(rows: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
         rows: tidy rows of one profile and protocol.
         spread: as `sensitivity` returns it.
     """
-    by_method = spread.set_index("method")
+    by_method = {row["method"]: row for row in spread.to_dict("records")}
     names = ["prompt_tuning", *STRUCTURED]
     gaps = differences(rows, [*PRUNED_PAIRS, *((name, "prompt_tuning") for name in STRUCTURED)])
     last, scores, lines = tasks_in(gaps)[-1], rows[rows["metric"] == "score"], []
     for name in (name for name in names if name in set(rows["method"])):
         part = scores[scores["method"] == name]
-        known = by_method.loc[name] if name in by_method.index else None
+        known = by_method.get(name)
         lines.append(
             {
                 "prompt": wording.method(name),
@@ -123,7 +123,7 @@ def recovered_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             lines.append(
                 {
                     "task": record["task"], "seed": record["seed"], "coordinates": record["num_params"],
-                    "sources": ", ".join(record["config"]["source_tasks"]),
+                    "sources": list(record["config"]["source_tasks"]),
                     "recovered": 100 * record["score"] / whole["score"], "score": 100 * record["score"],
                     "tuned": 100 * whole["score"], "run": record["run"], "tuned_run": whole["run"],
                 }
@@ -138,13 +138,12 @@ def subspace_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows, found = tidy(records), recovered_rows(records)
     gaps = differences(rows, PRUNED_PAIRS)
     scores, tuned, recovered = (over_seeds(found, name) for name in ("score", "tuned", "recovered"))
-    by_task = found.groupby("task")[["coordinates", "sources"]].first()
+    by_task = {row["task"]: row for row in found.to_dict("records")}
     return pd.DataFrame(
         {
             "task": wording.task(task),
-            "sources": ", ".join(map(wording.task, by_task.loc[task, "sources"].split(", "))) if task in by_task.index
-            else "",
-            "coordinates": str(by_task.loc[task, "coordinates"]) if task in by_task.index else "",
+            "sources": ", ".join(map(wording.task, by_task[task]["sources"])) if task in by_task else "",
+            "coordinates": str(by_task[task]["coordinates"]) if task in by_task else "",
             "prompt tuning": wording.cell(tuned[task]),
             "in the subspace": wording.cell(scores[task]),
             "recovered (%)": cell(recovered[task]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -35,7 +36,8 @@ def scale_statements(gains: pd.DataFrame, sizes: Mapping[str, int]) -> list[str]
         gains: as `scale_gains` returns them.
         sizes: backbone → its parameters.
     """
-    rows = sorted(gains.to_dict("records"), key=lambda row: sizes[row["backbone"]])
+    rows: Any = gains.to_dict("records")
+    rows = sorted(rows, key=lambda row: sizes[row["backbone"]])
     return [
         f"{row['backbone']} ({sizes[row['backbone']]:,} parameters): {wording.statement(row)}"
         for row in (rows if len(rows) > 1 else [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -197,8 +197,9 @@ def weakest(gaps: pd.DataFrame) -> Interval:
     Args:
         gaps: one or more rows of `differences`.
     """
-    row = gaps.loc[gaps["low"].fillna(gaps["mean"]).idxmin()]
-    return Interval(row["mean"], row["low"], row["high"], int(row["n"]))
+    rows: Any = gaps.to_dict("records")
+    row = min(rows, key=lambda row: row["mean"] if math.isnan(row["low"]) else row["low"])
+    return Interval(float(row["mean"]), float(row["low"]), float(row["high"]), int(row["n"]))
 
 
 def seeds_needed(spread: float, effect: float = 0.5, power: float = 0.8, level: float = LEVEL) -> int:
