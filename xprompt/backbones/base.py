@@ -92,10 +92,9 @@ class Backbone(ABC):
         self._check_finite()
         self.weights_digest = weights_digest(model)
         self.fingerprint = fingerprint(self.weights_digest, model, tokenizer)
-        self._head_scale: float | None = None
+        self._head_scale = 1.0
         self._head_scale = self._find_head_scale()
-        if self._head_scale is not None:  # else scoring says so
-            self._check_padding()
+        self._check_padding()
 
     @property
     def device(self) -> torch.device:
@@ -298,11 +297,6 @@ class Backbone(ABC):
     def _head(self, hidden: Float[Tensor, "B H"], columns: Int[Tensor, " L"] | None) -> Float[Tensor, "B L"]:
         """Return logits of those columns of the head only, in float32 at least; of all V where None."""
         head = self.model.get_output_embeddings()
-        if self._head_scale is None:
-            raise BackboneError(
-                f"the output head of {self.name} ({type(self.model).__name__}) does more than one linear map of the "
-                "last hidden state: it is not supported. Use a T5 or a Llama-like model."
-            )
         weight = head.weight if columns is None else head.weight[columns.to(head.weight.device)]  # (L, H)
         logits = F.linear(hidden.to(weight.device) * self._head_scale, weight)  # (B, L)
         bias = getattr(head, "bias", None)
@@ -311,11 +305,14 @@ class Backbone(ABC):
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).to(self.device)
 
     @torch.no_grad()
-    def _find_head_scale(self) -> float | None:
+    def _find_head_scale(self) -> float:
         """Find what multiplies the last hidden state before the head, by the model's own logits.
 
         Some models scale (T5 with a tied head by H^-1/2, the LM-adapted ones not at all), which no setting says
-        reliably across versions; a wrong guess would change every score. None where logits are no multiple.
+        reliably across versions; a wrong guess would change every score.
+
+        Raises:
+            BackboneError: logits that are not finite, or that are no multiple of the head's linear map.
         """
         config = self.model.config.get_text_config()
         known = [1.0, self.hidden_size**-0.5, getattr(config, "logit_scale", None)]
@@ -329,14 +326,16 @@ class Backbone(ABC):
                 f"{self.name} gives logits that are not finite in {self.dtype}: its weights are damaged or overflow. "
                 "Use another dtype, or get the checkpoint again."
             )
-        self._head_scale = 1.0
         bias = getattr(self.model.get_output_embeddings(), "bias", None)
         offset = 0.0 if bias is None else bias.double().to(self.device)
         unscaled, expected = self._head(hidden, None).double() - offset, expected - offset  # (1, V), (1, V)
         measured = ((unscaled * expected).sum() / unscaled.square().sum()).item()
         error = (expected - measured * unscaled).norm() / expected.norm()
         if not error <= self._tolerance or not self._is_linear(probe, expected, offset):
-            return None
+            raise BackboneError(
+                f"the output head of {self.name} ({type(self.model).__name__}) does more than one linear map of the "
+                "last hidden state: it is not supported. Use a T5 or a Llama-like model."
+            )
         nearest = min((scale for scale in known if scale), key=lambda scale: abs(measured / scale - 1))
         return nearest if abs(measured / nearest - 1) < self._tolerance / 10 else measured
 

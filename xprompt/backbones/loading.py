@@ -32,7 +32,7 @@ def load_backbone(
     """Load a frozen backbone. On a CPU, the process keeps freed memory from then on (`malloc`).
 
     Args:
-        name: "nano" (embedded), "smollm2" (from a Python package), a local folder, or a hub id.
+        name: "nano" (embedded), "smollm2" (from a Python package), a local folder, a GGUF file, or a hub id.
         device: default: the first GPU, else the CPU.
         dtype: default: bfloat16 on a GPU, float32 elsewhere.
         revision: of a hub model.
@@ -44,7 +44,9 @@ def load_backbone(
         BackboneError: one sentence naming what was given, what was needed, and the fix.
     """
     if not isinstance(name, str | Path) or not str(name).strip() or "\0" in str(name):
-        raise BackboneError(f"{name!r} names no backbone: give 'nano', 'smollm2', a folder or a hub id (owner/name).")
+        raise BackboneError(
+            f"{name!r} names no backbone: give 'nano', 'smollm2', a folder, a .gguf file or a hub id (owner/name)."
+        )
     name = str(name)
     place = choose_device(device)
     if device_map is not None and (device is not None or importlib.util.find_spec("accelerate") is None):

@@ -148,8 +148,8 @@ def _sizes(config: RunConfig) -> Sizes:
 
 
 def is_here(backbone: str) -> bool:
-    """Return whether a backbone is on this machine in any case: embedded, from a package, or a folder."""
-    return backbone in ("nano", "smollm2") or Path(backbone).is_dir()
+    """Return whether a backbone is on this machine in any case: embedded, from a package, a folder or a GGUF file."""
+    return backbone in ("nano", "smollm2") or Path(backbone).exists()
 
 
 def advise(plan: Forecast) -> list[str]:

@@ -286,7 +286,7 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
     record = {
         "run": name,
         "profile": config.profile,
-        "backbone": Path(config.backbone).name if Path(config.backbone).is_dir() else config.backbone,
+        "backbone": Path(config.backbone).name if Path(config.backbone).exists() else config.backbone,
         "source": splits.source if splits.source.startswith(("nano", "hub")) else Path(splits.source).name,
         "task": splits.task.name,
         "method": config.method,
