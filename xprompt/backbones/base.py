@@ -90,6 +90,7 @@ class Backbone(ABC):
         self.max_positions = max_positions(model)
         self._check_tokenizer()
         self._check_finite()
+        self._check_kind()
         self.weights_digest = weights_digest(model)
         self.fingerprint = fingerprint(self.weights_digest, model, tokenizer)
         self._head_scale = 1.0
@@ -318,7 +319,7 @@ class Backbone(ABC):
         known = [1.0, self.hidden_size**-0.5, getattr(config, "logit_scale", None)]
         if getattr(config, "logits_scaling", None):
             known.append(1 / config.logits_scaling)
-        probe = self._probe([[self._end or 0] * 2])
+        probe = self._probe([[self._end or 1] * 2])  # 0 is often the padding, of an embedding of zeros
         hidden = self._first_hidden(self._context(None, probe))  # (1, H)
         expected = self._reference_logits(probe).double().to(self.device)  # (1, V)
         if not expected.isfinite().all():
@@ -433,6 +434,9 @@ class Backbone(ABC):
     def _align(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Move the joined input to where this kind of model wants it."""
         return embeddings, mask
+
+    def _check_kind(self) -> None:  # noqa: B027
+        """Refuse a model that reads its input in another way than its kind does."""
 
     @abstractmethod
     def _label_ids(self, word: str) -> list[int]: ...

@@ -137,8 +137,8 @@ def complete_config(config: Any, path: Path) -> str | None:
     wanted = stored[_FACTORS][...].double()  # (head width / 2,)
     plain = dict(getattr(config, "rope_parameters", None) or {})
     scaled = {**plain, **_LLAMA3, "rope_type": "llama3", "factor": float(wanted.max())}
-    built = [_inverse_frequencies(config, parameters) for parameters in (plain, scaled)]
-    if None in built or not torch.allclose(built[0] / built[1], wanted, rtol=1e-3):  # type: ignore[operator]
+    before, after = (_inverse_frequencies(config, parameters) for parameters in (plain, scaled))
+    if before is None or after is None or not torch.allclose(before / after, wanted, rtol=1e-3):
         return f"its rotary positions are scaled by {_FACTORS} in no way of Llama 3: take the model's safetensors"
     config.rope_parameters = scaled
     return None

@@ -65,7 +65,7 @@ def load_config(name: str, *, revision: str | None = None, local: bool = False) 
         fault = fault_in_folder(Path(place))
         if fault:
             raise _not_loaded(name, revision, fault)
-    elif not local and not Path(place).exists() and (offline := fault_offline(place, revision)):
+    elif not local and not os.path.exists(place) and (offline := fault_offline(place, revision)):
         raise _not_loaded(name, revision, offline)
     with _worded(name, revision):
         config = AutoConfig.from_pretrained(

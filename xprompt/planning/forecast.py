@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -149,7 +150,7 @@ def _sizes(config: RunConfig) -> Sizes:
 
 def is_here(backbone: str) -> bool:
     """Return whether a backbone is on this machine in any case: embedded, from a package, a folder or a GGUF file."""
-    return backbone in ("nano", "smollm2") or Path(backbone).exists()
+    return backbone in ("nano", "smollm2") or os.path.exists(backbone)
 
 
 def advise(plan: Forecast) -> list[str]:
