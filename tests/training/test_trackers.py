@@ -135,7 +135,7 @@ def test_wandb_has_a_run_for_each_loop_without_a_network(backbone, prompt, split
     files = sorted(tmp_path.rglob("run-*.wandb"), key=lambda file: file.stat().st_mtime_ns)
     assert len(files) == 2
     for file, history in zip(files, histories, strict=True):
-        rows, config = [], ""
+        rows, started = [], ""
         for data in leveldb_records(file.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
@@ -143,8 +143,8 @@ def test_wandb_has_a_run_for_each_loop_without_a_network(backbone, prompt, split
                 items = record.history.item
                 rows.append({item.key or "/".join(item.nested_key): float(item.value_json) for item in items})
             elif record.WhichOneof("record_type") in ("run", "config"):
-                config += str(record)
-        assert "1-tuning" in config and "learning_rate" in config
+                started += str(record)
+        assert "1-tuning" in started and "learning_rate" in started
         assert [row["_step"] for row in rows] == [0, 2, 4]
         for row, entry in zip(rows, history.entries, strict=True):
             assert {name: row[name] for name in values_of(entry)} == pytest.approx(values_of(entry))
@@ -152,13 +152,13 @@ def test_wandb_has_a_run_for_each_loop_without_a_network(backbone, prompt, split
 
 def leveldb_records(content):
     """Records of a log as LevelDB has it, which the header of 7 bytes stands before: blocks of 32 KiB, in fragments."""
-    place, whole = 7, b""
-    while place < len(content):
-        if 32768 - place % 32768 < 7:
-            place += 32768 - place % 32768
-        _, length, kind = struct.unpack_from("<IHB", content, place)
-        whole += content[place + 7 : place + 7 + length]
-        place += 7 + length
+    offset, whole = 7, b""
+    while offset < len(content):
+        if 32768 - offset % 32768 < 7:
+            offset += 32768 - offset % 32768
+        _, length, kind = struct.unpack_from("<IHB", content, offset)
+        whole += content[offset + 7 : offset + 7 + length]
+        offset += 7 + length
         if kind in (1, 4):  # whole, or its last fragment
             yield whole
             whole = b""
