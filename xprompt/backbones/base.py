@@ -97,6 +97,10 @@ class Backbone(ABC):
         self._head_scale = self._find_head_scale()
         self._check_padding()
 
+    def __repr__(self) -> str:
+        size = f"{self.num_params:,} parameters, {self.hidden_size} wide"
+        return f"{type(self).__name__}({self.name[-100:]}: {size}, {str(self.dtype)[6:]} on {self.device})"
+
     @property
     def device(self) -> torch.device:
         """Device of the input embeddings, where inputs go."""

@@ -30,6 +30,7 @@ from xprompt.prompts.collection import load_from_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.provenance import provenance
 from xprompt.runs.store import Store, run_id
+from xprompt.signatures import check_arguments
 from xprompt.streams import stream_seeds
 from xprompt.tasks import metrics
 from xprompt.tasks.registry import get_task
@@ -98,6 +99,7 @@ class _How:
 ROOM = 16 * 2**20
 
 
+@check_arguments
 def run(
     config: RunConfig,
     store: Store | str | Path | None = None,
@@ -173,6 +175,7 @@ def _read_or_do(config: RunConfig, store: Store, how: _How, force: bool = False)
     return result
 
 
+@check_arguments
 def find(config: RunConfig, store: Store | str | Path | None = None) -> RunResult | None:
     """Return a run that the store has, or None; nothing is run. Arguments and errors as `run`'s."""
     return _read(config, _store(config, store))
