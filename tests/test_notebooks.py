@@ -53,7 +53,7 @@ def test_the_notebooks_are_there_and_named_by_one_scheme():
         "00_walkthrough", "01_main_results", "02_masking", "03_controls", "04_parameters_and_levels",
         "05_importance_maps", "10_peft", "11_custom_task", "12_speed_and_scale", "20_protocols", "21_ratio_search",
         "22_trials", "23_convergence", "24_importance_and_harm", "25_zero_and_drop", "26_hierarchy",
-        "A_tasks_and_templates",
+        "27_budgets_and_pruning", "A_tasks_and_templates",
     }  # fmt: skip
     found = {path.stem for path in NOTEBOOKS}
     assert core <= found and all(re.match(r"([012]\d|A)_[a-z_]+$", name) for name in found)
