@@ -48,6 +48,11 @@ def code(path: Path) -> list:
     return [cell for cell in cells(path) if cell.cell_type == "code"]
 
 
+def test_a_plain_call_executes_the_core_and_all_is_every_one():
+    assert [path.stem for path in reproduce.make_plan().notebooks] == list(reproduce.CORE)
+    assert list(reproduce.make_plan(only=["all"]).notebooks) == NOTEBOOKS
+
+
 def test_the_notebooks_are_there_and_named_by_one_scheme():
     core = {
         "00_walkthrough", "01_main_results", "02_masking", "03_controls", "04_parameters_and_levels",
@@ -161,7 +166,7 @@ class TestPages:
 
 
 def execute(output: Path) -> int:
-    return reproduce.main(["--profile", "tiny", "--output", str(output)])
+    return reproduce.main(["--profile", "tiny", "--only", "all", "--output", str(output)])
 
 
 @pytest.fixture(scope="module")
