@@ -34,7 +34,8 @@ def shown(tmp_path_factory):
     result = xp.xprompt(backbone, few, tuned, prune)
     config = xp.RunConfig(task="rte", profile="tiny", method="prompt_tuning", tune=TUNE, limit_train=64)
     return {
-        "Seq2SeqBackbone": backbone, "Splits": splits, "held out": few, "TaskDataset": splits.train, "TokenizedDataset": backbone.encode(few.train),
+        "Splits": splits, "held out": few, "TaskDataset": splits.train, "TokenizedDataset": backbone.encode(few.train),
+        "Seq2SeqBackbone": backbone,
         "SoftPrompt": result.prompt, "Importance": scores, "History": history, "XPromptResult": result,
         "RetrainedPrompt": result.best, "RunConfig": config,
         "RunResult": xp.run(config, tmp_path_factory.mktemp("run")),

@@ -16,7 +16,8 @@ R = TypeVar("R")
 
 #: Where an object of a kind comes from.
 _SOURCES = {
-    "Backbone": "xp.load_backbone(…)", "HasVocabulary": "a backbone, xp.load_backbone(…)", "SoftPrompt": "xp.SoftPrompt.init(backbone)", "Splits": "xp.load_task(…)",
+    "Backbone": "xp.load_backbone(…)", "HasVocabulary": "a backbone, xp.load_backbone(…)",
+    "SoftPrompt": "xp.SoftPrompt.init(backbone)", "Splits": "xp.load_task(…)",
     "TaskDataset": "splits.train or splits.validation", "Importance": "xp.importance(backbone, prompt, splits.train)",
     "TuneSettings": "xp.TuneSettings(…) or xp.PROFILES[…].tune", "RunConfig": "xp.RunConfig(task=…)",
     "PruneSettings": "xp.PruneSettings(…) or xp.PROFILES[…].prune",

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from xprompt.backbones.hub import EMBEDDED
 from xprompt.backbones.loading import load_backbone
 from xprompt.backbones.pretrained import load_config
 from xprompt.backbones.shapes import count_parameters, known_config
@@ -149,7 +150,7 @@ def _sizes(config: RunConfig) -> Sizes:
 
 def is_here(backbone: str) -> bool:
     """Return whether a backbone is on this machine in any case: embedded, from a package, a folder or a GGUF file."""
-    return backbone in ("nano", "smollm2") or os.path.exists(backbone)
+    return backbone in EMBEDDED or os.path.exists(backbone)
 
 
 def advise(plan: Forecast) -> list[str]:

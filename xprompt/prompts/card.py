@@ -15,13 +15,13 @@ from xprompt.config.pattern import fields_in
 from xprompt.config.settings import Settings
 from xprompt.errors import ConfigError, StoreError, XPromptError
 from xprompt.files import parse_json, write_atomically
+from xprompt.nano.sizes import SIZES
 from xprompt.tasks.metrics import METRICS
 from xprompt.tasks.superglue import parse_fields
 from xprompt.tasks.task import Task
 
 CARD, README = "xprompt.json", "README.md"
 _MARK = "<!-- Written with the prompt by xprompt; remove this line to keep your own text. -->"
-_EMBEDDED = ("nano", "smollm2")
 _HUB_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 _LICENCES = {"nano": "apache-2.0", "HuggingFaceTB/SmolLM2-": "apache-2.0", "google/t5-": "apache-2.0"}  # by beginning
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -122,7 +122,7 @@ class PromptCard(Settings):
         place = Path(backbone.name).expanduser()
         more.setdefault("revision", getattr(getattr(backbone.model, "config", None), "_commit_hash", None))
         return cls(
-            backbone=str(place.resolve()) if backbone.name not in _EMBEDDED and place.exists() else backbone.name,
+            backbone=str(place.resolve()) if backbone.name not in (*SIZES, "smollm2") and place.exists() else backbone.name,
             kind=backbone.kind, dtype=str(backbone.dtype).removeprefix("torch."), fingerprint=backbone.fingerprint,
             max_source=backbone.max_source, task=TaskCard.of(task), source=source, **more,
         )  # fmt: skip
