@@ -52,7 +52,13 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
 def _hints(function: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
     """Return the classes that each parameter takes; a parameter that takes anything else besides is left out."""
     hints = {name: tuple(_leaves(hint)) for name, hint in typing.get_type_hints(function).items()}
-    return {name: kinds for name, kinds in hints.items() if all(isinstance(kind, type) for kind in kinds)}
+    return {name: kinds for name, kinds in hints.items() if all(map(_is_class, kinds))}
+
+
+def _is_class(kind: Any) -> bool:
+    """Return whether `isinstance` can tell; of a protocol it can where it is `runtime_checkable`."""
+    unchecked = getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False)
+    return isinstance(kind, type) and kind is not Any and not unchecked
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:

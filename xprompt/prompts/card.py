@@ -120,9 +120,10 @@ class PromptCard(Settings):
             more: `metrics`, `run`, `method`, `seed`, `revision`.
         """
         place = Path(backbone.name).expanduser()
+        is_local = backbone.name not in (*SIZES, "smollm2") and place.exists()
         more.setdefault("revision", getattr(getattr(backbone.model, "config", None), "_commit_hash", None))
         return cls(
-            backbone=str(place.resolve()) if backbone.name not in (*SIZES, "smollm2") and place.exists() else backbone.name,
+            backbone=str(place.resolve()) if is_local else backbone.name,
             kind=backbone.kind, dtype=str(backbone.dtype).removeprefix("torch."), fingerprint=backbone.fingerprint,
             max_source=backbone.max_source, task=TaskCard.of(task), source=source, **more,
         )  # fmt: skip
