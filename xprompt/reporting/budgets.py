@@ -87,12 +87,13 @@ def study_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         config = record["config"]
         retrained = record["method"] in METHODS[2:]
         retrain_steps = config["prune"]["retune"]["steps"] if retrained else None
-        key = (record["method"], record["task"], record["seed"], config["tune"]["steps"], retrain_steps)
-        found[key] = record
+        of = (record["method"], record["task"], record["seed"], config["tune"]["steps"], retrain_steps)
+        found[of] = record
     lines = []
-    for (method, *key, retrain_steps), xprompt in found.items():
+    for (method, task, seed, steps, retrain_steps), xprompt in found.items():
         if method != "xprompt":
             continue
+        key = (task, seed, steps)
         tuned, left_out = found.get(("prompt_tuning", *key, None)), found.get(("leave_one_out", *key, None))
         matched = found.get(("prompt_tuning_matched", *key, retrain_steps))
         if tuned is None or left_out is None or matched is None:
