@@ -32,7 +32,7 @@ _NANO_TUNE = TuneSettings(
 )
 _NANO_RETUNE = _NANO_TUNE.replace(steps=200, eval_every=50)
 _NANO_FINE_TUNE = TuneSettings(
-    optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, schedule="linear", steps=240, batch_size=32,
+    optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, schedule="linear", steps=400, batch_size=32,
     eval_every=80, eval_batch_size=128, max_grad_norm=1.0,
 )  # fmt: skip
 _NANO = Profile(

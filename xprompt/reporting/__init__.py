@@ -4,14 +4,13 @@ The room never imports torch and never trains: every number comes from a run tha
 rows (records → tidy rows), statistics (means, intervals, paired differences), paper (the paper's own numbers), wording
 (titles, numbers and verdicts as text), tables, figures, ratio_search, trials, bench_figures (three special reports),
 convergence (budget against score); by_seed and panels (what the reports on pruning share), masking (Fig 2), variants
-(Fig 5, Tab 4), parameters (Tab 3), saliency (Fig 6, 7, 9, 10), harm (does importance predict it?), hierarchy (where the
-paper is silent on pruning); scale (Fig 1's gains), baselines (Tab 1 with all of
-them, Tab 8), one_setting (Tab 5, 6), few_shot (Tab 2),
-transfer (Tab 7), neighbours (structured prompts, a task subspace), controls (more steps, candidates, pruning),
-resampling and evidence (validation examples drawn again; how much differences prove); claims (the paper's claims and
-their verdicts), layout (a report's files and manifest), facts (what was run, and what to know before believing it),
-notebooks (executing them), pictures (drawn from records), book (the Sphinx book; its parts are book_pages,
-book_chapters and book_extension).
+(Fig 5, Tab 4), parameters (Tab 3), saliency (Fig 6, 7, 9, 10), harm (does importance predict it?), hierarchy (where
+the paper is silent on pruning), budgets (what pruning gains by budget); scale (Fig 1's gains), baselines (Tab 1 with
+all of them, Tab 8), one_setting (Tab 5, 6), few_shot (Tab 2), transfer (Tab 7), neighbours (structured prompts, a task
+subspace), controls (more steps, candidates, pruning), resampling and evidence (validation examples drawn again; how
+much differences prove); claims (the paper's claims and their verdicts), layout (a report's files and manifest), facts
+(what was run, and what to know before believing it), notebooks (executing them), pictures (drawn from records), book
+(the Sphinx book; its parts are book_pages, book_chapters and book_extension).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from __future__ import annotations
 from xprompt.reporting import (
     baselines,
     bench_figures,
+    budgets,
     by_seed,
     claims,
     controls,
@@ -59,7 +59,7 @@ from xprompt.reporting.statistics import (
 from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect, done, grid, quick_settings
 
 __all__ = [
-    "COLUMNS", "Interval", "PAIRS", "Report", "baselines", "bench_figures", "by_seed", "choose_seeds",
+    "COLUMNS", "Interval", "PAIRS", "Report", "baselines", "bench_figures", "budgets", "by_seed", "choose_seeds",
     "choose_source", "choose_tasks", "claims", "collect", "controls", "convergence", "corrected", "differences",
     "done", "evidence", "few_shot", "figures", "grid", "harm", "hierarchy", "interval", "masking", "neighbours",
     "one_setting", "paper", "parameters", "protocol_differences", "quick_settings", "ratio_search", "resampling",
