@@ -121,7 +121,7 @@ def evidence_figure(gaps: pd.DataFrame) -> Figure:
     axes.grid(False, axis="y")
     where = wording.task(rows[0]["task"]) if rows else ""
     axes.set_xlabel(f"points ({where})")
-    axes.set_title("95 % intervals: thick over seeds, thin over validation examples too", fontsize=11)
+    figure.suptitle("95 % intervals: thick over seeds, thin over validation examples too", fontsize=11)
     return figure
 
 

@@ -157,6 +157,7 @@ def scale(rows: pd.DataFrame, backbone_params: dict[str, int], protocol: str = "
         axes.xaxis.set_minor_formatter(ticker.NullFormatter())
         axes.margins(x=0.08, y=0.12)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3, fontsize=9, frameon=False)
+    left.set_xticks(sorted({size for size, _, _ in measured}))  # close to each other where all are ours
     return figure
 
 
@@ -249,7 +250,7 @@ def _norm(values: np.ndarray) -> mpl.colors.LogNorm:
 def _short(value: float) -> str:
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
-            return f"{value / size:g} {unit}"
+            return f"{value / size:.3g} {unit}"
     return f"{value:g}"
 
 
