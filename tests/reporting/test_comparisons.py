@@ -284,6 +284,7 @@ def test_the_same_steps_are_one_candidate_of_the_same_retraining():
         ("paper", 16), ("held_out", 16), ("paper", 1), ("held_out", 1),
     ]  # fmt: skip
     assert len({config.prune.retune.steps for config in matched}) == 1
+    assert len(rp.controls.control_configs("tiny", ["rte"], [0])) == 6, "one pair of ratios is one candidate already"
 
 
 def test_gains_at_every_scale_are_as_good_as_the_least():

@@ -34,13 +34,15 @@ def control_configs(
 ) -> list[RunConfig]:
     """Return prompt tuning, the same given XPrompt's steps, the same with as many candidates, and XPrompt.
 
+    Where the search has a single candidate, the second and the third are one.
+
     Args:
         choices: as of `grid`.
     """
     methods = ["prompt_tuning", MATCHED, "xprompt"]
     configs = grid(profile, tasks, methods, seeds, protocols, **choices)
-    one = [config.replace(prune=one_candidate(config.prune)) for config in configs if config.method == MATCHED]
-    return configs + one
+    matched = [config for config in configs if config.method == MATCHED and config.prune.num_candidates > 1]
+    return configs + [config.replace(prune=one_candidate(config.prune)) for config in matched]
 
 
 def one_candidate(prune: PruneSettings) -> PruneSettings:
