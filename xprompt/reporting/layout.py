@@ -100,8 +100,8 @@ class Report:
         real = [name for name, item in self.manifest()["items"].items() if not item.get("quick")] if self.quick else []
         if real:
             raise ConfigError(
-                f"{self.root} holds a report that is not quick ({', '.join(real)[:80]}): quick runs would write over it. "
-                "Give another folder, or leave the folder out: quick reports have their own."
+                f"{self.root} holds a report that is not quick ({', '.join(real)[:80]}): quick runs would overwrite "
+                "it. Give another folder, or leave the folder out: quick reports have their own."
             )
 
     def executor(self) -> Executor:
