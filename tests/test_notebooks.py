@@ -93,6 +93,33 @@ class TestForm:
         headings = [line for cell in cells(path) for line in cell.source.splitlines() if line.startswith("## ")]
         assert headings[0] == "## Parameters" and "## What matched, what did not, and why" in headings
 
+    def test_jupyters_contents_lead_to_every_part(self, path):
+        markdown = [cell.source for cell in cells(path) if cell.cell_type == "markdown"]
+        titles = [line for source in markdown for line in source.splitlines() if line.startswith("#")]
+        assert [title for title in titles if title.startswith("# ")] == titles[:1]
+        assert all(title.startswith("## ") for title in titles[1:]) and len(set(titles)) == len(titles) >= 7
+        assert all(source.startswith("#") for source in markdown if re.search("^#", source, re.M)), (
+            "a heading opens a cell"
+        )
+        parts = "\n".join("" if cell.source.startswith("## ") else "c" if cell.cell_type == "code" else "t"
+                          for cell in cells(path)).split("\n\n")  # fmt: skip
+        assert max(part.count("c") for part in parts) <= 3, "too much below one heading"
+
+    def test_what_it_says_to_change_is_a_parameter(self, path):
+        last, parameters = cells(path)[-1].source, set(parameters_of(path))
+        for line in last.splitlines()[1:]:
+            for name in re.findall(r"\b(?:Set|Raise|Take another|to|in|and) `(\w+)(?: = [^`]*)?`", line):
+                assert name in parameters, f"{name}: a parameter of the first cell?"
+        assert not re.search(r"\.py`|in place of `", last), "a value, not code, is changed"
+
+    def test_its_long_cells_show_that_they_go_on(self, path):
+        for cell in code(path):
+            for call in ("xp.tune(", "xp.tune_many(", "xp.xprompt(", "xp.importance(", "xp.masked_grid(", "rp.collect(",
+                         "xp.run("):  # fmt: skip
+                assert cell.source.count(call) <= cell.source.count("progress=report.live") + cell.source.count(
+                    "**watch"
+                ), f"{call}…) without a bar"
+
     def test_its_equations_are_latex_that_a_page_can_show(self, path):
         equations = [e for cell in cells(path) if cell.cell_type == "markdown" for e in EQUATION.findall(cell.source)]
         for equation in equations:

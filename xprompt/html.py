@@ -118,7 +118,8 @@ def _svg(width: int, height: int, parts: Sequence[str], caption: str) -> str:
     """Return an SVG that names itself, with its caption below."""
     text = escape(caption)
     return (
-        f'<figure style="margin:0;max-width:{max(width, 320)}px"><svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" '
+        f'<figure style="margin:0;max-width:{max(width, 320)}px">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" '
         f'height="{height}" '
         f'font-size="9" font-family="sans-serif" fill="currentColor"><title>{text}</title>{"".join(parts)}</svg>'
         f"<figcaption>{text}</figcaption></figure>"

@@ -60,11 +60,13 @@ class RatioExplorer:
         high = float(self.piece.max()) or 1.0
         shades = np.clip(self.piece, high * 10.0**-DECADES, None)
         cells = np.where(self.surviving[row, column], shades, np.nan)
-        ends = f"{self.score.min():.1f} to {self.score.max():.1f}"
+        caption = (
+            f"Points of all pairs, {self.score.min():.1f} to {self.score.max():.1f} (darkest). "
+            "Rows: token prune ratio; columns: piece prune ratio."
+        )
         scores = html.heat_map(
-            self.score.tolist(), f"Points of all pairs, {ends} (darkest). Rows: token prune ratio; columns: piece prune "
-            "ratio.", cell=24, row_names=_names(self.grid.token_ratios), column_names=_names(self.grid.piece_ratios),
-            chosen=(row, column),
+            self.score.tolist(), caption, cell=24, row_names=_names(self.grid.token_ratios),
+            column_names=_names(self.grid.piece_ratios), chosen=(row, column),
         )  # fmt: skip
         pieces = html.heat_map(
             [[None if np.isnan(value) else float(value) for value in line] for line in cells],
