@@ -122,5 +122,5 @@ def _svg(width: int, height: int, parts: Sequence[str], caption: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" '
         f'height="{height}" '
         f'font-size="9" font-family="sans-serif" fill="currentColor"><title>{text}</title>{"".join(parts)}</svg>'
-        f"<figcaption>{text}</figcaption></figure>"
+        f'<figcaption style="color:inherit;text-align:left">{text}</figcaption></figure>'
     )

@@ -28,7 +28,7 @@ def explorer(**options):
 def test_a_pair_is_told_with_what_is_left_and_its_score():
     assert explorer().describe(0, 1) == (
         "Token prune ratio 0, piece prune ratio 0.25: 2 of 2 tokens, 3 of 4 pieces are left; 85.0 points on selection, "
-        "-5.0 to the whole prompt, nothing retrained."
+        "−5.0 against the whole prompt, nothing retrained."
     )
     assert "1 of 2 tokens, 2 of 4 pieces are left; 50.0 points" in explorer().describe(1, 2)
 

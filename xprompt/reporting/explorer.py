@@ -9,6 +9,7 @@ import numpy as np
 
 from xprompt import html
 from xprompt.errors import ConfigError
+from xprompt.reporting import wording
 
 DECADES = 3  # of importance below the largest that the colours span
 
@@ -50,9 +51,10 @@ class RatioExplorer:
         left, whole = self.surviving[row, column], 100 * self.grid.whole.score
         counts = f"{left.any(1).sum()} of {len(left)} tokens, {left.sum()} of {left.size} pieces"
         score = self.score[row, column]
+        change = wording.points(score - whole, signed=True)
         return (
             f"Token prune ratio {ratios[0]:g}, piece prune ratio {ratios[1]:g}: {counts} are left; {score:.1f} points "
-            f"on {self.grid.split}, {score - whole:+.1f} to the whole prompt, nothing retrained."
+            f"on {self.grid.split}, {change} against the whole prompt, nothing retrained."
         )
 
     def picture(self, row: int, column: int) -> str:
