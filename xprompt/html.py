@@ -72,12 +72,17 @@ def heat_map(
     return _svg(*size, [f'<g fill="{_COLOURS[0]}">', *cells, "</g>", *marks], caption)
 
 
-def curve(lines: Mapping[str, Sequence[tuple[float, float]]], caption: str) -> str:
-    """Return curves as SVG, each a list of (x, y) with x ascending, in one pair of axes with their ends written."""
+def curve(lines: Mapping[str, Sequence[tuple[float, float]]], caption: str, end: float | None = None) -> str:
+    """Return curves as SVG, each a list of (x, y) with x ascending, in one pair of axes with their ends written.
+
+    Args:
+        end: of the x axis, for curves that will go on; default: the last point's x.
+    """
     points = [point for line in lines.values() for point in line if all(map(math.isfinite, point))]
     if not points:
         return f"<p>{escape(caption)}</p>"
     (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
+    right = right if end is None else max(right, end)
     wide, tall = (right - left) or 1, (high - low) or 1
 
     def place(x: float, y: float) -> tuple[float, float]:

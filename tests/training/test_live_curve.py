@@ -32,6 +32,7 @@ def test_each_evaluation_adds_a_point_and_no_number_changes(splits, shown):
     tuned = xp.tune(backbone, start, splits, SETTINGS, callbacks=[xp.LiveCurve(every=0)])
     assert (tuned.prompt() == plain.prompt()).all()
     assert [drawing.count("<circle") for drawing in shown] == [0, 1, 2, 3, 3]
+    assert all(">4</text>" in drawing for drawing in shown[1:])  # the axis is as long as the tuning from the start
     assert f"step 4 of 4: score on validation (%), best {100 * tuned.history.best_score:.1f}" in shown[-1]
 
 

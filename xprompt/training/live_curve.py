@@ -63,7 +63,7 @@ class LiveCurve(Callback):
         split = next(iter(self.candidates.values())).history.selection_split
         best = max(map(max, scores.values()))
         caption = f"{self.stage}, step {self.step} of {self._num_steps()}: score on {split} (%), best {best:.1f}"
-        return html.curve(lines, caption)
+        return html.curve(lines, caption, self._num_steps())
 
     def on_train_begin(self, stage: str, candidates: Mapping[int, Candidate]) -> None:
         self.stage, self.candidates, self.step = stage, candidates, 0
