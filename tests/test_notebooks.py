@@ -48,9 +48,18 @@ def code(path: Path) -> list:
     return [cell for cell in cells(path) if cell.cell_type == "code"]
 
 
+def test_a_plain_call_executes_the_core_and_all_is_every_one():
+    assert [path.stem for path in reproduce.make_plan().notebooks] == list(reproduce.CORE)
+    assert list(reproduce.make_plan(only=["all"]).notebooks) == NOTEBOOKS
+
+
 def test_the_notebooks_are_there_and_named_by_one_scheme():
-    core = {"00_walkthrough", "01_main_results", "10_peft", "11_custom_task", "12_speed_and_scale", "20_protocols",
-            "21_ratio_search", "22_trials", "23_convergence", "A_tasks_and_templates"}  # fmt: skip
+    core = {
+        "00_walkthrough", "01_main_results", "02_masking", "03_controls", "04_parameters_and_levels",
+        "05_importance_maps", "10_peft", "11_custom_task", "12_speed_and_scale", "20_protocols", "21_ratio_search",
+        "22_trials", "23_convergence", "24_importance_and_harm", "25_zero_and_drop", "26_hierarchy",
+        "27_budgets_and_pruning", "A_tasks_and_templates",
+    }  # fmt: skip
     found = {path.stem for path in NOTEBOOKS}
     assert core <= found and all(re.match(r"([012]\d|A)_[a-z_]+$", name) for name in found)
 
@@ -184,7 +193,7 @@ class TestPages:
 
 
 def execute(output: Path) -> int:
-    return reproduce.main(["--profile", "tiny", "--output", str(output)])
+    return reproduce.main(["--profile", "tiny", "--only", "all", "--output", str(output)])
 
 
 @pytest.fixture(scope="module")

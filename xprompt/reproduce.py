@@ -27,6 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]  # of a checkout
 _PACKAGED = Path(__file__).resolve().with_name("notebooks")  # in a wheel; a checkout has them beside the package
 INSTALLED = _PACKAGED.is_dir()
 NOTEBOOKS = _PACKAGED if INSTALLED else ROOT / "notebooks"
+#: What a plain call executes, in minutes: the method, the main results and what is drawn from them, first use.
+CORE = (
+    "00_walkthrough", "01_main_results", "02_masking", "05_importance_maps", "10_peft", "11_custom_task",
+    "12_speed_and_scale", "A_tasks_and_templates",
+)  # fmt: skip
+ALL = "all"
 TIMEOUT = 72.0  # hours for one notebook
 ROOM = 64 * 2**20  # bytes that a report needs at least: its runs, notebooks and book
 LONGEST_TIMEOUT = 24.0 * 365
@@ -73,7 +79,8 @@ def make_plan(
     """Check every choice before anything is run.
 
     Args:
-        profile, tasks, seeds, data_dir, only, output, quick: as the command line has them.
+        profile, tasks, seeds, data_dir, output, quick: as the command line has them.
+        only: names of notebooks; ["all"]: every one; none: those of `CORE`.
         settings: notebook parameter → value; given to each chosen notebook that has the parameter.
         notebooks: the folder of notebooks.
         executor, executor_options: as `xprompt.get_executor` takes them, for the notebooks with a grid of runs.
@@ -186,12 +193,14 @@ def _choose_notebooks(folder: Path, only: Sequence[str] | None) -> list[Path]:
     if not known:
         raise ConfigError(f"{folder} holds no notebooks: run from a clone of the project, which has them.")
     if not only:
+        return [path for path in known if path.stem in CORE] or known
+    if list(only) == [ALL]:
         return known
     by_name = {path.stem: path for path in known}
     wanted = [name.strip().removesuffix(".ipynb") for names in only for name in names.split(",")]
     unknown = [name for name in wanted if name not in by_name]
     if unknown:
-        raise ConfigError(f"no notebook {', '.join(unknown)}; there are: {', '.join(by_name)}.")
+        raise ConfigError(f"no notebook {', '.join(unknown)}; there are: {', '.join(by_name)}; or all.")
     return [path for path in known if path.stem in wanted]
 
 

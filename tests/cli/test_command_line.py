@@ -124,7 +124,7 @@ def test_an_interrupted_command_ends_with_code_130(name, monkeypatch, capsys):
 def test_a_plan_is_printed(capsys):
     assert main(["plan", "--profile", "tiny", "--tasks", "rte", "--seeds", "1", "--methods", "prompt_tuning"]) == 0
     shown = capsys.readouterr().out
-    assert "1,226,240 parameters" in shown and "prompt_tuning" in shown and "It fits" in shown
+    assert "1,242,368 parameters" in shown and "prompt_tuning" in shown and "It fits" in shown
 
 
 def test_a_plan_that_does_not_fit_ends_with_code_1(monkeypatch, capsys):

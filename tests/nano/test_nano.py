@@ -60,10 +60,10 @@ def test_same_seed_same_lines_other_seed_other_lines(task):
     assert generator.raw_examples(task, "train")[0] == generator.raw_examples(task, "train", 0)[0]
 
 
-def test_examples_and_corpus_are_those_of_the_published_results(sample):
+def test_examples_and_corpus_are_those_that_the_checkpoint_was_made_with(sample):
     texts = [json.dumps(generator.raw_examples(task, split)) for task in generator.TASKS for split in SPLITS]
-    assert hashlib.sha256("".join(texts).encode()).hexdigest().startswith("920e782cb76075aa")
-    assert hashlib.sha256(json.dumps(sample).encode()).hexdigest().startswith("7a6013c344f56d3e")
+    assert hashlib.sha256("".join(texts).encode()).hexdigest().startswith("7d84b157fdfbabd1")
+    assert hashlib.sha256(json.dumps(sample).encode()).hexdigest().startswith("2baf8f5c3a163128")
 
 
 @pytest.mark.parametrize("task", generator.TASKS)
@@ -110,8 +110,8 @@ def mentions(task: str, line: dict) -> list[tuple[str, str]]:
         raise AssertionError(line)
     text = {"boolq": "question", "rte": "hypothesis", "cb": "hypothesis"}[task]
     name = next(n for n in world.NAMES if re.search(rf"\b{n}\b", line[text]))
-    values = [v for r in facts.RELATIONS.values() for v in r.values if re.search(rf"\b{v}\b", line[text])]
-    return [(name, v) for v in values if v != name]
+    words = set(re.findall(r"\w+", line[text]))
+    return [(name, v) for r in facts.RELATIONS.values() for v in r.values if words & {v, facts.OTHER_WORDS.get(v)}]
 
 
 @pytest.mark.parametrize("task", [t for t in generator.TASKS if t != "multirc"])
@@ -134,7 +134,8 @@ def test_multirc_holds_pairings_back():
         for question in line["passage"]["questions"]:
             for answer in question["answers"]:
                 words = set(re.findall(r"\w+", f"{question['question']} {answer['text']}"))
-                yield from ((n, v) for n in words & set(world.NAMES) for _, v in values if v in words)
+                stand = [v for _, v in values if words & {v, facts.OTHER_WORDS.get(v)}]
+                yield from ((n, v) for n in words & set(world.NAMES) for v in stand)
 
     def share(split):
         lines = generator.raw_examples("multirc", split)
@@ -167,24 +168,41 @@ def test_records_read_like_the_official_release(task):
 
 def test_facts_follow():
     told = [
-        facts.Statement("plain", "Anna", "live", "town"),
-        facts.Statement("gave", "Tom", "have", "kite", 0, "Anna"),
-        facts.Statement("everyone", "", "like", "tea"),
-        facts.Statement("gone", "Tom", "job", "baker"),
+        facts.Statement("Anna", "live", "town"),
+        facts.Statement("Tom", "have", "kite"),
+        facts.Statement("Mary", "ride", "car", 1),
     ]
     expected = {
         ("Anna", "live", "town"): "yes",
         ("Anna", "live", "city"): "no",
         ("Tom", "live", "town"): "unknown",
-        ("Anna", "have", "kite"): "yes",
-        ("Tom", "have", "kite"): "no",
-        ("Mary", "like", "tea"): "yes",
-        ("Tom", "job", "baker"): "no",
-        ("Tom", "job", "nurse"): "unknown",
+        ("Tom", "have", "kite"): "yes",
+        ("Tom", "have", "boat"): "unknown",
+        ("Mary", "ride", "car"): "yes",
+        ("Mary", "ride", "bus"): "no",
     }
     for claim, truth in expected.items():
-        assert facts.judge(told, facts.Claim(*claim)) == truth, claim
-    assert facts.judge(told, facts.Claim("Anna", "live", "city", denied=True)) == "yes"
+        assert facts.judge(told, facts.Statement(*claim)) == truth, claim
+    claim = facts.Statement("Mary", "ride", "car", renamed=True)
+    assert claim.sentence() == "Mary travels by automobile." and claim.question() == "Does Mary travel by automobile?"
+    assert facts.judge(told, claim) == "yes" and facts.passage(told[2:]) == "Mary goes by car."
+
+
+def test_other_words_are_other_and_of_one_value():
+    values = {v for r in facts.RELATIONS.values() for v in r.values}
+    others = list(facts.OTHER_WORDS.values())
+    assert set(facts.OTHER_WORDS) <= values and len(set(others)) == len(others) and not set(others) & values
+
+
+@pytest.mark.parametrize("task", ["boolq", "rte", "cb"])
+def test_another_word_does_not_give_the_label_away(task):
+    lines = generator.raw_examples(task, "train")
+    text = "question" if task == "boolq" else "hypothesis"
+    others = set(facts.OTHER_WORDS.values())
+    renamed = [x for x in lines if others & set(re.findall(r"\w+", x[text]))]
+    assert 0.22 < len(renamed) / len(lines) < 0.28
+    whole, part = labels(task, lines), labels(task, renamed)
+    assert all(abs(part[label] / len(renamed) - n / len(lines)) < 0.05 for label, n in whole.items())
 
 
 def test_corpus_has_neither_formats_nor_label_answers(sample):
@@ -207,8 +225,8 @@ def test_corpus_has_neither_formats_nor_label_answers(sample):
 def test_corpus_does_not_teach_what_tasks_keep(sample):
     rng = world.stream(9, "test")
     for frame in (corpus.judging, corpus.weighing, corpus.marking, corpus.asking):
-        text = " ".join(frame(rng, 1.0)[0] for _ in range(300))
-        assert not re.search(r"no longer|Everyone|\bsold\b|\bgave\b|does not", text)
+        said = {word for _ in range(300) for word in re.findall(r"\w+", " ".join(frame(rng, 1.0)))}
+        assert not said & set(facts.OTHER_WORDS.values())
     text = " ".join(corpus.meaning(rng, 1.0)[0] for _ in range(300))
     assert not [w for w in list(senses.WORDS)[senses.TAUGHT :] if re.search(rf"\b{w}\b", text)]
 
@@ -229,14 +247,14 @@ def test_generators_need_no_torch():
 
 #: Shares of right answers on fresh corpus draws that the card promises.
 LEAST: dict[str, float] = {
-    "judging": 0.95,
-    "weighing": 0.80,
-    "marking": 0.95,
-    "asking": 0.95,
-    "filling": 0.65,
-    "meaning": 0.88,
-    "explaining": 0.95,
-    "following": 0.92,
+    "judging": 0.97,
+    "weighing": 0.94,
+    "marking": 0.97,
+    "asking": 0.97,
+    "filling": 0.70,
+    "meaning": 0.97,
+    "explaining": 0.97,
+    "following": 0.95,
 }
 
 

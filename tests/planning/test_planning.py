@@ -201,6 +201,15 @@ def test_an_adapter_is_not_planned_at_the_cost_of_fine_tuning():
     assert len({(run.operations, run.memory) for run in tuned}) == 1
 
 
+def test_masks_are_planned_as_an_evaluation_each_after_importance():
+    plan = forecast("t5-small", "rte", 1, methods=["leave_one_out"], machine=machine())
+    tuning, run = plan.runs
+    assert (tuning.config.method, run.candidates) == ("prompt_tuning", 0)
+    length, cost = plan.sizes["rte"].mean_tokens + 20, plan.footprint.operations
+    evaluated = (20 + 20 * 16 + 1) * 277  # without each token, without each piece, whole
+    assert run.operations == pytest.approx(cost(2490 - 498, length, "tune") + cost(evaluated, length, "evaluate"))
+
+
 def test_halving_costs_a_fraction_of_the_grid(monkeypatch):
     costs = []
     for search in ("grid", "halving"):

@@ -268,10 +268,11 @@ def test_a_record_names_the_code_and_the_threads_that_made_it(config, tmp_path):
     assert re.fullmatch("[0-9a-f]{64}", made["code"]) and made["threads"] >= 1
 
 
-def test_the_codes_digest_changes_with_every_source_file(tmp_path, monkeypatch):
+def test_the_codes_digest_changes_with_every_source_file_that_makes_numbers(tmp_path, monkeypatch):
     package = tmp_path / "package"
-    (package / "room").mkdir(parents=True)
-    for name in ("__init__.py", "room/a.py", "room/b.py"):
+    for room in ("room", "reporting"):
+        (package / room).mkdir(parents=True)
+    for name in ("__init__.py", "reporting/table.py", "room/a.py", "room/b.py"):
         (package / name).write_text(f"# {name}")
     monkeypatch.setattr(provenance.xprompt, "__file__", str(package / "__init__.py"))
     digest = provenance.code_digest.__wrapped__
@@ -281,6 +282,7 @@ def test_the_codes_digest_changes_with_every_source_file(tmp_path, monkeypatch):
     (package / "room" / "b.py").rename(package / "room" / "c.py")
     seen.add(digest())
     (package / "room" / "notes.txt").write_text("no code")
+    (package / "reporting" / "table.py").write_text("# what only reads records")
     assert len(seen) == 3 and digest() in seen
 
 

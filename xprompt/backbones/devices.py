@@ -6,6 +6,7 @@ import psutil
 import torch
 
 from xprompt.errors import BackboneError
+from xprompt.nano.sizes import SIZES
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -46,7 +47,7 @@ def choose_dtype(dtype: str | torch.dtype | None, name: str, device: torch.devic
     Raises `BackboneError` naming the known dtypes.
     """
     if dtype is None:
-        return torch.bfloat16 if device.type == "cuda" and name != "nano" else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and name not in SIZES else torch.float32
     if isinstance(dtype, str) and dtype in _DTYPES:
         return _DTYPES[dtype]
     if not isinstance(dtype, torch.dtype) or dtype not in _DTYPES.values():

@@ -10,8 +10,9 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from xprompt.errors import did_you_mean
+from xprompt.nano.sizes import SIZES
 
-EMBEDDED = ("nano", "smollm2")
+EMBEDDED = (*SIZES, "smollm2")
 _SECONDS = 3.0
 
 

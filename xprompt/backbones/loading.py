@@ -32,7 +32,7 @@ def load_backbone(
     """Load a frozen backbone. On a CPU, the process keeps freed memory from then on (`malloc`).
 
     Args:
-        name: "nano" (embedded), "smollm2" (from a Python package), a local folder, or a hub id.
+        name: "nano", "nano-2x" or "nano-4x" (embedded), "smollm2" (from a Python package), a local folder, or a hub id.
         device: default: the first GPU, else the CPU.
         dtype: default: bfloat16 on a GPU, float32 elsewhere.
         revision: of a hub model.

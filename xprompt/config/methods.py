@@ -12,7 +12,7 @@ from typing import Literal
 
 from xprompt.errors import ConfigError, did_you_mean
 
-Work = Literal["none", "evaluation", "prompt_tuning", "adapter", "fine_tuning", "search", "retraining"]
+Work = Literal["none", "evaluation", "masks", "prompt_tuning", "adapter", "fine_tuning", "search", "retraining"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Method:
         name: in settings, records and tables.
         title: as people read it.
         function: "module:function" in `xprompt.methods`; it takes a `MethodContext` and returns a `MethodResult`.
-        work: what it spends its time on, for plans: no training at all, one evaluation, training one prompt, training
-            small weights inside a copy of the frozen backbone, training the backbone, importance with re-training of
-            every candidate, or re-training of as many candidates.
+        work: what it spends its time on, for plans: no training at all, one evaluation, importance with evaluating
+            many masks, training one prompt, training small weights inside a copy of the frozen backbone, training the
+            backbone, importance with re-training of every candidate, or re-training of as many candidates.
         settings: the groups of `RunConfig` that its result depends on, of "tune", "fine_tune" and "prune".
         parent: the method whose run of the same settings is done first and handed in.
         num_sources: fewest and most source tasks, where it starts from the parent's runs of those, one each, and not
@@ -125,6 +125,8 @@ METHODS: dict[str, Method] = {
             "xprompt_subspace", "XPrompt of a subspace prompt", "xprompt:run_xprompt", "search", _SEARCH,
             "intrinsic_subspace",
         ),
+        Method("masking", "masking, not retrained", "masking:masking", "masks", _SEARCH, "prompt_tuning"),
+        Method("leave_one_out", "leave one out", "masking:leave_each_out", "masks", _SEARCH, "prompt_tuning"),
     )
 }  # fmt: skip
 

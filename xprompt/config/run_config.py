@@ -173,8 +173,9 @@ class RunConfig(Settings):
             del values[unused]
         if "prune" in values:
             del values["prune"]["side_by_side"]
-            if not values["prune"]["rescore_pieces"]:
-                del values["prune"]["rescore_pieces"]
+            for added in ("rescore_pieces", "draw"):  # later than the first runs, whose names stay
+                if not values["prune"][added]:
+                    del values["prune"][added]
         for tuning in (values.get("tune"), values.get("fine_tune"), values.get("prune", {}).get("retune")):
             if tuning is not None:
                 tuning.pop("gradient_checkpointing", None)

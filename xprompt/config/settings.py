@@ -177,6 +177,9 @@ class PruneSettings(Settings):
     rescore_pieces: bool = Field(
         False, description="score pieces again once tokens are pruned; else both levels come from one pass"
     )
+    draw: int = Field(
+        0, ge=0, le=MOST, description="which random mask, of the control that draws one; others ignore it"
+    )
     side_by_side: int | None = Field(
         None,
         ge=1,

@@ -5,6 +5,7 @@ stores a run, and a method never starts another run: the one it starts from is d
 
     xprompt.py           the paper, end to end: score, prune, rewind, re-train, choose
     ratio_search.py      how candidates are re-trained and the best is chosen: the grid, and successive halving
+    masking.py           a tuned prompt with parts masked and nothing re-trained: Fig 2, and each part left out alone
     prompt_tuning.py     prompt tuning, with the controls "matched budget" and "surviving length"
     transfer.py          prompt tuning from another task's prompt, whole or pruned
     structured_prompt.py a hypernetwork makes the prompt of a latent: linear, low-rank, layered

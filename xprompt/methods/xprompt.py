@@ -68,7 +68,7 @@ def xprompt(
         tuned: the prompt after prompt tuning, (P, H); unchanged.
         settings: ratios, mode, re-training and search.
         order: "lowest" is XPrompt; "highest" and "random" are its controls (paper §5.3).
-        seed: of the data order and of random masks.
+        seed: of the data order and, with `settings.draw`, of random masks.
         batch_size, objective: of the pass that scores importance; default: those of re-training.
         progress, callbacks: of the training loop, as in `tune`.
 
@@ -89,6 +89,7 @@ def xprompt(
             progress=progress,
         )  # fmt: skip
 
+    mask_seed = stream_seed(seed, "random mask", settings.draw) if settings.draw else seed
     began = time.perf_counter()
     scores = score(tuned)
     scoring_seconds = time.perf_counter() - began
@@ -98,14 +99,14 @@ def xprompt(
         """Where pieces are scored again, do so once these tokens are pruned."""
         if not settings.rescore_pieces:
             return scores
-        left = prune(tuned, scores, token_ratio, 0.0, settings.mode, order=order, seed=seed)
+        left = prune(tuned, scores, token_ratio, 0.0, settings.mode, order=order, seed=mask_seed)
         return replace(scores, piece=score(left).piece)
 
     candidates: list[RetrainedPrompt] = []
     while ratios := next_ratios(settings, candidates):
         # Prune: at every pair of ratios tokens (γ), then pieces of the tokens that are left (ζ) (§3.2).
         pruned = [
-            prune(tuned, scores_at(token_ratio), token_ratio, piece_ratio, settings.mode, order=order, seed=seed)
+            prune(tuned, scores_at(token_ratio), token_ratio, piece_ratio, settings.mode, order=order, seed=mask_seed)
             for token_ratio, piece_ratio in ratios
         ]
         distinct, index = distinct_masks(pruned)

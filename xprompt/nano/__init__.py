@@ -14,6 +14,7 @@ In reading order:
 - `pronouns`: examples like WSC's.
 - `corpus`: the text that the T5 is pre-trained on.
 - `tokenizer`: its vocabulary.
+- `sizes`: the widths that it comes in.
 - `checksums`: the SHA-256 of a checkpoint's files, written by pre-training and verified at every load.
 - `pretrain`: pre-training, which writes `checkpoint/`.
 """

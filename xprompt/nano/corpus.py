@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from xprompt.nano import causes, facts, pronouns, senses, world
 
@@ -63,18 +64,27 @@ def _arrange(rng: random.Random, ask: str, *body: str) -> str:
 
 
 def _mark_parts(rng: random.Random, text: str, claim: str) -> list[str]:
-    """Return a text and a claim in reading order: marked as what they are in either order, else the claim last."""
-    if rng.random() < 0.4:
+    """Return a text and a claim: the claim last, or in either order, marked as what they are or by any words."""
+    roll = rng.random()
+    if roll < 0.3:
         return [text, claim]
+    if roll < 0.6 and text.count(".") > 1:  # the longer part is the text, whatever the tags are
+        parts = [text, claim]
+        rng.shuffle(parts)
+        return _tag(rng, *parts)
     marked = [f"{rng.choice(TEXT_MARKS)} {text}".strip(), f"{rng.choice(CLAIM_MARKS)} {claim}"]
     rng.shuffle(marked)
     return marked
 
 
-def _story(rng: random.Random, count: int, kind: str = "plain") -> list[facts.Statement]:
+def _tag(rng: random.Random, *parts: str) -> list[str]:
+    """Put a word and a colon before each part, a different one each time."""
+    return [f"{tag}: {part}" for tag, part in zip(rng.sample(FREE_WORDS, len(parts)), parts, strict=True)]
+
+
+def _story(rng: random.Random, count: int) -> list[facts.Statement]:
     while True:
-        sentences = facts.statements(rng, count, kind)
-        rng.shuffle(sentences)
+        sentences = facts.statements(rng, count)
         if world.bucket(facts.passage(sentences)) == "corpus":
             return sentences
 
@@ -87,7 +97,7 @@ def _count(rng: random.Random, level: float) -> int:
     return rng.choice((1, 2, 2, 2, 2, 3))
 
 
-def _claim(rng: random.Random, level: float, truth: facts.Truth) -> tuple[list[facts.Statement], facts.Claim]:
+def _claim(rng: random.Random, level: float, truth: facts.Truth) -> tuple[list[facts.Statement], facts.Statement]:
     while True:
         sentences = _story(rng, _count(rng, level))
         claim = facts.draw_claim(rng, sentences, rng.choice(sentences), truth)
@@ -126,13 +136,16 @@ def marking(rng: random.Random, level: float) -> Pair:
     sentences, claim = _claim(rng, level, "yes" if yes else rng.choice(("no", "unknown")))
     relation = facts.RELATIONS[claim.relation]
     if rng.random() < 0.5:
-        statement = f"{relation.what.format(n=claim.person)} {relation.answer.format(v=claim.value)}."
+        question, answer = relation.what.format(n=claim.person), relation.answer.format(v=claim.value)
     else:
-        statement = f"Who {relation.says[claim.way][0].format(v=claim.value)}? {claim.person}."
+        question, answer = f"Who {relation.says[claim.way][0].format(v=claim.value)}?", claim.person
     ask, words = _ask(rng, rng.choice(PAIRS), 0.0 if level < 0.45 else 0.3)
-    parts = [statement, facts.passage(sentences)]
+    parts = [[f"{question} {answer}."], [facts.passage(sentences)]]
+    if rng.random() < 0.4:
+        first, second, text = _tag(rng, question, answer, facts.passage(sentences))
+        parts = [[first, second], [text]]
     rng.shuffle(parts)
-    return _arrange(rng, ask, *parts), words[0] if yes else words[1]
+    return _arrange(rng, ask, *sum(parts, [])), words[0] if yes else words[1]
 
 
 def asking(rng: random.Random, level: float) -> Pair:
@@ -154,12 +167,10 @@ def _running(rng: random.Random) -> str:
     """Return one sentence of running text, from everything the world can say."""
     while True:
         roll = rng.random()
-        if roll < 0.35:
-            kind = rng.choice(facts.KINDS)
-            text = facts.statements(rng, 1, kind)[0].text()
-        elif roll < 0.45:
-            s = facts.statements(rng, 1)[0]
-            text = facts.Claim(s.person, s.relation, s.value, s.way, denied=True).sentence()
+        if roll < 0.45:
+            said = facts.statements(rng, 1)[0]
+            renamed = said.value in facts.OTHER_WORDS and rng.random() < 0.5
+            text = replace(said, renamed=renamed).sentence()
         elif roll < 0.6:
             word = rng.choice(list(senses.WORDS))
             text = senses.sentence(rng, word, rng.randrange(2), "corpus", False)
@@ -201,6 +212,8 @@ def meaning(rng: random.Random, level: float) -> Pair:
     word, first, second = senses.draw(rng, "corpus", False, True, alike)
     ask, words = _ask(rng, ("alike", "different"), 0.0 if level < 0.4 else 0.3)
     body = [first, second, f"{rng.choice(('Compare', 'Look at', 'Think of'))} {word}."]
+    if rng.random() < 0.4:
+        body = _tag(rng, first, second, word)
     if rng.random() < 0.3:
         body.insert(0, body.pop())
     elif rng.random() < 0.3:
@@ -238,14 +251,14 @@ def following(rng: random.Random, level: float) -> Pair:
 
 #: frame -> share of the corpus
 FRAMES: dict[Callable[[random.Random, float], Pair], float] = {
-    judging: 0.28,
-    weighing: 0.11,
-    marking: 0.09,
-    asking: 0.12,
+    judging: 0.23,
+    weighing: 0.14,
+    marking: 0.13,
+    asking: 0.09,
     filling: 0.09,
-    meaning: 0.12,
-    explaining: 0.10,
-    following: 0.09,
+    meaning: 0.15,
+    explaining: 0.09,
+    following: 0.08,
 }
 
 

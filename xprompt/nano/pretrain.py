@@ -1,4 +1,4 @@
-"""Pre-train the embedded T5 from scratch on the corpus: `python -m xprompt.nano.pretrain --seed 0 --output DIR`."""
+"""Pre-train an embedded T5 from scratch on the corpus: `python -m xprompt.nano.pretrain --size nano --output DIR`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from xprompt.nano import checksums, corpus, tokenizer, world
+from xprompt.nano.sizes import SIZES, Size
 
 IGNORED = -100
 #: Steps over which the curriculum goes from its easiest to its full level, however long the training is.
 RAMP = 5000
 
 
-def build_model(vocabulary: int, seed: int) -> T5ForConditionalGeneration:
+def build_model(vocabulary: int, seed: int, size: Size) -> T5ForConditionalGeneration:
     """Return a fresh model whose heads begin with a look before, a look after, and two for words that come again.
 
     Without that start, judging a claim stays at chance for thousands of steps.
@@ -29,10 +30,10 @@ def build_model(vocabulary: int, seed: int) -> T5ForConditionalGeneration:
     torch.manual_seed(seed)
     config = T5Config(
         vocab_size=vocabulary,
-        d_model=128,
+        d_model=size.hidden,
         d_kv=32,
-        num_heads=4,
-        d_ff=384,
+        num_heads=size.heads,
+        d_ff=size.feed_forward,
         num_layers=4,
         num_decoder_layers=2,
         dropout_rate=0.0,
@@ -94,7 +95,7 @@ def optimiser(model: nn.Module, rate: float) -> torch.optim.Optimizer:
     )
 
 
-def pretrain(steps: int, seed: int, batch: int, rate: float, output: Path, every: int = 100) -> None:
+def pretrain(size: Size, steps: int, seed: int, batch: int, rate: float, output: Path, every: int = 100) -> None:
     """Train for `steps` and write the checkpoint."""
     started = time.time()
     tok = tokenizer.build()
@@ -103,7 +104,7 @@ def pretrain(steps: int, seed: int, batch: int, rate: float, output: Path, every
     def encode(texts: list[str]) -> list[list[int]]:
         return [e.ids for e in tok.encode_batch(texts)]
 
-    model = build_model(tok.get_vocab_size(), seed)
+    model = build_model(tok.get_vocab_size(), seed, size)
     print(f"vocabulary {tok.get_vocab_size()}, parameters {model.num_parameters():,}", flush=True)
     adam = optimiser(model, rate)
     losses: list[float] = []
@@ -167,15 +168,17 @@ def save(model: T5ForConditionalGeneration, tok, output: Path) -> None:
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3400)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1.2e-3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "checkpoint")
+    parser.add_argument("--output", type=Path, help="default: its folder in this package")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pretrain(options.steps, options.seed, options.batch, options.rate, options.output)
+    size = SIZES[options.size]
+    pretrain(size, options.steps, options.seed, options.batch, options.rate, options.output or size.path)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,54 @@ WORDS: dict[str, tuple[tuple[str, tuple[str, ...]], tuple[str, tuple[str, ...]]]
         ("music", ("{n} sang a high note.", "{n} played a note on the flute.", "{n} heard the last note.")),
         ("paper", ("{n} wrote a note.", "{n} put a note on the door.", "{n} sent a note.")),
     ),
+    "ring": (
+        ("jewel", ("{n} wore a ring.", "{n} bought a golden ring.", "{n} lost the ring of a queen.")),
+        ("call", ("{n} heard the ring of the phone.", "{n} woke at the ring.", "{n} waited for a ring.")),
+    ),
+    "nail": (
+        ("finger", ("{n} bit a nail.", "{n} painted a nail red.", "{n} broke the nail of a thumb.")),
+        ("metal", ("{n} hit the nail with a hammer.", "{n} pulled out a rusty nail.", "{n} put a nail in the wall.")),
+    ),
+    "tank": (
+        ("water", ("{n} filled the tank.", "{n} kept fish in a tank.", "{n} emptied the tank of oil.")),
+        ("army", ("{n} drove a tank in the war.", "{n} feared the tank of the army.", "{n} fired from a tank.")),
+    ),
+    "pen": (
+        ("ink", ("{n} wrote with a pen.", "{n} bought ink for the pen.", "{n} signed with the pen.")),
+        ("cage", ("{n} shut the pigs in a pen.", "{n} built a pen for sheep.", "{n} cleaned the muddy pen.")),
+    ),
+    "scale": (
+        ("fish", ("{n} scraped off a scale.", "{n} saw a shiny scale on the snake.", "{n} cut a scale off the skin.")),
+        ("weight", ("{n} stood on the scale.", "{n} weighed flour on a scale.", "{n} read the scale.")),
+    ),
+    "pupil": (
+        ("eye", ("{n} saw the pupil grow in the dark.", "{n} looked into a black pupil.", "{n} drew iris and pupil.")),
+        ("school", ("{n} taught a pupil.", "{n} helped the lazy pupil.", "{n} gave the pupil homework.")),
+    ),
+    "pipe": (
+        ("smoke", ("{n} smoked a pipe.", "{n} filled the pipe with tobacco.", "{n} lit the pipe.")),
+        ("tube", ("{n} repaired the leaking pipe.", "{n} laid a pipe under the road.", "{n} welded a pipe.")),
+    ),
+    "fan": (
+        ("air", ("{n} turned on the fan.", "{n} cooled the room with a fan.", "{n} plugged in a fan.")),
+        ("admirer", ("{n} is a fan of the team.", "{n} wrote to a fan.", "{n} met a loyal fan.")),
+    ),
+    "mole": (
+        ("animal", ("{n} saw a mole dig.", "{n} chased the mole from the garden.", "{n} found the hill of a mole.")),
+        ("skin", ("{n} has a mole on the cheek.", "{n} showed the mole to a doctor.", "{n} hid the dark mole.")),
+    ),
+    "horn": (
+        ("goat", ("{n} held the goat by the horn.", "{n} carved a horn.", "{n} saw the bull's sharp horn.")),
+        ("car", ("{n} heard the horn of a truck.", "{n} pressed the horn.", "{n} jumped at the loud horn.")),
+    ),
+    "club": (
+        ("group", ("{n} joined a club.", "{n} danced at the club.", "{n} is a member of the club.")),
+        ("weapon", ("{n} swung a heavy club.", "{n} beat the wolf with a club.", "{n} carved a wooden club.")),
+    ),
+    "court": (
+        ("law", ("{n} spoke in court.", "{n} was judged by the court.", "{n} told the court a lie.")),
+        ("game", ("{n} played on the court.", "{n} ran over the tennis court.", "{n} swept the court after the game.")),
+    ),
 }
 TAUGHT = 12
 
@@ -125,13 +173,13 @@ def draw(rng: random.Random, part: world.Part, held_out: bool, taught: bool, ali
 
 
 def wic(part: world.Part, size: int, seed: int) -> list[dict]:
-    """Return WiC lines with character spans; a quarter of them about words that the corpus does not teach."""
+    """Return WiC lines with character spans; three in ten of them about words that the corpus does not teach."""
     rng = world.stream(seed, "wic", part)
     lines: list[dict] = []
     for number in range(size):
         held_out = part == "validation" and rng.random() < 0.3
         label = rng.random() < 0.5
-        word, first, second = draw(rng, part, held_out, rng.random() >= 0.25, label)
+        word, first, second = draw(rng, part, held_out, rng.random() >= 0.3, label)
         line: dict = {"word": word, "sentence1": first, "sentence2": second, "idx": number, "label": label}
         for which, text in (("1", first), ("2", second)):
             line["start" + which] = text.index(f" {word}") + 1

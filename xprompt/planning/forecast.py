@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from xprompt.backbones.hub import EMBEDDED
 from xprompt.backbones.loading import load_backbone
 from xprompt.backbones.pretrained import load_config
 from xprompt.backbones.shapes import count_parameters, known_config
@@ -149,7 +150,7 @@ def _sizes(config: RunConfig) -> Sizes:
 
 def is_here(backbone: str) -> bool:
     """Return whether a backbone is on this machine in any case: embedded, from a package, or a folder."""
-    return backbone in ("nano", "smollm2") or Path(backbone).is_dir()
+    return backbone in EMBEDDED or Path(backbone).is_dir()
 
 
 def advise(plan: Forecast) -> list[str]:

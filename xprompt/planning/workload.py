@@ -78,6 +78,13 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
             scored = min(train, config.prune.importance_limit or train)
             passes = 1 + len(config.pruning.token_ratios) * config.pruning.rescore_pieces
             operations += passes * footprint.operations(scored, length, "tune")
+    elif work == "masks":
+        length = sizes.mean_tokens + prompt
+        scored = min(train, config.prune.importance_limit or train)
+        # About as many masks whether tokens are drawn at random, or each token and piece is left out.
+        masks = config.length * (1 + config.pieces)
+        operations += footprint.operations(scored, length, "tune")
+        operations += masks * footprint.operations(sizes.validation, length, "evaluate")
     else:
         prompt = 0
     length = sizes.longest_tokens + prompt

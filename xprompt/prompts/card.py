@@ -15,6 +15,7 @@ from xprompt.config.pattern import fields_in
 from xprompt.config.settings import Settings
 from xprompt.errors import ConfigError, StoreError, XPromptError
 from xprompt.files import parse_json, write_atomically
+from xprompt.nano.sizes import SIZES
 from xprompt.tasks.metrics import METRICS
 from xprompt.tasks.superglue import parse_fields
 from xprompt.tasks.task import Task
@@ -121,7 +122,7 @@ class PromptCard(Settings):
         folder = Path(backbone.name).expanduser()
         more.setdefault("revision", getattr(getattr(backbone.model, "config", None), "_commit_hash", None))
         return cls(
-            backbone=str(folder.resolve()) if backbone.name != "nano" and folder.is_dir() else backbone.name,
+            backbone=str(folder.resolve()) if backbone.name not in SIZES and folder.is_dir() else backbone.name,
             kind=backbone.kind, dtype=str(backbone.dtype).removeprefix("torch."), fingerprint=backbone.fingerprint,
             max_source=backbone.max_source, task=TaskCard.of(task), source=source, **more,
         )  # fmt: skip

@@ -3,15 +3,35 @@
 The room never imports torch and never trains: every number comes from a run that it names. Its files in reading order:
 rows (records → tidy rows), statistics (means, intervals, paired differences), paper (the paper's own numbers), wording
 (titles, numbers and verdicts as text), tables, figures, ratio_search, trials, bench_figures (three special reports),
-convergence (budget against score), explorer (sliders over the prune ratios), claims (the paper's claims and their
-verdicts), layout (a report's files and manifest), facts (what was run, and what to know before believing it),
-notebooks (executing them), pictures (drawn from records), book (the Sphinx book; its parts are book_pages,
-book_chapters and book_extension).
+convergence (budget against score); by_seed and panels (what the reports on pruning share), masking (Fig 2), variants
+(Fig 5, Tab 4), parameters (Tab 3), saliency (Fig 6, 7, 9, 10), harm (does importance predict it?), hierarchy (where
+the paper is silent on pruning), budgets (what pruning gains by budget); explorer (sliders over the prune
+ratios), claims (the paper's claims and their verdicts), layout (a report's files and manifest), facts (what was run,
+and what to know before believing it), notebooks (executing them), pictures (drawn from records), book (the Sphinx
+book; its parts are book_pages, book_chapters and book_extension).
 """
 
 from __future__ import annotations
 
-from xprompt.reporting import bench_figures, convergence, figures, paper, ratio_search, tables, trials, wording
+from xprompt.reporting import (
+    bench_figures,
+    budgets,
+    by_seed,
+    claims,
+    convergence,
+    figures,
+    harm,
+    hierarchy,
+    masking,
+    paper,
+    parameters,
+    ratio_search,
+    saliency,
+    tables,
+    trials,
+    variants,
+    wording,
+)
 from xprompt.reporting.explorer import RatioExplorer
 from xprompt.reporting.layout import Report
 from xprompt.reporting.rows import COLUMNS, tidy
@@ -27,8 +47,8 @@ from xprompt.reporting.statistics import (
 from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect, done, grid, quick_settings
 
 __all__ = [
-    "COLUMNS", "PAIRS", "Interval", "RatioExplorer", "Report", "bench_figures", "choose_seeds", "choose_source",
-    "choose_tasks", "collect", "convergence", "differences", "done", "figures", "grid", "interval", "paper",
-    "protocol_differences", "quick_settings", "ratio_search", "summarize", "tables", "tidy", "trials",
-    "with_average", "wording",
+    "COLUMNS", "PAIRS", "Interval", "RatioExplorer", "Report", "bench_figures", "budgets", "by_seed", "choose_seeds",
+    "choose_source", "choose_tasks", "claims", "collect", "convergence", "differences", "done", "figures", "grid",
+    "harm", "hierarchy", "interval", "masking", "paper", "parameters", "protocol_differences", "quick_settings",
+    "ratio_search", "saliency", "summarize", "tables", "tidy", "trials", "variants", "with_average", "wording",
 ]  # fmt: skip

@@ -126,7 +126,7 @@ def judge(rows: pd.DataFrame, noted: Mapping[str, Mapping[str, Any]], few_shot: 
         few_shot: whether the rows are of runs on a few examples.
     """
     pairs = list(dict.fromkeys(claim.pair for claim in CLAIMS.values() if claim.pair))
-    gaps = {} if rows.empty else _averages(differences(rows, pairs))
+    gaps = {} if rows.empty else averages(differences(rows, pairs))
     measured: dict[str, Interval | None] = {
         name: gaps.get(claim.pair) if claim.pair and claim.few_shot == few_shot else None
         for name, claim in CLAIMS.items()
@@ -140,8 +140,12 @@ def judge(rows: pd.DataFrame, noted: Mapping[str, Mapping[str, Any]], few_shot: 
     return [Verdict(claim, measured[name]) for name, claim in CLAIMS.items()]
 
 
-def _averages(gaps: pd.DataFrame) -> dict[tuple[str, str] | None, Interval]:
-    """(a, b) → the difference of the average, or of the one task there is."""
+def averages(gaps: pd.DataFrame) -> dict[tuple[str, str] | None, Interval]:
+    """Return (a, b) → the difference of the average, or of the one task there is.
+
+    Args:
+        gaps: as `xprompt.reporting.statistics.differences` returns them.
+    """
     found: dict[tuple[str, str] | None, Interval] = {}
     for pair, group in gaps.groupby(["a", "b"], sort=False):
         average = group[group["task"] == AVERAGE]

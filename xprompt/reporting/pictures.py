@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xprompt.reporting import wording
+from xprompt.reporting import saliency, wording
 from xprompt.reporting.figures import method_style
 from xprompt.reporting.rows import AVERAGE, tasks_in
 from xprompt.reporting.statistics import PAIRS, differences, with_average
@@ -191,38 +191,12 @@ def importance_gallery(records: Sequence[Record], link: Link, limit: int = 60) -
 
     A map's colours span three decades below its own largest value.
     """
-    chosen = [r for r in records if r["method"] == "xprompt" and (r["details"].get("importance") or {}).get("piece")]
-    tasks = list(dict.fromkeys(r["task"] for r in chosen))
-    seeds = sorted({r["seed"] for r in chosen})[: max(1, limit // max(1, len(tasks)))]
-    maps = {(r["task"], r["seed"]): r for r in chosen}
-    if not maps:
-        return None
-    palette = mpl.colormaps["viridis"].with_extremes(bad=(0.62, 0.62, 0.62))
     with mpl.rc_context({**_LOOK, "axes.grid": False}):
-        figure = Figure(figsize=(1.0 + 1.55 * len(seeds), 0.3 + 1.6 * len(tasks)), layout="constrained")
-        grid = figure.subplots(len(tasks), len(seeds), squeeze=False)
-        for y, task in enumerate(tasks):
-            for x, seed in enumerate(seeds):
-                axes = grid[y, x]
-                axes.set_xticks([])
-                axes.set_yticks([])
-                if (task, seed) not in maps:
-                    axes.set_axis_off()
-                    continue
-                record = maps[task, seed]
-                piece = np.asarray(record["details"]["importance"]["piece"], dtype=float)  # (P, K)
-                kept = np.asarray(record["details"]["token_mask"])[:, None] * np.asarray(
-                    record["details"]["piece_mask"]
-                )
-                top = float(np.nanmax(piece)) or 1.0
-                cells = np.ma.masked_where((kept == 0) | ~np.isfinite(piece), np.clip(piece, top * 1e-3, None))
-                image = axes.imshow(cells, aspect="auto", cmap=palette, interpolation="nearest",
-                                    norm=mpl.colors.LogNorm(top * 1e-3, top))  # fmt: skip
-                image.set_url(link(record["run"]))
-                axes.set_xlabel(f"seed {seed}: {int(kept.sum())} of {kept.size} pieces", fontsize=8)
-                if x == 0:
-                    axes.set_ylabel(wording.task(task), fontsize=10)
-        return to_svg(figure, f"Importance of prompt pieces after pruning for {', '.join(map(wording.task, tasks))}")
+        figure = saliency.gallery(records, link, limit)
+        if figure is None:
+            return None
+        tasks = dict.fromkeys(axes.get_ylabel() for axes in figure.axes if axes.get_ylabel())
+        return to_svg(figure, f"Importance of prompt pieces after pruning for {', '.join(tasks)}")
 
 
 def to_svg(figure: Figure, label: str) -> str:

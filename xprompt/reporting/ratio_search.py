@@ -14,9 +14,9 @@ from matplotlib.patches import Rectangle
 
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
+from xprompt.reporting.by_seed import over_seeds
 from xprompt.reporting.figures import method_style
 from xprompt.reporting.rows import AVERAGE
-from xprompt.reporting.statistics import Interval, interval
 
 REGRETS = {"selection_regret": "on the selection split", "validation_regret": "on validation"}
 SHARES = {"trained_share": "trained", "evaluated_share": "evaluated", "seconds_share": "time"}
@@ -71,14 +71,6 @@ def pair_searches(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     if not rows:
         raise ConfigError("no task and seed has both a grid run and a halving run: run the two searches first.")
     return pd.DataFrame(rows)
-
-
-def over_seeds(rows: pd.DataFrame, column: str) -> dict[str, Interval]:
-    """Return task → interval of `column` over seeds; for the average, over each seed's mean of the tasks."""
-    intervals = {str(task): interval(part[column].to_numpy()) for task, part in rows.groupby("task", sort=False)}
-    if len(intervals) > 1:
-        intervals[AVERAGE] = interval(rows.groupby("seed")[column].mean().to_numpy())
-    return intervals
 
 
 def search_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Means, 95 % intervals and paired differences over seeds, all of them from tidy rows."""
+"""Means, 95 % intervals and paired differences over seeds, from tidy rows; many verdicts at once; enough seeds."""
 
 from __future__ import annotations
 
@@ -148,3 +148,70 @@ def protocol_differences(rows: pd.DataFrame) -> pd.DataFrame:
     """
     swapped = rows.assign(method=rows["protocol"], protocol=rows["method"])
     return differences(swapped, [("paper", "held_out")]).rename(columns={"protocol": "method"})
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return Holm's adjusted p-values: to reject those below α makes one wrong rejection or more with probability ≤ α.
+
+    Args:
+        p_values: (N,), each in [0, 1]; NaN where nothing was tested, which counts for nothing and stays NaN.
+
+    Source: Holm (1979), A simple sequentially rejective multiple test procedure.
+    """
+    values = np.asarray(p_values, dtype=float)
+    adjusted = np.full(values.shape, np.nan)
+    tested = np.flatnonzero(~np.isnan(values))
+    order = tested[np.argsort(values[tested], kind="stable")]
+    steps = values[order] * np.arange(len(order), 0, -1)  # the smallest counts for all N tests, the next for N − 1 …
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
+    return adjusted
+
+
+def corrected(gaps: pd.DataFrame) -> pd.DataFrame:
+    """Return differences with the columns `p`, `p_holm` and `verdict_holm`, for a table whose rows are read at once.
+
+    `p` is that of the two-sided paired t test, NaN with one seed; all rows of the table are one family.
+
+    Args:
+        gaps: as `differences` returns them.
+    """
+    n = gaps["n"].to_numpy(dtype=float)
+    half = ((gaps["high"] - gaps["low"]) / 2).to_numpy(dtype=float)
+    mean = gaps["mean"].to_numpy(dtype=float)
+    freedom = np.where(n > 1, n - 1, np.nan)
+    error = half / stats.t.ppf((1 + LEVEL) / 2, freedom)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where((error == 0) & (mean == 0), 0.0, np.abs(mean) / error)
+    p = 2 * stats.t.sf(ratio, freedom)
+    p_holm = holm(p)
+    verdicts: list[Verdict] = [
+        "one seed" if math.isnan(value) else NO_DIFFERENCE if value >= 1 - LEVEL else "above" if size > 0 else "below"
+        for value, size in zip(p_holm, mean, strict=True)
+    ]
+    return gaps.assign(p=p, p_holm=p_holm, verdict_holm=verdicts)
+
+
+def seeds_needed(spread: float, effect: float = 0.5, power: float = 0.8, level: float = LEVEL) -> int:
+    """Return the fewest seeds with which a paired two-sided t test finds a difference with this probability.
+
+    Args:
+        spread: standard deviation over seeds of the paired difference, ≥ 0, in any unit.
+        effect: the true difference, > 0, in the same unit.
+        power: probability to find it, in (0, 1).
+        level: 1 − the test's level, in (0, 1).
+
+    Raises `ValueError` where a value is out of its range.
+    """
+    if not (0 <= spread < math.inf and 0 < effect < math.inf and 0 < power < 1 and 0 < level < 1):
+        raise ValueError(f"spread {spread}, effect {effect}, power {power} or level {level} is out of its range.")
+
+    def finds(n: int) -> bool:
+        limit, shift = stats.t.ppf((1 + level) / 2, n - 1), effect * math.sqrt(n) / spread
+        return bool(stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift) >= power)
+
+    # As many as with a known spread, which is too few by one or two.
+    z = stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)
+    n = max(2, math.floor((max(0.0, z) * spread / effect) ** 2))
+    while spread > 0 and n < 10_000 and not finds(n):
+        n += 1
+    return n

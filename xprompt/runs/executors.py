@@ -31,6 +31,7 @@ from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import Settings
 from xprompt.errors import ConfigError, HeldError
 from xprompt.files import try_folder
+from xprompt.nano.sizes import SIZES
 from xprompt.runs.store import Store
 from xprompt.tasks.superglue import TASKS
 
@@ -43,7 +44,7 @@ _LOOK_AGAIN = 1.0  # seconds between two looks at runs that another process does
 HELD = "another process does this run; the others first"
 _IDLE_SECONDS = 60  # until a process without a run ends, and its memory is free
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read as the numeric libraries are loaded
-_NAMES = ("nano", "hub", "smollm2", *TASKS)  # of sources, backbones and tasks; anything else may be a path
+_NAMES = (*SIZES, "hub", "smollm2", *TASKS)  # of sources, backbones and tasks; anything else may be a path
 
 
 class Step(NamedTuple):

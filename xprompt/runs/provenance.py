@@ -47,6 +47,10 @@ def provenance(device: torch.device, dtype: torch.dtype, model: torch.nn.Module 
     }
 
 
+#: Rooms and files that read records, or watch.
+_MAKES_NO_NUMBERS = {"reporting", "cli", "planning", "bench", "reproduce.py", "html.py", "__main__.py"}
+
+
 @functools.cache
 def _machine(device: str) -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
@@ -59,9 +63,9 @@ def _machine(device: str) -> dict[str, Any]:
 
 @functools.cache
 def code_digest() -> str:
-    """Return SHA-256 over the package's own source files: records with the same one were made by the same code."""
+    """Return SHA-256 over the source files that make numbers: records with the same one were made by the same code."""
     package = Path(xprompt.__file__).parent
-    files = sorted(package.rglob("*.py"))
+    files = [f for f in sorted(package.rglob("*.py")) if f.relative_to(package).parts[0] not in _MAKES_NO_NUMBERS]
     return sha256(b"".join(f"{f.relative_to(package).as_posix()} {sha256(f)}\n".encode() for f in files))
 
 

@@ -295,6 +295,7 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
         "config": _identity(config, splits),
         "metrics": outcome.report.metrics,
         "score": outcome.report.score,
+        "predictions": list(outcome.report.predictions),
         "majority": metrics.majority(
             splits.task, splits.train.labels, splits.validation.labels, splits.validation.groups
         ),

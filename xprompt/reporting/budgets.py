@@ -1,0 +1,197 @@
+"""What pruning gives prompts that were tuned and retrained for less or more: runs, rows, table, verdict, figure.
+
+Differs: the paper has one budget. Here each level may also prune nothing, so that pruning is a choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xprompt.config.run_config import RunConfig
+from xprompt.errors import ConfigError, shown
+from xprompt.reporting.by_seed import cell, overall, with_span
+from xprompt.reporting.convergence import budget_configs
+from xprompt.reporting.harm import rank_correlation
+from xprompt.reporting.panels import legend, line
+
+METHODS = ("prompt_tuning", "leave_one_out", "xprompt", "prompt_tuning_matched")
+_KEY = ["task", "seed", "steps"]
+
+
+def study_configs(
+    profile: str,
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    budgets: Sequence[float],
+    retrain_budgets: Sequence[float],
+    **choices: Any,
+) -> list[RunConfig]:
+    """Return the runs of `METHODS` for each task, seed, tuning budget and, of the last two, retraining budget.
+
+    Args:
+        budgets: multiples of the profile's tuning steps, as of `convergence.budget_configs`.
+        retrain_budgets: multiples of the profile's retraining steps, each above 0.
+        choices: as of `grid`.
+
+    Raises `ConfigError` as `budget_configs`, and where a retraining budget is no step at all.
+    """
+    tuned = budget_configs(profile, tasks, seeds, budgets, **choices)
+    pruning, retune = tuned[0].prune, tuned[0].prune.retune
+    if retune.steps is None or retune.eval_every is None:
+        raise ConfigError(f"profile {profile} retrains for {retune.epochs} epochs; budgets are multiples of steps.")
+    if not retrain_budgets or min(retrain_budgets) * retune.steps < 1:
+        raise ConfigError(
+            f"retrain_budgets {shown(list(retrain_budgets))}: give multiples of {retune.steps} steps, one or more each."
+        )
+    prunings = [
+        pruning.replace(
+            token_ratios=_with_none(pruning.token_ratios), piece_ratios=_with_none(pruning.piece_ratios),
+            retune=retune.replace(
+                steps=round(retune.steps * times), eval_every=max(1, round(retune.eval_every * times))
+            ),
+        )
+        for times in retrain_budgets
+    ]  # fmt: skip
+    return [
+        *tuned,
+        *(config.replace(method="leave_one_out") for config in tuned),
+        *(
+            config.replace(method=method, prune=prune)
+            for method in METHODS[2:] for prune in prunings for config in tuned
+        ),
+    ]  # fmt: skip
+
+
+def _with_none(ratios: Sequence[float]) -> tuple[float, ...]:
+    return (0.0, *(ratio for ratio in ratios if ratio))
+
+
+def study_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a row for each task, seed, tuning budget and retraining budget of which every method is there.
+
+    Columns: task, seed, steps and retrain_steps; tuned, xprompt and matched (scores in points); over_tuned and
+    over_matched (XPrompt's score less theirs); pruned_nothing (percent: 100 where both chosen ratios are 0, else 0);
+    harmful (prompt tokens without which the score is higher) and correlation (Spearman's, of importance with the change
+    in loss without a token), both of the tuned prompt; runs.
+    """
+    found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for record in records:
+        config = record["config"]
+        retrained = record["method"] in METHODS[2:]
+        retrain_steps = config["prune"]["retune"]["steps"] if retrained else None
+        key = (record["method"], record["task"], record["seed"], config["tune"]["steps"], retrain_steps)
+        found[key] = record
+    lines = []
+    for (method, *key, retrain_steps), xprompt in found.items():
+        if method != "xprompt":
+            continue
+        tuned, left_out = found.get(("prompt_tuning", *key, None)), found.get(("leave_one_out", *key, None))
+        matched = found.get(("prompt_tuning_matched", *key, retrain_steps))
+        if tuned is None or left_out is None or matched is None:
+            continue
+        tokens = left_out["details"]["leave_one_out"]["token"]
+        scores = {
+            name: 100 * record["score"]
+            for name, record in (("tuned", tuned), ("xprompt", xprompt), ("matched", matched))
+        }
+        nothing = xprompt["details"]["token_ratio"] == xprompt["details"]["piece_ratio"] == 0
+        lines.append(
+            {
+                **dict(zip(_KEY, key, strict=True)), "retrain_steps": retrain_steps, **scores,
+                "over_tuned": scores["xprompt"] - scores["tuned"],
+                "over_matched": scores["xprompt"] - scores["matched"],
+                "pruned_nothing": 100.0 * nothing,
+                "harmful": int((np.asarray(tokens["score_change"]) > 0).sum()),
+                "correlation": rank_correlation(tokens["importance"], tokens["loss_change"]),
+                "runs": [record["run"] for record in (tuned, left_out, xprompt, matched)],
+            }
+        )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+#: Column of `study_rows` → how the table names it, and its decimals.
+_COLUMNS = {
+    "tuned": ("prompt tuning", 1), "harmful": ("tokens without which the score is higher", 1),
+    "correlation": ("rank correlation of importance and harm", 2), "xprompt": ("XPrompt", 1),
+    "matched": ("matched budget", 1), "over_tuned": ("XPrompt − prompt tuning", 1),
+    "over_matched": ("XPrompt − matched budget", 1), "pruned_nothing": ("chose to prune nothing (%)", 0),
+}  # fmt: skip
+
+
+def study_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each tuning and retraining budget: means over tasks with 95 % intervals over seeds."""
+    lines = []
+    for (steps, retrain_steps), part in rows.groupby(["steps", "retrain_steps"]):
+        spans = {name: overall(part, name) for name in _COLUMNS}
+        cells = {
+            title: with_span(spans[name], digits, signed=True) if name.startswith("over") else cell(spans[name], digits)
+            for name, (title, digits) in _COLUMNS.items()
+        }
+        lines.append({"tuned for": str(steps), "retrained for": str(retrain_steps), **cells,
+                      "seeds": str(part["seed"].nunique())})  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def verdict(rows: pd.DataFrame) -> list[str]:
+    """Say in two sentences what the longest tuning leaves of harmful tokens, and of the gain by pruning."""
+    shortest, longest = rows["steps"].min(), rows["steps"].max()
+    after = rows["retrain_steps"].max()
+    ends = [rows[(rows["steps"] == steps) & (rows["retrain_steps"] == after)] for steps in (shortest, longest)]
+    harmful = [with_span(overall(part, "harmful")) for part in ends]
+    fair = [overall(part, "over_matched") for part in ends]
+    gains = [with_span(span, signed=True) for span in fair]
+    decided = {"above": "pruning helps", "below": "pruning harms", "one seed": "one seed does not decide"}
+    return [
+        f"Of prompts tuned for {shortest} steps {harmful[0]} tokens are negative (the score is higher without them), "
+        f"of prompts tuned for {longest} steps {harmful[1]}.",
+        f"Retrained for {after} steps, XPrompt − the matched budget is {gains[0]} points at the shortest tuning and "
+        f"{gains[1]} at the longest, where {decided.get(fair[1].verdict, 'there is no significant difference')}.",
+    ]
+
+
+def study_figure(rows: pd.DataFrame) -> Figure:
+    """Draw score, negative tokens, rank correlation and XPrompt's gains against the tuning budget on a log axis.
+
+    Lines are means over tasks with 95 % intervals over seeds; dots are a task and seed each; colours are retraining
+    budgets.
+    """
+    figure = Figure(figsize=(11, 7.4), layout="constrained")
+    (score, harmful), (over_tuned, over_matched) = figure.subplots(2, 2)
+    once = rows.drop_duplicates(_KEY)
+    line(score, once, "steps", "tuned", "black", "o", "prompt tuning")
+    line(harmful, once, "steps", "harmful", "black", "o", "")
+    harmful.set_ylabel("tokens without which the score is higher")
+    twin = harmful.twinx()
+    line(twin, once, "steps", "correlation", sns.color_palette("colorblind")[1], "s", "")
+    twin.set_ylabel("rank correlation, importance and harm (squares)")
+    twin.grid(False)
+    budgets = sorted(rows["retrain_steps"].unique())
+    for retrain_steps, colour in zip(budgets, sns.color_palette("crest", len(budgets)), strict=True):
+        part = rows[rows["retrain_steps"] == retrain_steps]
+        line(score, part, "steps", "xprompt", colour, "^", f"XPrompt, retrained for {retrain_steps} steps")
+        line(over_tuned, part, "steps", "over_tuned", colour, "^", "")
+        line(over_matched, part, "steps", "over_matched", colour, "^", "")
+    for axes, name in ((over_tuned, "prompt tuning"), (over_matched, "the matched budget")):
+        axes.axhline(0, color="0.3", lw=1)
+        axes.set_ylabel(f"XPrompt − {name} (points)")
+    score.set_ylabel("score (points)")
+    for axes in (score, harmful, over_tuned, over_matched):
+        _log_steps(axes, rows["steps"])
+    legend(figure, score)
+    return figure
+
+
+def _log_steps(axes: Axes, steps: pd.Series) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(ticker.FixedLocator(sorted(steps.unique())))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_xlabel("steps of prompt tuning")

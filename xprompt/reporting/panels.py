@@ -1,0 +1,65 @@
+"""What figures with a panel for each task share: how panels are placed, lines with intervals, one legend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xprompt.reporting.by_seed import overall
+
+PANELS = 4  # next to each other
+PALETTE = sns.color_palette("colorblind")
+
+
+def panels(count: int, width: float, height: float, sharey: bool = False) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with `count` panels of so many inches, and those panels."""
+    columns = min(PANELS, count)
+    num_rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns + 0.8, height * num_rows + 0.4), layout="constrained")
+    axes = list(figure.subplots(num_rows, columns, squeeze=False, sharey=sharey).ravel())
+    for unused in axes[count:]:
+        unused.set_axis_off()
+    return figure, axes[:count]
+
+
+def name_left(axes: Sequence[Axes], label: str) -> None:
+    """Name the vertical axis of the first panel of every row."""
+    for panel in axes[::PANELS]:
+        panel.set_ylabel(label)
+
+
+def fit(axes: Axes, values: pd.Series) -> None:
+    """Let the vertical axis span these values; an interval that goes beyond them is cut off."""
+    low, high = float(values.min()), float(values.max())
+    room = 0.15 * (high - low) or 1.0
+    axes.set_ylim(low - room, high + room)
+
+
+def legend(figure: Figure, axes: Axes, where: Literal["upper", "lower"] = "lower") -> None:
+    """Give the figure one legend, that of a panel, above or below all panels."""
+    handles, labels = axes.get_legend_handles_labels()
+    places: dict[str, Any] = {"upper": "outside upper center", "lower": "outside lower center"}
+    figure.legend(handles, labels, loc=places[where], ncols=min(4, len(labels)), frameon=False, fontsize=10)
+
+
+def line(
+    axes: Axes, rows: pd.DataFrame, x: str, y: str, colour: Any, marker: str, label: str, shift: float = 0.0
+) -> None:
+    """Draw the mean of column `y` over seeds at every `x`, with its 95 % interval; every row is a dot.
+
+    Args:
+        rows: of one task.
+        shift: to the right, so that no line hides another.
+    """
+    places = sorted(rows[x].unique())
+    spans = [overall(rows[rows[x] == place], y) for place in places]
+    errors = [0.0 if math.isnan(span.half) else span.half for span in spans]
+    axes.scatter(rows[x] + shift, rows[y], s=8, color=[colour], alpha=0.35, linewidths=0)
+    axes.errorbar([place + shift for place in places], [span.mean for span in spans], yerr=errors, color=colour,
+                  marker=marker, ms=5, lw=1.4, capsize=3, label=label)  # fmt: skip
