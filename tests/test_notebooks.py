@@ -156,6 +156,25 @@ class TestForm:
         assert saved == said
 
 
+def test_the_walkthroughs_first_cell_decides_what_is_tuned_and_pruned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parameters, settings = (cell.source for cell in code(ROOT / "notebooks" / "00_walkthrough.ipynb")[:2])
+    given = {"profile": "tiny", "template": "{premise} So: {hypothesis}?", "length": 6, "pieces": 8, "steps": 5,
+             "learning_rate": 0.1, "retrain_steps": 3}  # fmt: skip
+    plain, changed = {}, {}
+    exec(parameters + "\nprofile = 'tiny'\n" + settings, plain)
+    exec(parameters, changed)
+    changed.update(given)
+    exec(settings, changed)
+    profile, config = xp.PROFILES["tiny"], changed["config"]
+    assert (plain["tune"], plain["retune"]) == (profile.tune, profile.prune.retune) and plain[
+        "config"
+    ].pattern == "paper"
+    assert (config.length, config.pieces, config.pattern.template) == (6, 8, given["template"])
+    assert changed["tune"] == profile.tune.replace(steps=5, learning_rate=0.1)
+    assert changed["retune"] == profile.prune.retune.replace(steps=3)
+
+
 class TestPages:
     def test_the_readme_fits_one_sitting(self):
         assert len(README.read_text(encoding="utf-8").splitlines()) <= 130
@@ -257,6 +276,16 @@ class TestExecuted:
                     assert "Warning" not in output.get("text", ""), output.get("text")
             saved = sum(cell.source.count("save_figure(") for cell in code(path))
             assert shown == saved, f"{path.stem} saves {saved} figures and shows {shown}"
+
+    def test_where_nobody_watches_curves_and_sliders_are_pictures(self, report):
+        outputs = [output for cell in code(report / "notebooks" / "00_walkthrough.ipynb") for output in cell.outputs]
+        pages = ["".join(output.get("data", {}).get("text/html", "")) for output in outputs]
+        assert not any("widget" in kind for output in outputs for kind in output.get("data", {}))
+        curves = [page for page in pages if "<polyline" in page]
+        assert len(curves) == 3 and curves[0].count("<circle") == 3 and "step 6 of 6: score on selection" in curves[0]
+        assert sum("Token prune ratio 0.3, piece prune ratio 0.2" in page for page in pages) == 1
+        book = (report / "book" / "notebooks" / "00_walkthrough.html").read_text(encoding="utf-8")
+        assert "Token prune ratio 0.3, piece prune ratio 0.2" in book and "step 6 of 6: score on selection" in book
 
     def test_exported_prompts_say_the_same_in_peft(self, report):
         table = pd.read_csv(report / "tables" / "beyond-take-home.csv")

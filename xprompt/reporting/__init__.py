@@ -1,14 +1,14 @@
 """Turn run records into tidy rows, and those into statistics, tables, figures, verdicts and the report's book.
 
 The room never imports torch and never trains: every number comes from a run that it names. Its files in reading order:
-rows (records → tidy rows), statistics (means, intervals, paired differences), paper (the paper's own numbers), wording
-(titles, numbers and verdicts as text), tables, figures, ratio_search, trials, bench_figures (three special reports),
-convergence (budget against score); by_seed and panels (what the reports on pruning share), masking (Fig 2), variants
-(Fig 5, Tab 4), parameters (Tab 3), saliency (Fig 6, 7, 9, 10), harm (does importance predict it?), hierarchy (where
-the paper is silent on pruning), budgets (what pruning gains by budget); explorer (sliders over the prune
-ratios), claims (the paper's claims and their verdicts), layout (a report's files and manifest), facts (what was run,
-and what to know before believing it), notebooks (executing them), pictures (drawn from records), book (the Sphinx
-book; its parts are book_pages, book_chapters and book_extension).
+rows (records → tidy rows), statistics (means, intervals, paired differences), resampling (seeds and examples), paper
+(the paper's own numbers), wording (titles, numbers and verdicts as text), tables, figures, ratio_search, trials,
+bench_figures (three special reports), convergence (budget against score); by_seed and panels (what the reports on
+pruning share), masking (Fig 2), variants (Fig 5, Tab 4), parameters (Tab 3), saliency (Fig 6, 7, 9, 10), harm (does
+importance predict it?), hierarchy (where the paper is silent on pruning), budgets (what pruning gains by budget);
+explorer (sliders over the prune ratios), claims (the paper's claims and their verdicts), layout (a report's files and
+manifest), facts (what was run, and what to know before believing it), notebooks (executing them), pictures (drawn from
+records), book (the Sphinx book; its parts are book_pages, book_chapters and book_extension).
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ class Report:
         """
         text = os.environ.get(HANDED_OVER, "")
         try:
-            given = json.loads(text) if text else {"output": _home() / "reports" / profile, "live": True}
+            given: dict[str, Any] = (
+                json.loads(text) if text else {"output": _home() / "reports" / profile, "live": True}
+            )
             if quick and not given.get("quick"):
                 output = Path(given["output"])
                 given |= {"quick": True, "output": output.with_name(f"{output.name}-quick")}
