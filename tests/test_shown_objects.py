@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pickle
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def shown(tmp_path_factory):
     config = xp.RunConfig(task="rte", profile="tiny", method="prompt_tuning", tune=TUNE, limit_train=64)
     return {
         "Splits": splits, "held out": few, "TaskDataset": splits.train, "TokenizedDataset": backbone.encode(few.train),
+        "Seq2SeqBackbone": backbone,
         "SoftPrompt": result.prompt, "Importance": scores, "History": history, "XPromptResult": result,
         "RetrainedPrompt": result.best, "RunConfig": config,
         "RunResult": xp.run(config, tmp_path_factory.mktemp("run")),
@@ -120,7 +122,7 @@ def test_a_docstrings_example_runs(name, tmp_path, monkeypatch):
     for part in name.split("."):
         value = getattr(value, part)
     module = importlib.import_module(value.__module__)
-    (found,) = doctest.DocTestFinder(recurse=False).find(getattr(value, "__wrapped__", value), name, module, {})
+    (found,) = doctest.DocTestFinder(recurse=False).find(inspect.unwrap(value), name, module, {})
     assert found.examples, f"xp.{name} has no example"
     said: list[str] = []
     outcome = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(found, out=said.append)

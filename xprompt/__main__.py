@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import signal
 import sys
 from collections.abc import Sequence
@@ -66,12 +67,24 @@ def _execute(given: Sequence[str]) -> int:
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that names the option meant, where one is misspelled; argparse looks first at what is missing."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Refuse an option that is not declared; argparse's own arguments and result."""
+        known = self._option_string_actions
+        own = {} if self._subparsers is not None else known  # of a subcommand: options may stand anywhere
+        for word in itertools.takewhile(lambda word: word != "--", args or ()):
+            name = word.partition("=")[0]
+            if own and name.startswith("--") and " " not in name and name not in known:
+                self.error(f"unknown option {name}.{did_you_mean(name, known)}")
+        return super().parse_known_args(args, namespace)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser; its help is the manual."""
     name = "xprompt" if Path(sys.argv[0]).stem == "xprompt" else "python -m xprompt"
-    parser = argparse.ArgumentParser(
-        prog=name, description="XPrompt: soft prompts, tuned, pruned and re-trained.", allow_abbrev=False
-    )
+    parser = _Parser(prog=name, description="XPrompt: soft prompts, tuned, pruned and re-trained.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"xprompt {__version__}")
     commands = parser.add_subparsers(title="subcommands", required=True)
     for name, module in COMMANDS.items():

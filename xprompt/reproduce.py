@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xprompt.errors import ConfigError, shown
+from xprompt.errors import ConfigError, did_you_mean, shown
 from xprompt.files import sha256, try_folder
 from xprompt.reporting import book, facts
 from xprompt.reporting.layout import HANDED_OVER, MAIN, Report
@@ -125,6 +125,7 @@ def make_plan(
         have = sorted({name for path, given in plan.items() if given for name in parameters_of(path)})
         raise ConfigError(
             f"no chosen notebook has a parameter {', '.join(sorted(unused))}; they have: {', '.join(have)}."
+            f"{did_you_mean(min(unused), have)}"
         )
     if executor != "local" and not any("report.executor()" in path.read_text("utf-8", "replace") for path in plan):
         raise ConfigError(
@@ -200,7 +201,8 @@ def _choose_notebooks(folder: Path, only: Sequence[str] | None) -> list[Path]:
     wanted = [name.strip().removesuffix(".ipynb") for names in only for name in names.split(",")]
     unknown = [name for name in wanted if name not in by_name]
     if unknown:
-        raise ConfigError(f"no notebook {', '.join(unknown)}; there are: {', '.join(by_name)}; or all.")
+        hint = did_you_mean(unknown[0], by_name)
+        raise ConfigError(f"no notebook {', '.join(unknown)}; there are: {', '.join(by_name)}; or all.{hint}")
     return [path for path in known if path.stem in wanted]
 
 

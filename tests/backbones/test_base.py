@@ -209,9 +209,8 @@ def test_wrap_refuses_a_head_it_cannot_cut():
         Gemma2Config(vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
                      num_key_value_heads=2, head_dim=8, final_logit_softcapping=0.5)
     )  # fmt: skip
-    backbone = wrap(model, tiny_tokenizer(False))
     with pytest.raises(xp.BackboneError, match="more than one linear map"):
-        xp.predict(backbone, None, tiny_data(2, "train"))
+        wrap(model, tiny_tokenizer(False))
 
 
 @pytest.mark.parametrize("longest", [0, 96], ids=["fused", "products"])
@@ -375,9 +374,8 @@ def test_the_heads_scale_is_measured_however_small_the_logits(name, shape, scale
 
 def test_capped_logits_are_refused_even_where_small_ones_do_not_show_it():
     shape = LLAMA | {"head_dim": 16, "final_logit_softcapping": 30.0}
-    backbone = wrap(random_model("gemma2", **shape), tiny_tokenizer(False))
     with pytest.raises(xp.BackboneError, match="more than one linear map"):
-        xp.predict(backbone, None, tiny_data(2, "train"))
+        wrap(random_model("gemma2", **shape), tiny_tokenizer(False))
 
 
 def test_weights_that_are_not_finite_are_named(kind):
@@ -436,3 +434,11 @@ def test_a_text_with_a_token_beyond_the_embedding_table_is_named():
     whole.model.resize_token_embeddings(largest)
     with pytest.raises(xp.XPromptError, match=rf"below {largest}|{largest} embeddings|{largest} rows"):
         whole.encode(data)
+
+
+def test_on_a_cpu_a_loaded_backbone_takes_subnormal_values_for_zero():
+    torch.set_flush_denormal(False)
+    tiny = torch.full((4,), 1e-37)
+    assert (tiny / 100).gt(0).all()
+    xp.load_backbone("nano", device="cpu")
+    assert (tiny / 100).eq(0).all() and (tiny * 100).gt(0).all()

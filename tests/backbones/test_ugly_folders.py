@@ -336,7 +336,7 @@ def test_a_name_of_nothing_is_refused(name, monkeypatch):
 
 
 def test_a_file_in_place_of_a_folder_is_named(gpt2):
-    with pytest.raises(xp.BackboneError, match="it is a file: give the folder"):
+    with pytest.raises(xp.BackboneError, match="it is a file and no GGUF: give the folder"):
         load(gpt2 / "config.json")
 
 

@@ -264,7 +264,7 @@ def test_a_quick_run_on_nano_fills_every_row_and_is_drawn(tmp_path, monkeypatch)
     assert folder == tmp_path and not (tmp_path / "other").exists()
     measured = rows[rows["hardware"] != NOT_MEASURED]
     for name in ("side_by_side_c2", "peft_train_words", "peft_train_string", "peft_eval", "importance_pass",
-                 "importance_naive", "dropped_p20_50"):  # fmt: skip
+                 "importance_naive", "dropped_p20_50", "subnormals"):  # fmt: skip
         (row,) = measured[measured["name"] == name].to_dict("records")
         assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"] and row["baseline"] > 0, name
     accuracy = measured[measured["unit"] == "points"]
@@ -272,6 +272,7 @@ def test_a_quick_run_on_nano_fills_every_row_and_is_drawn(tmp_path, monkeypatch)
     same = measured[measured["name"] == "side_by_side_c2_same_checkpoints"].iloc[0]
     assert same["baseline"] == same["ours"] == 2
     facts = {fact["name"]: fact for fact in json.loads((tmp_path / "raw.json").read_text())}
+    assert facts["subnormals"]["largest_gap"] == 0
     assert facts["peft_eval"]["same_metrics"] and facts["importance"]["largest_gap"]["piece"] < 1e-3
     assert facts["peft_train"]["measured"]["quick"]
     if not torch.cuda.is_available():

@@ -87,6 +87,15 @@ def test_public_names_import_nothing_before_it_is_needed():
         (["reproduce", "--only", "02_nothing"], "no notebook 02_nothing"),
         (["reproduce", "--set", "methods"], "give NAME=VALUE"),
         (["bench", "--only", "nothing"], "side_by_side"),
+        (["bench", "--only", "peft_stp"], "Did you mean 'peft_step'?"),
+        (["run", "--task", "rte", "--method", "xpromt"], "Did you mean 'xprompt'?"),
+        (["plan", "--methods", "xpromt"], "Did you mean 'xprompt'?"),
+        (["run", "--task", "rte", "--protocol", "heldout"], "Did you mean 'held_out'?"),
+        (["run", "--task", "rte", "--set", "tune.stepps=1"], "Did you mean 'steps'?"),
+        (["reproduce", "--only", "01_main_result"], "Did you mean '01_main_results'?"),
+        (["reproduce", "--set", "methds=1"], "Did you mean 'methods'?"),
+        (["reproduce", "--executor", "lokal"], "Did you mean 'local'?"),
+        (["run", "--task", "rte", "--backbone", "smolm2.gguf"], "there is no such file: check the path"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -101,6 +110,22 @@ def test_options_are_written_out_and_needed_ones_given(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2 and "usage: python -m xprompt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["run", "--tsk", "rte"], "unknown option --tsk. Did you mean '--task'?"),
+        (["plan", "--seed", "1"], "unknown option --seed. Did you mean '--seeds'?"),
+        (["ls", "runs", "--report=x"], "unknown option --report. Did you mean '--reports'?"),
+        (["predict", "x", "--texts", "a b"], "unknown option --texts. Did you mean '--text'?"),
+        (["run", "--task", "rte", "--no-watc"], "unknown option --no-watc. Did you mean '--no-watch'?"),
+    ],
+)
+def test_the_option_meant_is_named(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -141,9 +166,25 @@ def test_a_run_is_done_with_its_settings_and_printed(place, tmp_path, capsys):  
              "--data-dir", str(place / "data"), "--output", str(tmp_path)]  # fmt: skip
     words += [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
     assert main(words) == 0
-    assert "rte prompt_tuning seed 0: accuracy" in capsys.readouterr().out
     (record,) = xp.Store(tmp_path).records()
+    score, majority = (f"accuracy {100 * record[name]['accuracy']:.1f}" for name in ("metrics", "majority"))
+    folder = xp.Store(tmp_path).path(record["run"])
+    first, second, *last = capsys.readouterr().out.splitlines()[-3:]
+    assert first == f"rte prompt_tuning seed 0: {score}" and second == f"  majority class: {majority}"
+    assert last[0].startswith("  done in ") and last[0].endswith(f": {folder}")
+    provenance = record["provenance"] | {"started": "2020-02-03T04:05:06+00:00"}
+    xp.Store(tmp_path).put(record | {"provenance": provenance})
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("  read, done 2020-02-03 in ")
     assert record["config"]["tune"]["steps"] == 2 and record["config"]["length"] == 5
+
+
+def test_a_pruned_run_says_what_survived(place, tmp_path, capsys):  # noqa: F811
+    changes = {"backbone": json.dumps(str(place / "model")), "length": 5, "pieces": 4, "prune.token_ratios": "[0.4]",
+               "prune.piece_ratios": "[0.5]"}  # fmt: skip
+    words = ["run", "--task", "rte", "--profile", "tiny", "--data-dir", str(place / "data"), "--output", str(tmp_path)]
+    assert main(words + [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]) == 0
+    assert "  survived: 3 of 5 tokens, 6 of 20 pieces\n" in capsys.readouterr().out
 
 
 def test_the_console_script_is_this_command_line():

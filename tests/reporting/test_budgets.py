@@ -77,6 +77,6 @@ def test_configs_scale_both_budgets_and_let_each_level_prune_nothing():
 def test_the_figure_has_a_panel_for_score_tokens_and_both_gains():
     figure = budgets.study_figure(budgets.study_rows(study()))
     labels = [axes.get_ylabel() for axes in figure.axes]
-    assert {"score (points)", "XPrompt − prompt tuning (points)", "XPrompt − the matched budget (points)"} < set(labels)
+    assert {"score (points)", "XPrompt − prompt tuning (points)", "XPrompt − matched budget (points)"} < set(labels)
     assert all(axes.get_xscale() == "log" for axes in figure.axes[:4])
     figure.savefig("/dev/null", format="png")

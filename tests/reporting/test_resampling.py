@@ -50,8 +50,8 @@ def test_a_score_of_drawn_examples_is_that_of_the_examples_written_out(task):
 
 
 def test_the_interval_over_both_by_hand():
-    # Four examples, all of label 0. a is right on all; b on the first two: whatever the seed, a − b = 50 points,
-    # so seeds add nothing. Of four drawn examples the mean of (0, 0, 100, 100) has variance 50² / 4 = 625.
+    # Four examples, all of label 0. a is right on all of them, b on two, whatever the seed: a − b = 50 points,
+    # and seeds add nothing. Of four drawn examples the mean of (0, 0, 100, 100) has variance 50² / 4 = 625.
     labels = [0] * 4
     records = [
         record("rte", method, seed, predicted, labels)

@@ -11,6 +11,7 @@ In reading order:
 - `loading`: `load_backbone` by name, `wrap` for a model in memory.
 - `pretrained`: the files behind a name → model and tokenizer, and what can go wrong there.
 - `model_folder`: what a local folder must hold, checked before it is read.
+- `gguf_file`: what a GGUF file must hold, checked before it is read and after.
 - `hub`: whether the hub can be reached at all, asked at once.
 - `devices`: device, dtype, free memory.
 - `shapes`: architectures and parameter counts from a configuration alone.

@@ -90,12 +90,16 @@ class Backbone(ABC):
         self.max_positions = max_positions(model)
         self._check_tokenizer()
         self._check_finite()
+        self._check_kind()
         self.weights_digest = weights_digest(model)
         self.fingerprint = fingerprint(self.weights_digest, model, tokenizer)
-        self._head_scale: float | None = None
+        self._head_scale = 1.0
         self._head_scale = self._find_head_scale()
-        if self._head_scale is not None:  # else scoring says so
-            self._check_padding()
+        self._check_padding()
+
+    def __repr__(self) -> str:
+        size = f"{self.num_params:,} parameters, {self.hidden_size} wide"
+        return f"{type(self).__name__}({self.name[-100:]}: {size}, {str(self.dtype)[6:]} on {self.device})"
 
     @property
     def device(self) -> torch.device:
@@ -298,11 +302,6 @@ class Backbone(ABC):
     def _head(self, hidden: Float[Tensor, "B H"], columns: Int[Tensor, " L"] | None) -> Float[Tensor, "B L"]:
         """Return logits of those columns of the head only, in float32 at least; of all V where None."""
         head = self.model.get_output_embeddings()
-        if self._head_scale is None:
-            raise BackboneError(
-                f"the output head of {self.name} ({type(self.model).__name__}) does more than one linear map of the "
-                "last hidden state: it is not supported. Use a T5 or a Llama-like model."
-            )
         weight = head.weight if columns is None else head.weight[columns.to(head.weight.device)]  # (L, H)
         logits = F.linear(hidden.to(weight.device) * self._head_scale, weight)  # (B, L)
         bias = getattr(head, "bias", None)
@@ -311,17 +310,20 @@ class Backbone(ABC):
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).to(self.device)
 
     @torch.no_grad()
-    def _find_head_scale(self) -> float | None:
+    def _find_head_scale(self) -> float:
         """Find what multiplies the last hidden state before the head, by the model's own logits.
 
         Some models scale (T5 with a tied head by H^-1/2, the LM-adapted ones not at all), which no setting says
-        reliably across versions; a wrong guess would change every score. None where logits are no multiple.
+        reliably across versions; a wrong guess would change every score.
+
+        Raises:
+            BackboneError: logits that are not finite, or that are no multiple of the head's linear map.
         """
         config = self.model.config.get_text_config()
         known = [1.0, self.hidden_size**-0.5, getattr(config, "logit_scale", None)]
         if getattr(config, "logits_scaling", None):
             known.append(1 / config.logits_scaling)
-        probe = self._probe([[self._end or 0] * 2])
+        probe = self._probe([[self._end or 1] * 2])  # 0 is often the padding, of an embedding of zeros
         hidden = self._first_hidden(self._context(None, probe))  # (1, H)
         expected = self._reference_logits(probe).double().to(self.device)  # (1, V)
         if not expected.isfinite().all():
@@ -329,14 +331,16 @@ class Backbone(ABC):
                 f"{self.name} gives logits that are not finite in {self.dtype}: its weights are damaged or overflow. "
                 "Use another dtype, or get the checkpoint again."
             )
-        self._head_scale = 1.0
         bias = getattr(self.model.get_output_embeddings(), "bias", None)
         offset = 0.0 if bias is None else bias.double().to(self.device)
         unscaled, expected = self._head(hidden, None).double() - offset, expected - offset  # (1, V), (1, V)
         measured = ((unscaled * expected).sum() / unscaled.square().sum()).item()
         error = (expected - measured * unscaled).norm() / expected.norm()
         if not error <= self._tolerance or not self._is_linear(probe, expected, offset):
-            return None
+            raise BackboneError(
+                f"the output head of {self.name} ({type(self.model).__name__}) does more than one linear map of the "
+                "last hidden state: it is not supported. Use a T5 or a Llama-like model."
+            )
         nearest = min((scale for scale in known if scale), key=lambda scale: abs(measured / scale - 1))
         return nearest if abs(measured / nearest - 1) < self._tolerance / 10 else measured
 
@@ -434,6 +438,9 @@ class Backbone(ABC):
     def _align(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Move the joined input to where this kind of model wants it."""
         return embeddings, mask
+
+    def _check_kind(self) -> None:  # noqa: B027
+        """Refuse a model that reads its input in another way than its kind does."""
 
     @abstractmethod
     def _label_ids(self, word: str) -> list[int]: ...

@@ -28,10 +28,9 @@ class DecoderBackbone(Backbone):
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._prefix_cache = PrefixCache(model.eval())
         super().__init__(model, tokenizer, name=name, max_source=max_source)
-        self._check_causal()
 
     @torch.no_grad()
-    def _check_causal(self) -> None:
+    def _check_kind(self) -> None:
         """Refuse a model that looks ahead, as BERT does: its scores of a label would depend on what follows.
 
         Raises:

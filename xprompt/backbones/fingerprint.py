@@ -13,7 +13,8 @@ import torch
 _SAMPLED = 2**20
 _TOKENS = ("bos_token_id", "eos_token_id", "unk_token_id", "sep_token_id", "pad_token_id", "cls_token_id")
 #: Of a configuration: who wrote it, where it lies, and how weights are held, which the weights' digest covers.
-_NOT_THE_MODEL = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+_NOT_THE_MODEL = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
+                  "gguf_file", "dequantize"}  # fmt: skip
 
 
 def weights_digest(model: torch.nn.Module) -> str:

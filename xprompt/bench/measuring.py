@@ -16,7 +16,7 @@ from xprompt.backbones.loading import load_backbone
 from xprompt.bench import t5_scale, writer
 from xprompt.bench.rows import Findings, hardware_of
 from xprompt.bench.sizes import BACKBONES, COMPARISONS, HEADLINES, size_of
-from xprompt.errors import BackboneError, ConfigError
+from xprompt.errors import BackboneError, ConfigError, did_you_mean
 from xprompt.files import try_folder
 from xprompt.runs.provenance import provenance
 
@@ -52,7 +52,7 @@ def measure(
     if unknown:
         raise ConfigError(
             f"unknown {', '.join(unknown)}: choose comparisons among {', '.join(COMPARISONS)}, backbones among "
-            f"{', '.join(BACKBONES)}."
+            f"{', '.join(BACKBONES)}.{did_you_mean(unknown[0], (*COMPARISONS, *BACKBONES))}"
         )
     if device not in ("", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ConfigError(f"device {device!r}: give cpu, or cuda where there is a GPU.")

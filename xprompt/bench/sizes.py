@@ -18,6 +18,7 @@ HEADLINES = {
     "peft_step": ("peft_train_words", "peft_eval"),
     "importance_cost": ("importance_pass",),
     "dropped_tokens": ("dropped_p20_50", "dropped_p100_50"),
+    "subnormals": ("subnormals",),
 }
 COMPARISONS = (*HEADLINES, "t5_scale")
 

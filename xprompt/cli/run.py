@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from xprompt.cli.arguments import parse_values
@@ -15,6 +17,7 @@ from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import PROTOCOLS, Settings
 from xprompt.errors import ConfigError
 from xprompt.tasks.superglue import TASKS
+from xprompt.units import readable_duration
 
 HELP = "do one run and print its metrics"
 DESCRIPTION = (
@@ -28,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser this subcommand's choices."""
     parser.add_argument("--task", required=True, help=f"one of {', '.join(TASKS)}, or the task.json of a custom task")
     parser.add_argument("--profile", default="nano", help=f"one of {', '.join(PROFILES)}; default: %(default)s")
+    parser.add_argument("--backbone", default="", metavar="NAME", help="in place of the profile's: a folder, a .gguf "
+                        "file or a hub id")  # fmt: skip
     parser.add_argument("--method", default="xprompt", help=f"one of {', '.join(METHODS)}; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--protocol", default="held_out", help=f"{' or '.join(PROTOCOLS)}; default: %(default)s")
@@ -48,12 +53,13 @@ def execute(chosen: argparse.Namespace) -> int:
     """Do the chosen run and return 0; every process of a launch comes here, the main one prints."""
     config = RunConfig(
         task=chosen.task, profile=chosen.profile, method=chosen.method, seed=chosen.seed, protocol=chosen.protocol,
-        source=chosen.data_dir,
+        source=chosen.data_dir, backbone=chosen.backbone,
     )  # fmt: skip
     for name, value in parse_values(chosen.set).items():
         config = _replaced(config, name.split("."), value)
 
     from xprompt.distributed import join_processes  # these two import torch
+    from xprompt.runs.grid import done_before
     from xprompt.runs.run import run
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -63,6 +69,7 @@ def execute(chosen: argparse.Namespace) -> int:
                 f"--device-map {chosen.device_map} with {process_group.world_size} processes: each process has one "
                 "device; leave one of the two out."
             )
+        began = datetime.datetime.now(datetime.timezone.utc)
         result = run(
             config,
             chosen.output or None,
@@ -72,10 +79,28 @@ def execute(chosen: argparse.Namespace) -> int:
             device_map=chosen.device_map,
         )
         if process_group.is_main:
-            scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in result.metrics.items())
-            name = f"{result.record['task']} {config.method} seed {config.seed}"
-            print(f"{name}: {scores}; {result.folder}", flush=True)
+            print("\n".join(_describe(result.record, result.folder, done_before(result.record, began))), flush=True)
     return 0
+
+
+def _describe(record: dict[str, Any], folder: Path, read: bool) -> list[str]:
+    """Return what a run came to, beside what answering the most frequent label scores, and where it lies."""
+
+    def scores(metrics: dict[str, float]) -> str:
+        return ", ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
+
+    lines = [f"{record['task']} {record['method']} seed {record['seed']}: {scores(record['metrics'])}"]
+    lines.append(f"  majority class: {scores(record['majority'])}")
+    details = record["details"]
+    if "token_mask" in details:
+        pieces = len(details["token_mask"]) * len(details["piece_mask"][0])
+        lines.append(
+            f"  survived: {details['surviving_tokens']} of {len(details['token_mask'])} tokens, "
+            f"{details['surviving_pieces']} of {pieces} pieces"
+        )
+    spent = readable_duration(record["seconds"]["total"])
+    when = f"read, done {record['provenance']['started'][:10]} in {spent}" if read else f"done in {spent}"
+    return [*lines, f"  {when}: {folder}"]
 
 
 def _replaced(settings: Any, path: Sequence[str], value: Any) -> Any:

@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from xprompt.config.methods import METHODS
-from xprompt.errors import ConfigError, shown
+from xprompt.errors import ConfigError, did_you_mean, shown
 
 Protocol = Literal["paper", "held_out"]
 Mode = Literal["zero", "drop"]
@@ -29,7 +29,7 @@ Initialiser = Literal["vocab", "common", "uniform", "labels", "first"]
 
 def _known_method(name: str) -> str:
     if name not in METHODS:
-        raise ValueError(f"not a method; known: {', '.join(METHODS)}")
+        raise ValueError(f"not a method; known: {', '.join(METHODS)}.{did_you_mean(name, METHODS)}")
     return name
 
 
@@ -101,6 +101,10 @@ class Settings(BaseModel):
         found = [f"{word} {getattr(x, name):,}" for name, word in _LIMITS.items() for x in limits if hasattr(x, name)]
         needed = f"; needed {' and '.join(found)}" if found else ""
         rule = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "extra_forbidden":
+            rule += did_you_mean(str(detail["loc"][-1]), cls.model_fields)
+        elif detail["type"] == "literal_error" and isinstance(detail["input"], str):
+            rule += did_you_mean(detail["input"], re.findall(r"'([^']+)'", detail["ctx"]["expected"]))
         return f"{path or cls.__name__}: {rule} (given {shown(detail['input'])}{needed})"
 
 

@@ -16,6 +16,7 @@ from xprompt.data.splits import (
     sample,
     warn_of_missing_labels,
 )  # fmt: skip
+from xprompt.signatures import check_arguments
 from xprompt.tasks.example import Example, RawExample, data_error
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.task import Task
@@ -23,6 +24,7 @@ from xprompt.tasks.task import Task
 __all__ = ["Splits", "TaskDataset", "load_task"]
 
 
+@check_arguments
 def load_task(
     name: str | Path | Task,
     source: str | Path = "nano",

@@ -6,6 +6,7 @@ LoRA changes the backbone's layers, so that PEFT wraps a copy; the others make a
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import peft
@@ -31,7 +32,7 @@ def lora(context: MethodContext) -> MethodResult:
     source = context.backbone
     config = peft.LoraConfig(task_type=task_type(source), r=RANK, lora_alpha=ALPHA, lora_dropout=0.0)
     with seeded(context):
-        model: Any = peft.get_peft_model(copy.deepcopy(source.model), config)
+        model = wrapped_by_peft(copy.deepcopy(source.model), config)
     adapted = wrap(model.get_base_model(), source.tokenizer, name=source.name, max_source=source.max_source)
     parameters = _unfreeze(adapted.model, "lora_")
     history = train(context, adapted, parameters, "LoRA")
@@ -82,7 +83,7 @@ def prompt_embedding(backbone: Backbone, start: SoftPrompt) -> VirtualTokens:
         task_type=task_type(backbone), num_virtual_tokens=length, token_dim=width, num_transformer_submodules=1,
         num_layers=1, num_attention_heads=1,
     )  # fmt: skip
-    embedding: Any = peft.get_peft_model(backbone.model, config).prompt_encoder["default"]
+    embedding: Any = wrapped_by_peft(backbone.model, config).prompt_encoder["default"]
     encoder = VirtualTokens(embedding, length)
     with torch.no_grad():
         embedding.embedding.weight.copy_(start.embeddings)
@@ -106,6 +107,13 @@ class VirtualTokens(nn.Module):
     def forward(self) -> Float[Tensor, "P ..."]:
         """Return what the encoder makes of the token numbers 0 … P − 1."""
         return self.encoder(self.numbers)
+
+
+def wrapped_by_peft(model: nn.Module, config: Any) -> Any:
+    """Return PEFT's model around this one."""
+    with warnings.catch_warnings():  # PEFT reads an attribute of the model that transformers deprecates
+        warnings.simplefilter("ignore", FutureWarning)
+        return peft.get_peft_model(model, config)
 
 
 def _unfreeze(model: nn.Module, part: str) -> list[nn.Parameter]:

@@ -16,6 +16,7 @@ from xprompt.methods.ratio_search import RetrainedPrompt, choose_best, distinct_
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance, importance
 from xprompt.pruning.prune import Order, prune, rewind
+from xprompt.signatures import check_arguments
 from xprompt.streams import stream_seed
 from xprompt.training.callbacks import Callback, Callbacks
 
@@ -48,6 +49,7 @@ class XPromptResult:
         return self.best.prompt
 
 
+@check_arguments
 def xprompt(
     backbone: Backbone,
     splits: Splits,

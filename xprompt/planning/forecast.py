@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -149,8 +149,8 @@ def _sizes(config: RunConfig) -> Sizes:
 
 
 def is_here(backbone: str) -> bool:
-    """Return whether a backbone is on this machine in any case: embedded, from a package, or a folder."""
-    return backbone in EMBEDDED or Path(backbone).is_dir()
+    """Return whether a backbone is on this machine in any case: embedded, from a package, a folder or a GGUF file."""
+    return backbone in EMBEDDED or os.path.exists(backbone)
 
 
 def advise(plan: Forecast) -> list[str]:

@@ -88,7 +88,7 @@ class PromptCard(Settings):
     """What is needed to use a prompt: which backbone it goes in front of, and how an input is posed and answered.
 
     Args:
-        backbone: as `load_backbone` takes it; the whole path of a local folder.
+        backbone: as `load_backbone` takes it; the whole path of a local folder or file.
         revision: the commit of a hub model.
         kind, dtype, fingerprint: of the backbone that the prompt was tuned on.
         max_source: longest source in tokens, without the prompt.
@@ -119,10 +119,11 @@ class PromptCard(Settings):
         Args:
             more: `metrics`, `run`, `method`, `seed`, `revision`.
         """
-        folder = Path(backbone.name).expanduser()
+        place = Path(backbone.name).expanduser()
+        is_local = backbone.name not in (*SIZES, "smollm2") and place.exists()
         more.setdefault("revision", getattr(getattr(backbone.model, "config", None), "_commit_hash", None))
         return cls(
-            backbone=str(folder.resolve()) if backbone.name not in SIZES and folder.is_dir() else backbone.name,
+            backbone=str(place.resolve()) if is_local else backbone.name,
             kind=backbone.kind, dtype=str(backbone.dtype).removeprefix("torch."), fingerprint=backbone.fingerprint,
             max_source=backbone.max_source, task=TaskCard.of(task), source=source, **more,
         )  # fmt: skip
@@ -134,7 +135,7 @@ class PromptCard(Settings):
 
     @property
     def base_model(self) -> str:
-        """The backbone's name on the hub, or what comes nearest: the name of its folder."""
+        """The backbone's name on the hub, or what comes nearest: the name of its folder or file."""
         return _HUB_NAMES.get(self.backbone) or (
             self.backbone if _HUB_ID.fullmatch(self.backbone) else Path(self.backbone).name
         )

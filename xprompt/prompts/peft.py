@@ -22,6 +22,7 @@ from xprompt.errors import BackboneError, ConfigError, StoreError, shown
 from xprompt.files import TEMPORARY, cannot_write, parse_json, replace_folder, sha256, sync_folder, write_atomically
 from xprompt.prompts.card import CARD, README, PromptCard, card_for, write_card
 from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.signatures import check_arguments
 from xprompt.tasks.task import Task
 
 METHOD = "PROMPT_TUNING"
@@ -30,6 +31,7 @@ _PICKLED = "adapter_model.bin"
 _TASKS = {"seq2seq": "SEQ_2_SEQ_LM", "decoder": "CAUSAL_LM"}
 
 
+@check_arguments
 def to_peft(
     prompt: SoftPrompt,
     backbone: Backbone,
@@ -148,6 +150,7 @@ def _move_into(staging: Path, folder: Path) -> None:
     sync_folder(folder)
 
 
+@check_arguments
 def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> SoftPrompt:
     """Read a prompt that PEFT's prompt tuning saved, ready to be scored and pruned.
 
@@ -208,6 +211,7 @@ def _unreadable(folder: Path, error: Exception) -> StoreError:
 
 
 @torch.no_grad()
+@check_arguments
 def compare_with_peft(model: Any, prompt: SoftPrompt, backbone: Backbone, data: TaskDataset) -> dict[str, float]:
     """Measure how far a model that PEFT loaded is from ours, over every example of a split.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +17,7 @@ from xprompt import html
 from xprompt.errors import ConfigError, NotFiniteError, StoreError
 from xprompt.files import parse_json, sha256, write_atomically
 from xprompt.prompts.card import DescribedBackbone, PromptCard, card_for, write_card
+from xprompt.signatures import check_arguments
 from xprompt.streams import stream_seed
 from xprompt.tasks.task import Task
 
@@ -26,6 +27,7 @@ _FILE, _OLD_FACTS = "prompt.safetensors", "prompt.json"
 _COMMONEST = 5000  # Lester et al. (2021), §3.1
 
 
+@runtime_checkable
 class HasVocabulary(Protocol):
     """The part of a backbone that initialisers need."""
 
@@ -148,6 +150,7 @@ class SoftPrompt(nn.Module):
         return f"{self.length} tokens of {self.embeddings.shape[1]} values in {self.pieces} pieces{left}."
 
     @classmethod
+    @check_arguments
     def init(
         cls,
         backbone: HasVocabulary,

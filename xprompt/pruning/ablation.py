@@ -21,6 +21,7 @@ from xprompt.errors import ConfigError
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance
 from xprompt.pruning.prune import Order, prune
+from xprompt.signatures import check_arguments
 from xprompt.streams import stream_seed
 from xprompt.training.evaluation import Evaluation, evaluate_many
 
@@ -29,6 +30,7 @@ WIDTH = 64
 Level = Literal["token", "piece"]
 
 
+@check_arguments
 def masked_scores(
     backbone: Backbone,
     prompt: SoftPrompt,
@@ -186,6 +188,7 @@ class LeaveOneOut:
     whole: Evaluation
 
 
+@check_arguments
 def leave_one_out(
     backbone: Backbone,
     prompt: SoftPrompt,

@@ -16,6 +16,7 @@ from xprompt.data.splits import TaskDataset, stratified_sample
 from xprompt.distributed import process_group
 from xprompt.errors import NotFiniteError
 from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.signatures import check_arguments
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Importance:
         return html.heat_map(rows, f"{self!r}. Rows: tokens; columns: pieces; darker: more important; outlined: 0.")
 
 
+@check_arguments
 def importance(
     backbone: Backbone,
     prompt: SoftPrompt,

@@ -13,6 +13,7 @@ from torch import Tensor
 from xprompt.errors import ConfigError, NotFiniteError, shown
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance
+from xprompt.signatures import check_arguments
 from xprompt.streams import stream_seed
 
 Order = Literal["lowest", "highest", "random"]
@@ -77,6 +78,7 @@ def keep_mask(
     return keep.view(scores.shape)
 
 
+@check_arguments
 def prune(
     prompt: SoftPrompt,
     scores: Importance,
@@ -131,6 +133,7 @@ def prune(
     return pruned
 
 
+@check_arguments
 def rewind(pruned: SoftPrompt, tuned: SoftPrompt) -> SoftPrompt:
     """Return a copy of the pruned prompt whose survivors have their values after prompt tuning again.
 

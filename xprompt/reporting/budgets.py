@@ -87,12 +87,13 @@ def study_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         config = record["config"]
         retrained = record["method"] in METHODS[2:]
         retrain_steps = config["prune"]["retune"]["steps"] if retrained else None
-        key = (record["method"], record["task"], record["seed"], config["tune"]["steps"], retrain_steps)
-        found[key] = record
+        of = (record["method"], record["task"], record["seed"], config["tune"]["steps"], retrain_steps)
+        found[of] = record
     lines = []
-    for (method, *key, retrain_steps), xprompt in found.items():
+    for (method, task, seed, steps, retrain_steps), xprompt in found.items():
         if method != "xprompt":
             continue
+        key = (task, seed, steps)
         tuned, left_out = found.get(("prompt_tuning", *key, None)), found.get(("leave_one_out", *key, None))
         matched = found.get(("prompt_tuning_matched", *key, retrain_steps))
         if tuned is None or left_out is None or matched is None:
@@ -168,10 +169,10 @@ def study_figure(rows: pd.DataFrame) -> Figure:
     once = rows.drop_duplicates(_KEY)
     line(score, once, "steps", "tuned", "black", "o", "prompt tuning")
     line(harmful, once, "steps", "harmful", "black", "o", "")
-    harmful.set_ylabel("tokens without which the score is higher")
+    harmful.set_ylabel("negative tokens (circles)")
     twin = harmful.twinx()
     line(twin, once, "steps", "correlation", sns.color_palette("colorblind")[1], "s", "")
-    twin.set_ylabel("rank correlation, importance and harm (squares)")
+    twin.set_ylabel("rank correlation with harm (squares)")
     twin.grid(False)
     budgets = sorted(rows["retrain_steps"].unique())
     for retrain_steps, colour in zip(budgets, sns.color_palette("crest", len(budgets)), strict=True):
@@ -179,7 +180,7 @@ def study_figure(rows: pd.DataFrame) -> Figure:
         line(score, part, "steps", "xprompt", colour, "^", f"XPrompt, retrained for {retrain_steps} steps")
         line(over_tuned, part, "steps", "over_tuned", colour, "^", "")
         line(over_matched, part, "steps", "over_matched", colour, "^", "")
-    for axes, name in ((over_tuned, "prompt tuning"), (over_matched, "the matched budget")):
+    for axes, name in ((over_tuned, "prompt tuning"), (over_matched, "matched budget")):
         axes.axhline(0, color="0.3", lw=1)
         axes.set_ylabel(f"XPrompt − {name} (points)")
     score.set_ylabel("score (points)")

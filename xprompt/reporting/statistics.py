@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -189,6 +189,17 @@ def corrected(gaps: pd.DataFrame) -> pd.DataFrame:
         for value, size in zip(p_holm, mean, strict=True)
     ]
     return gaps.assign(p=p, p_holm=p_holm, verdict_holm=verdicts)
+
+
+def weakest(gaps: pd.DataFrame) -> Interval:
+    """Return the difference with the lowest bound: that all are above 0 holds as far as this one is.
+
+    Args:
+        gaps: one or more rows of `differences`.
+    """
+    rows: Any = gaps.to_dict("records")
+    row = min(rows, key=lambda row: row["mean"] if math.isnan(row["low"]) else row["low"])
+    return Interval(float(row["mean"]), float(row["low"]), float(row["high"]), int(row["n"]))
 
 
 def seeds_needed(spread: float, effect: float = 0.5, power: float = 0.8, level: float = LEVEL) -> int:

@@ -84,7 +84,10 @@ def against_paper(rows: pd.DataFrame, protocol: str = "held_out") -> pd.DataFram
 
 
 def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
-    """Return paired differences as shown: comparison, task, protocol, points, 95 % interval, seeds, verdict."""
+    """Return paired differences as shown: comparison, task, protocol, points, 95 % interval, seeds, verdict.
+
+    Where `corrected` was applied, Holm's verdicts over the table are the last column.
+    """
     return pd.DataFrame(
         {
             "comparison": f"{wording.method(row['a'])} − {wording.method(row['b'])}",
@@ -94,6 +97,7 @@ def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
             "95 % interval": wording.span(row["low"], row["high"]),
             "seeds": str(row["n"]),
             "verdict": row["verdict"],
+            **({"verdict (Holm)": row["verdict_holm"]} if "verdict_holm" in row else {}),
         }
         for row in differences.to_dict("records")
     )

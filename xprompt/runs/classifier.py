@@ -25,6 +25,7 @@ from xprompt.prompts.peft import from_peft
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.run import RunResult
 from xprompt.runs.store import Store
+from xprompt.signatures import check_arguments
 from xprompt.tasks.example import Example, RawExample, data_error
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.superglue import TASKS
@@ -180,6 +181,7 @@ class Classifier:
         ]
 
 
+@check_arguments
 def classifier(
     prompt: str | Path | RunResult | SoftPrompt,
     *,

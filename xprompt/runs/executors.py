@@ -29,7 +29,7 @@ from xprompt.backbones.malloc import give_back_freed_memory
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import Settings
-from xprompt.errors import ConfigError, HeldError
+from xprompt.errors import ConfigError, HeldError, did_you_mean
 from xprompt.files import try_folder
 from xprompt.nano.sizes import SIZES
 from xprompt.runs.store import Store
@@ -342,7 +342,7 @@ def get_executor(name: str, store: Store | str | Path, **options: Any) -> Execut
     Raises `ConfigError` for an unknown name or option, where Ray is not installed, or nobody answers at the address.
     """
     if name not in EXECUTORS:
-        raise ConfigError(f"unknown executor {name!r}; known: {', '.join(EXECUTORS)}.")
+        raise ConfigError(f"unknown executor {name!r}; known: {', '.join(EXECUTORS)}.{did_you_mean(name, EXECUTORS)}")
     if name == "ray":
         return RayExecutor(store, **options)
     unknown = [option for option in options if option not in LocalOptions.model_fields]

@@ -5,6 +5,7 @@ An executor that the caller hands over does the runs.
 
 from __future__ import annotations
 
+import datetime
 import logging
 import operator
 import sys
@@ -18,7 +19,7 @@ from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import MOST_SEED, PROTOCOLS, TuneSettings
-from xprompt.errors import ConfigError, DataError, shown
+from xprompt.errors import ConfigError, DataError, did_you_mean, shown
 from xprompt.runs.executors import Executor, LocalExecutor
 from xprompt.runs.store import Store
 from xprompt.tasks.registry import get_task, split_tasks
@@ -141,7 +142,8 @@ def grid(
         unknown = [name for name in given if not isinstance(name, str) or name not in known]
         if unknown or not given:
             text = ", ".join(map(str, unknown)) or "(none given)"
-            raise ConfigError(f"unknown {what} {text:.200}; known: {', '.join(known)}.")
+            hint = did_you_mean(text, known)
+            raise ConfigError(f"unknown {what} {text:.200}; known: {', '.join(known)}.{hint}")
         if len(set(given)) < len(given):
             raise ConfigError(f"{what}s {', '.join(given)}: one is given twice; name each once.")
     names, numbers = choose_tasks(tasks, profile), choose_seeds(seeds, profile)
@@ -204,8 +206,10 @@ def collect(
         progress: show a bar of the runs as well.
 
     Where runs go in parallel, a run's line appears when it ends. A + in place of its number marks a run that was not
-    asked for, but that another one starts from. The time left is estimated from the finished runs of the same method.
+    asked for, but that another one starts from. A run that the store had already is called read. The time left is
+    estimated from the runs of the same method that were done now.
     """
+    began = datetime.datetime.now(datetime.timezone.utc)
     _show_progress()
     executor = LocalExecutor(run) if callable(run) else run
     records: dict[int, dict[str, Any]] = {}
@@ -221,16 +225,25 @@ def collect(
             begun.add(step.position)
             print(f"{_number(len(records) + 1, configs)} {name} …", flush=True)
         elif step.config is not None:
-            spent.setdefault(step.config.method, []).append(step.seconds)
+            read = done_before(step.record, began)
+            if not read:
+                spent.setdefault(step.config.method, []).append(step.seconds)
             if step.position is not None:
                 records[step.position] = step.record
             number = _number(len(records) if step.position is not None else "+", configs)
             to_do = [config for position, config in enumerate(configs) if position not in records]
-            points = f"{100 * step.record['score']:.1f} points in {readable_duration(step.seconds)}"
+            points = f"{100 * step.record['score']:.1f} points"
+            points += ", read" if read else f" in {readable_duration(step.seconds)}"
             start = "   " if step.position in begun else f"{number} {name}:"
             print(f"{start} {points}{_left(to_do, spent, executor.workers)}", flush=True)
     bar.close()
     return [records[position] for position in range(len(configs))]
+
+
+def done_before(record: Mapping[str, Any], moment: datetime.datetime) -> bool:
+    """Return whether a run was begun before a moment, to the second: asked for later, it was read and not run."""
+    started = record.get("provenance", {}).get("started")
+    return started is not None and datetime.datetime.fromisoformat(started) < moment.replace(microsecond=0)
 
 
 def _run_name(config: RunConfig) -> str:

@@ -7,7 +7,7 @@ import functools
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,12 @@ from xprompt.prompts.collection import load_from_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.provenance import provenance
 from xprompt.runs.store import Store, run_id
+from xprompt.signatures import check_arguments
 from xprompt.streams import stream_seeds
 from xprompt.tasks import metrics
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.superglue import TASKS
-from xprompt.training.callbacks import Callbacks
+from xprompt.training.callbacks import Callback, Callbacks
 from xprompt.training.tensorboard import EventFiles, can_watch
 
 
@@ -84,19 +85,21 @@ class RunResult:
 
 @dataclass(frozen=True)
 class _How:
-    """What changes no number of a run: bars, event files, the time between two saved states, devices."""
+    """What changes no number of a run: bars, event files, callbacks, the time between two saved states, devices."""
 
     progress: bool
     watch: bool
     save_every: float
     device_map: str | None
     wait: bool
+    callbacks: tuple[Callback, ...] = ()
 
 
 #: Bytes that a store needs at least before a run is done: a few prompts, a record and a state to resume from.
 ROOM = 16 * 2**20
 
 
+@check_arguments
 def run(
     config: RunConfig,
     store: Store | str | Path | None = None,
@@ -107,6 +110,7 @@ def run(
     save_every: float = 30.0,
     device_map: str | None = None,
     wait: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> RunResult:
     """Do a run, or read it where the store has it already. The run that it starts from is done, or read, first.
 
@@ -126,8 +130,9 @@ def run(
             no state.
         device_map: spread the backbone over several devices; see `load_backbone`.
         wait: where another process does the run, or one that it starts from, wait until it is done.
+        callbacks: called around every training loop that is done now; a run that is read calls none.
 
-    None of `progress`, `watch`, `save_every`, `device_map` and `wait` is part of a run's ID.
+    None of `progress`, `watch`, `save_every`, `device_map`, `wait` and `callbacks` is part of a run's ID.
 
     Raises:
         ConfigError, DataError, BackboneError: before any training starts.
@@ -145,7 +150,7 @@ def run(
     elif process_group().is_main:
         store.clear_leftovers()
     with _memory_limit(config):
-        return _read_or_do(config, store, _How(progress, watch, save_every, device_map, wait), force)
+        return _read_or_do(config, store, _How(progress, watch, save_every, device_map, wait, tuple(callbacks)), force)
 
 
 @contextlib.contextmanager
@@ -170,6 +175,7 @@ def _read_or_do(config: RunConfig, store: Store, how: _How, force: bool = False)
     return result
 
 
+@check_arguments
 def find(config: RunConfig, store: Store | str | Path | None = None) -> RunResult | None:
     """Return a run that the store has, or None; nothing is run. Arguments and errors as `run`'s."""
     return _read(config, _store(config, store))
@@ -196,7 +202,7 @@ def _do(config: RunConfig, store: Store, how: _How, parents: tuple[RunResult, ..
             try_folder(store.runs, ROOM)
             events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
             callbacks = Callbacks(
-                [EventFiles(events)] if how.watch and can_watch() else [],
+                [*([EventFiles(events)] if how.watch and can_watch() else []), *how.callbacks],
                 store.unfinished / name,
                 how.save_every,
             )
@@ -286,7 +292,7 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
     record = {
         "run": name,
         "profile": config.profile,
-        "backbone": Path(config.backbone).name if Path(config.backbone).is_dir() else config.backbone,
+        "backbone": Path(config.backbone).name if Path(config.backbone).exists() else config.backbone,
         "source": splits.source if splits.source.startswith(("nano", "hub")) else Path(splits.source).name,
         "task": splits.task.name,
         "method": config.method,

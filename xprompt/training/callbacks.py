@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import re
 import time
@@ -10,10 +11,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from tqdm.auto import tqdm
 
+from xprompt.errors import ConfigError
 from xprompt.training.candidate import Candidate
 
 log = logging.getLogger("xprompt")
@@ -112,6 +114,64 @@ class ProgressLog(Callback):
         entry = next(iter(candidates.values())).history.entries[-1]
         split, score = _best(self.candidates)
         log.info("%s: step %d, best on %s %s, %.0f s", stage, entry["step"], split, score, entry["seconds"])
+
+
+class MetricLogger(Callback):
+    """Hand the numbers of every evaluation to a tracker. A subclass says how a training loop is opened, fed and closed.
+
+    The names are train_loss, selection_loss, selection_score, seconds, each metric's own, surviving_tokens and
+    surviving_pieces. Candidates trained in parallel each have theirs: "selection_score/07". A loop that is resumed is
+    opened again, and gets what was evaluated before the interruption first.
+    """
+
+    digits = 0  # of a candidate's index in its names; 0: there is one candidate
+
+    def open(self, stage: str, settings: dict[str, Any]) -> None:
+        """Begin with a training loop; `settings` are those that its candidates share."""
+        raise NotImplementedError
+
+    def log(self, step: int, values: dict[str, float], when: float) -> None:
+        """Take the numbers at a step, by name; `when` is the time in seconds since 1970."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End with the training loop; it may have been interrupted, and `open` may have failed."""
+
+    def on_train_begin(self, stage: str, candidates: Mapping[int, Candidate]) -> None:
+        """Open the loop, and log what was evaluated before an interruption."""
+        self.digits = len(str(len(candidates) - 1)) if len(candidates) > 1 else 0
+        each = [candidate.settings.model_dump(mode="json") for candidate in candidates.values()]
+        self.open(stage, {name: value for name, value in each[0].items() if all(s[name] == value for s in each)})
+        done = [(entry["step"], i, entry) for i, c in candidates.items() for entry in c.history.entries]
+        began = time.time() - max((entry["seconds"] for _, _, entry in done), default=0.0)
+        for step, i, entry in sorted(done, key=lambda point: point[:2]):
+            self.log(step, self._values(i, candidates[i], entry), began + entry["seconds"])
+
+    def on_evaluate(self, stage: str, candidates: Mapping[int, Candidate]) -> None:
+        """Log the newest evaluation of each of these candidates."""
+        for i, candidate in candidates.items():
+            entry = candidate.history.entries[-1]
+            self.log(entry["step"], self._values(i, candidate, entry), time.time())
+
+    def on_train_end(self, stage: str) -> None:
+        """Close the loop; what was logged stays."""
+        self.close()
+
+    def _values(self, i: int, candidate: Candidate, entry: Mapping[str, Any]) -> dict[str, float]:
+        """Return the numbers of an entry by name; a train_loss of None (before any step) is none."""
+        values = {name: entry[name] for name in ("train_loss", "selection_loss", "selection_score", "seconds")}
+        values |= entry["metrics"]
+        if candidate.prompt is not None:
+            values["surviving_tokens"] = int(candidate.prompt.surviving_tokens.sum())
+            values["surviving_pieces"] = int(candidate.prompt.surviving_pieces.sum())
+        ending = f"/{i:0{self.digits}}" if self.digits else ""
+        return {name + ending: value for name, value in values.items() if value is not None}
+
+
+def require_package(name: str, extra: str) -> None:
+    """Raise `ConfigError` where the package that a callback writes with is not installed."""
+    if importlib.util.find_spec(name) is None:
+        raise ConfigError(f"the package {name} is not installed here: run `pip install 'xprompt[{extra}]'`.")
 
 
 def _best(candidates: Mapping[int, Candidate]) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from xprompt.distributed import process_group
 from xprompt.errors import NotFiniteError
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.prompts.stacking import stack
+from xprompt.signatures import check_arguments
 from xprompt.tasks import metrics
 
 
@@ -50,6 +51,7 @@ class Evaluation:
         return self
 
 
+@check_arguments
 def evaluate(
     backbone: Backbone,
     prompt: SoftPrompt | None,
@@ -72,6 +74,7 @@ def evaluate(
     return evaluations[0].require_finite(data.split).metrics
 
 
+@check_arguments
 def predict(backbone: Backbone, prompt: SoftPrompt | None, data: TaskDataset, *, batch_size: int = 64) -> list[int]:
     """Return the predicted label of each example, in the data's order."""
     evaluations = evaluate_many(backbone, [prompt], data, batch_size=batch_size)

@@ -14,6 +14,7 @@ from xprompt.config.settings import TuneSettings
 from xprompt.data.splits import Splits
 from xprompt.prompts.card import PromptCard
 from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.signatures import check_arguments
 from xprompt.training.callbacks import Callback, Callbacks, accept_along
 from xprompt.training.candidate import Candidate, History
 from xprompt.training.loop import Loop
@@ -34,6 +35,7 @@ class FineTuneResult(NamedTuple):
 
 
 @accept_along
+@check_arguments
 def tune(
     backbone: Backbone,
     prompt: SoftPrompt,
@@ -124,6 +126,7 @@ def tune_many(
 
 
 @accept_along
+@check_arguments
 def fine_tune(
     backbone: Backbone,
     splits: Splits,

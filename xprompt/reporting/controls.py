@@ -1,0 +1,99 @@
+"""What separates XPrompt from prompt tuning, a step at a time: more steps, a choice among candidates, pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from xprompt.config.run_config import RunConfig
+from xprompt.config.settings import PROTOCOLS, PruneSettings
+from xprompt.reporting import wording
+from xprompt.reporting.figures import method_style
+from xprompt.reporting.panels import panels
+from xprompt.reporting.rows import tasks_in, tidy
+from xprompt.reporting.statistics import corrected, differences
+from xprompt.runs.grid import grid
+
+MATCHED = "prompt_tuning_matched"
+BUDGET = "prompt tuning (same steps)"
+#: Each step, and XPrompt against all that it adds to.
+CONTROL_PAIRS = (
+    (BUDGET, "prompt_tuning"),  # more steps
+    (MATCHED, BUDGET),  # the best of as many candidates
+    ("xprompt", MATCHED),  # pruning
+    ("xprompt", BUDGET),
+    ("xprompt", "prompt_tuning"),
+)
+
+
+def control_configs(
+    profile: str, tasks: Any, seeds: Any, protocols: Sequence[str] = PROTOCOLS, **choices: Any
+) -> list[RunConfig]:
+    """Return prompt tuning, the same given XPrompt's steps, the same with as many candidates, and XPrompt.
+
+    Args:
+        choices: as of `grid`.
+    """
+    methods = ["prompt_tuning", MATCHED, "xprompt"]
+    configs = grid(profile, tasks, methods, seeds, protocols, **choices)
+    one = [config.replace(prune=one_candidate(config.prune)) for config in configs if config.method == MATCHED]
+    return configs + one
+
+
+def one_candidate(prune: PruneSettings) -> PruneSettings:
+    """Return settings of a search with a single candidate: re-training's steps, and nothing to choose from."""
+    return prune.replace(
+        level="both", search="grid", token_ratios=prune.token_ratios[:1], piece_ratios=prune.piece_ratios[:1]
+    )
+
+
+def control_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return tidy rows in which the matched budget with one candidate is the method `BUDGET`."""
+    records = list(records)
+    single = {r["run"] for r in records if r["method"] == MATCHED and len(r["details"]["candidates"]) == 1}
+    rows = tidy(records)
+    return rows.assign(method=rows["method"].where(~rows["run"].isin(single), BUDGET))
+
+
+def control_gaps(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the differences of `CONTROL_PAIRS` under each protocol, with Holm's verdicts over all of them."""
+    return corrected(differences(rows, CONTROL_PAIRS))
+
+
+def control_statements(gaps: pd.DataFrame) -> list[str]:
+    """Say what each step adds under each protocol, on average over the tasks, or on the one task there is."""
+    return wording.statements(gaps)
+
+
+def control_figure(gaps: pd.DataFrame) -> Figure:
+    """Draw every difference with its interval, a panel for each task and the average, both protocols in each.
+
+    A mark is filled where Holm's verdict over the whole table is significant; circle: held_out, square: paper.
+    """
+    tasks = tasks_in(gaps)
+    figure, axes = panels(len(tasks), 3.4, 3.0, sharey=True)
+    marks = dict(zip(PROTOCOLS, (("s", method_style("prompt_tuning")[0]), ("o", method_style("xprompt")[0])),
+                     strict=True))  # fmt: skip
+    for panel, task in zip(axes, tasks, strict=True):
+        panel.axvline(0, color="0.3", lw=1)
+        for row in gaps[gaps["task"] == task].to_dict("records"):
+            marker, colour = marks[row["protocol"]]
+            y = CONTROL_PAIRS.index((row["a"], row["b"])) + (0.14 if row["protocol"] == "paper" else -0.14)
+            if row["n"] > 1:
+                panel.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
+            filled = row["verdict_holm"] in ("above", "below")
+            panel.plot(row["mean"], y, marker, ms=7, mec=colour, mfc=colour if filled else "white", mew=1.6)
+        panel.set(title=wording.task(task), xlabel="points")
+        panel.grid(False, axis="y")
+    names = [f"{wording.method(a)}\n− {wording.method(b)}" for a, b in CONTROL_PAIRS]
+    axes[0].set_yticks(range(len(names)), names, fontsize=9)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    for protocol in dict.fromkeys(gaps["protocol"]):
+        marker, colour = marks[protocol]
+        axes[0].plot([], [], marker, color=colour, label=wording.PROTOCOLS[protocol])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=10)
+    return figure

@@ -1,0 +1,136 @@
+"""How much paired differences prove: both intervals, verdicts of a whole table, the seeds that half a point needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from xprompt.reporting import wording
+from xprompt.reporting.figures import method_style
+from xprompt.reporting.rows import AVERAGE
+from xprompt.reporting.statistics import LEVEL, seeds_needed
+
+EFFECTS = (0.5, 1.0, 2.0)
+"""Points on the average that the table of seeds asks for."""
+POWER = 0.8
+
+
+def evidence_table(gaps: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per difference: both intervals, p as it is and Holm's, and the verdict that follows from Holm's.
+
+    Args:
+        gaps: of `xprompt.reporting.resampling.with_examples`, then `xprompt.reporting.statistics.corrected`.
+    """
+    return pd.DataFrame(
+        {
+            "comparison": f"{wording.method(row['a'])} − {wording.method(row['b'])}",
+            "task": wording.task(row["task"]),
+            "points": wording.points(row["mean"], signed=True),
+            "95 % interval, seeds": wording.span(row["low"], row["high"]),
+            "seeds and examples": wording.span(row["low_both"], row["high_both"]),
+            "p": _p(row["p"]),
+            "p (Holm)": _p(row["p_holm"]),
+            "verdict (Holm)": row["verdict_holm"],
+            "seeds": str(row["n"]),
+        }
+        for row in gaps.to_dict("records")
+    )
+
+
+def seeds_table(gaps: pd.DataFrame, effects: Sequence[float] = EFFECTS) -> pd.DataFrame:
+    """Return a row per comparison of the average: its standard deviation over seeds, and the seeds each effect needs.
+
+    Args:
+        gaps: as `differences` returns them; comparisons with one seed are left out.
+        effects: true differences in points.
+    """
+    return pd.DataFrame(
+        {
+            "comparison": f"{wording.method(row['a'])} − {wording.method(row['b'])}",
+            "standard deviation": f"{spread:.2f}",
+            **{f"seeds for {effect:g} points": f"{seeds_needed(spread, effect, POWER):,}" for effect in effects},
+            "seeds here": str(row["n"]),
+        }
+        for row in _overall(gaps).to_dict("records")
+        if not math.isnan(spread := _spread(row))
+    )
+
+
+def evidence_statements(gaps: pd.DataFrame) -> list[str]:
+    """Say how many verdicts are left after Holm, what the examples add to intervals, and how many seeds are enough.
+
+    Args:
+        gaps: as for `evidence_table`.
+    """
+    tested = gaps[gaps["n"] > 1]
+    if tested.empty:
+        return ["One seed: there is nothing to test, and no interval."]
+    alone, left = (int(tested[name].isin(["above", "below"]).sum()) for name in ("verdict", "verdict_holm"))
+    sentences = [
+        f"Of {len(tested)} differences {alone} are significant taken one by one, {left} after Holm's correction."
+    ]
+    both = tested.dropna(subset=["low_both"])
+    both = both[both["high"] > both["low"]]
+    if len(both):
+        wider = ((both["high_both"] - both["low_both"]) / (both["high"] - both["low"])).median()
+        found = both["verdict"].isin(["above", "below"])
+        lost = found & (both["low_both"] < 0) & (both["high_both"] > 0)
+        sentences.append(
+            f"The choice of validation examples makes intervals {wider:.1f} times as wide (median); {lost.sum()} of "
+            f"{found.sum()} that exclude 0 over seeds include it then."
+        )
+    main = _overall(tested)
+    main = main[(main["a"] == "xprompt") & (main["b"] == "prompt_tuning")]
+    for row in main.to_dict("records"):
+        spread = _spread(row)
+        needed = seeds_needed(spread, EFFECTS[0], POWER)
+        where = "the average" if row["task"] == AVERAGE else wording.task(row["task"])
+        sentences.append(
+            f"To find half a point between XPrompt and prompt tuning on {where} takes {needed:,} seeds ({POWER:.0%} "
+            f"power, standard deviation of the paired difference {spread:.2f} points over {row['n']} seeds); "
+            + ("there are enough here." if row["n"] >= needed else f"there are {row['n']} here.")
+        )
+    return sentences
+
+
+def evidence_figure(gaps: pd.DataFrame) -> Figure:
+    """Draw the average of every comparison, or that of the one task: thick over seeds, thin over examples too.
+
+    A mark is filled where Holm's verdict over the whole table is significant.
+    """
+    rows = _overall(gaps).to_dict("records")
+    figure = Figure(figsize=(8.5, 1.3 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="0.3", lw=1)
+    for y, row in enumerate(rows):
+        colour, marker = method_style(row["a"])
+        for low, high, width in (("low_both", "high_both", 1.1), ("low", "high", 3.0)):
+            if not math.isnan(row[low]):
+                axes.plot([row[low], row[high]], [y, y], color=colour, lw=width, solid_capstyle="butt")
+        filled = row["verdict_holm"] in ("above", "below")
+        axes.plot(row["mean"], y, marker, ms=8, mec=colour, mfc=colour if filled else "white", mew=1.6)
+    axes.set_yticks(range(len(rows)), [f"{wording.method(row['a'])} − {wording.method(row['b'])}" for row in rows])
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    where = wording.task(rows[0]["task"]) if rows else ""
+    axes.set_xlabel(f"points, {where}; thick: 95 % interval over seeds, thin: over validation examples too")
+    return figure
+
+
+def _overall(gaps: pd.DataFrame) -> pd.DataFrame:
+    return gaps[gaps["task"] == AVERAGE] if AVERAGE in set(gaps["task"]) else gaps
+
+
+def _spread(row: dict) -> float:
+    """The standard deviation over seeds, from the interval; NaN of one seed."""
+    if row["n"] < 2:
+        return math.nan
+    return float((row["high"] - row["low"]) / 2 / stats.t.ppf((1 + LEVEL) / 2, row["n"] - 1) * math.sqrt(row["n"]))
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,124 @@
+"""Tab 2: training sets of 32 examples, the official ones and those that a seed draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xprompt.config.run_config import RunConfig
+from xprompt.reporting import paper, wording
+from xprompt.reporting.by_seed import gap_cell
+from xprompt.reporting.rows import methods_in, tasks_in, tidy
+from xprompt.reporting.statistics import differences, interval, with_average
+from xprompt.runs.grid import grid
+from xprompt.tasks.registry import get_task
+
+OFFICIAL = "official"
+
+
+def few_shot_configs(
+    profile: str,
+    tasks: Any,
+    methods: Sequence[str],
+    seeds: Any,
+    samples: Sequence[int | str],
+    *,
+    data_dir: str = "",
+    **choices: Any,
+) -> list[RunConfig]:
+    """Return a grid of runs for every kind of sample; the official one only of tasks that `data_dir` has it for.
+
+    Args:
+        samples: numbers of examples that the seed draws, or "official".
+        data_dir, choices: as of `grid`.
+    """
+    configs = []
+    for sample in samples:
+        runs = grid(profile, tasks, methods, seeds, data_dir=data_dir, few_shot=sample, **choices)
+        configs += [run for run in runs if sample != OFFICIAL or has_official(run.task, data_dir)]
+    return configs
+
+
+def has_official(task: str, data_dir: str) -> bool:
+    """Return whether a folder in the release layout has the official 32 examples of a task."""
+    folders = {get_task(task).folder, get_task(task).name}
+    return bool(data_dir) and any((Path(data_dir) / "fewglue" / f / "train.jsonl").is_file() for f in folders)
+
+
+def sample_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return tidy rows with a column `sample`, such as "official 32" or "32 by seed"."""
+    records = list(records)
+    names = {
+        record["run"]: "official 32" if record["config"]["few_shot"] == OFFICIAL
+        else f"{record['config']['few_shot']} by seed"
+        for record in records
+    }  # fmt: skip
+    rows = tidy(records)
+    return rows.assign(sample=rows["run"].map(names))
+
+
+def sample_gaps(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return XPrompt less prompt tuning, as `differences` does, with the column `sample`."""
+    return pd.concat(
+        [
+            differences(part.drop(columns="sample"), [("xprompt", "prompt_tuning")]).assign(sample=sample)
+            for sample, part in rows.groupby("sample", sort=False)
+        ],
+        ignore_index=True,
+    )
+
+
+def few_shot_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return Tab 2: a row per sample and task, a column per method, XPrompt's gain, and the paper's numbers.
+
+    Args:
+        rows: as `sample_rows` returns them.
+    """
+    known, all_gaps, lines = paper.numbers()["tab2"], sample_gaps(rows), []
+    for sample, of_sample in rows.groupby("sample", sort=False):
+        part = with_average(of_sample.drop(columns="sample"))
+        gaps = all_gaps[all_gaps["sample"] == sample]
+        for task in tasks_in(part):
+            of_task = part[part["task"] == task]
+            scores = {m: of_task[of_task["method"] == m]["value"].to_numpy() for m in methods_in(rows)}
+            number, gain = known["xprompt"].get(task), known["xprompt minus prompt_tuning"].get(task)
+            lines.append(
+                {
+                    "training examples": sample,
+                    "task": wording.task(task),
+                    **{wording.method(m): wording.cell(interval(v)) if v.size else "" for m, v in scores.items()},
+                    "XPrompt − prompt tuning": gap_cell(gaps, "xprompt", "prompt_tuning", task),
+                    "paper, XPrompt": "" if number is None else f"{number:.2f}",
+                    "paper, gain": "" if gain is None else f"{gain:+.2f}",
+                    "seeds": str(of_task["seed"].nunique()),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def few_shot_statements(rows: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Say what XPrompt gains by sample, how much scores scatter over seeds, and on how few examples was selected."""
+    sentences = []
+    gaps = sample_gaps(rows)
+    for sample, of_sample in gaps.groupby("sample", sort=False):
+        sentences += [f"{sample}: {sentence}" for sentence in wording.statements(of_sample)]
+    for sample, spread in spreads(rows).items():
+        sentences.append(
+            f"{sample}: prompt tuning's score has a standard deviation of {wording.points(spread)} points over seeds "
+            "(mean over the tasks)."
+        )
+    fewest = min(record["counts"]["selection"] for record in records)
+    return [*sentences, f"Checkpoints and candidates were selected on as few as {fewest} examples."]
+
+
+def spreads(rows: pd.DataFrame, method: str = "prompt_tuning") -> dict[str, float]:
+    """Return sample → a method's standard deviation over seeds in points, mean over the tasks; needs two seeds.
+
+    That of the official examples is of training alone; where the seed draws them, of the sample too.
+    """
+    scores = rows[(rows["metric"] == "score") & (rows["method"] == method)]
+    by_task = scores.groupby(["sample", "task"], sort=False)["value"].std(ddof=1).dropna()
+    return {str(sample): float(part.mean()) for sample, part in by_task.groupby(level="sample", sort=False)}

@@ -1,0 +1,147 @@
+"""Tab 5, Tab 6: runs that differ in one setting, such as the prompt's length or its initial values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from xprompt.config.run_config import RunConfig
+from xprompt.errors import ConfigError, shown
+from xprompt.reporting import wording
+from xprompt.reporting.by_seed import gap_cell
+from xprompt.reporting.figures import method_style
+from xprompt.reporting.panels import legend, line, name_left, panels
+from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in, tidy
+from xprompt.reporting.statistics import Interval, differences, interval, weakest, with_average
+from xprompt.runs.grid import grid
+
+
+def setting_configs(
+    profile: str, tasks: Any, methods: Sequence[str], seeds: Any, name: str, values: Sequence[Any], **choices: Any
+) -> list[RunConfig]:
+    """Return a grid of runs for every value of one setting.
+
+    Args:
+        name: a field of `RunConfig`, such as "length" or "init".
+        values: different ones; the profile's own makes the runs of the main results.
+        choices: as of `grid`.
+
+    Raises `ConfigError` where there are no values, or one twice, and as `grid`.
+    """
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"{name} {shown(list(values))}: give one or more different values.")
+    return [config for value in values for config in grid(profile, tasks, methods, seeds, **choices, **{name: value})]
+
+
+def setting_rows(records: Iterable[Mapping[str, Any]], name: str) -> pd.DataFrame:
+    """Return tidy rows with a column `setting`, the value as text, and the average of each value as task "average"."""
+    records = list(records)
+    values = {record["run"]: str(record["config"][name]) for record in records}
+    rows = tidy(records)
+    parts = [
+        with_average(part).assign(setting=value) for value, part in rows.groupby(rows["run"].map(values), sort=False)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def setting_gaps(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Return what every other value is above the reference, paired by seed, per method and task.
+
+    Returns the columns of `differences` with values of the setting as a and b, and the column `method`.
+    """
+    pairs = [(value, reference) for value in rows["setting"].unique() if value != reference]
+    of_tasks = rows[rows["task"] != AVERAGE]
+    found = [
+        differences(part.assign(method=part["setting"]).drop(columns="setting"), pairs).assign(method=method)
+        for method, part in of_tasks.groupby("method", sort=False)
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
+def setting_table(rows: pd.DataFrame, reference: str, label: str) -> pd.DataFrame:
+    """Return a row per method and value: the score by task and on average, and what it is above the reference's.
+
+    Args:
+        rows: as `setting_rows` returns them.
+        reference: the value that others are compared with.
+        label: the setting's name as people read it.
+    """
+    gaps, tasks, lines = setting_gaps(rows, reference), tasks_in(rows), []
+    for method in methods_in(rows):
+        of_method = gaps[gaps["method"] == method]
+        for value in rows["setting"].unique():
+            part = rows[(rows["method"] == method) & (rows["setting"] == value)]
+            line: dict[str, str] = {"method": wording.method(method), label: value}
+            for task in tasks:
+                scores = part[part["task"] == task]["value"].to_numpy()
+                line[wording.task(task)] = wording.cell(interval(scores)) if scores.size else ""
+            line[f"{wording.task(tasks[-1])} − {reference}"] = gap_cell(of_method, value, reference, tasks[-1])
+            lines.append({**line, "paper": "", "seeds": str(part["seed"].nunique())})
+    return pd.DataFrame(lines)
+
+
+def setting_statements(rows: pd.DataFrame, reference: str, label: str) -> list[str]:
+    """Say for each method which value is best on average, and which differ significantly from the reference."""
+    gaps, last, sentences = setting_gaps(rows, reference), tasks_in(rows)[-1], []
+    for method in methods_in(rows):
+        part = rows[(rows["method"] == method) & (rows["task"] == last)]
+        means = part.groupby("setting", sort=False)["value"].mean()
+        of_method = gaps[(gaps["method"] == method) & (gaps["task"] == last)]
+        differ = [
+            f"{row['a']} is {row['verdict']} it ({wording.points(row['mean'], signed=True)}, 95 % interval "
+            f"{wording.span(row['low'], row['high'])})"
+            for row in of_method.to_dict("records")
+            if row["verdict"] in ("above", "below")
+        ]
+        seeds, name = part["seed"].nunique(), wording.method(method)
+        against = f"against {label} {reference}, " + (
+            "one seed decides nothing" if seeds < 2 else "; ".join(differ) or "no significant difference"
+        )
+        sentences.append(
+            f"{name[0].upper()}{name[1:]}: best with {label} {means.idxmax()}, {wording.points(means.max())} points "
+            f"({wording.task(last)}, {seeds} seed{'s' * (seeds > 1)}); {against}."
+        )
+    return sentences
+
+
+def setting_figure(rows: pd.DataFrame, label: str) -> Figure:
+    """Draw the score at every value, a panel for each task and the average, a line for each method.
+
+    Dots are runs, bars 95 % intervals over seeds.
+
+    Args:
+        rows: as `setting_rows` returns them; values as they come.
+        label: the setting's name as people read it.
+    """
+    values = list(rows["setting"].unique())
+    placed = rows.assign(place=rows["setting"].map(values.index))
+    tasks, methods = tasks_in(rows), methods_in(rows)
+    figure, axes = panels(len(tasks), max(2.9, 0.75 * len(values)), 3.0)
+    for panel, task in zip(axes, tasks, strict=True):
+        for number, method in enumerate(methods):
+            part = placed[(placed["task"] == task) & (placed["method"] == method)]
+            colour, marker = method_style(method)
+            shift = 0.12 * (number - (len(methods) - 1) / 2)
+            line(panel, part, "place", "value", colour, marker, wording.method(method), shift)
+        panel.set_xticks(range(len(values)), values)
+        panel.set_xlim(-0.4, len(values) - 0.6)
+        panel.set(title=wording.task(task), xlabel=label)
+        panel.grid(False, axis="x")
+    name_left(axes, "score on validation (points)")
+    legend(figure, axes[0])
+    return figure
+
+
+def above_all(rows: pd.DataFrame, value: str) -> Interval | None:
+    """Return what a value is above the one that comes closest to it on average; None where it is alone.
+
+    Args:
+        rows: of one method, as `setting_rows` returns them.
+    """
+    gaps = setting_gaps(rows, value)
+    last = gaps[gaps["task"] == tasks_in(rows)[-1]]
+    turned = last.assign(mean=-last["mean"], low=-last["high"], high=-last["low"])
+    return weakest(turned) if len(turned) else None

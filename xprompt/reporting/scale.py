@@ -1,0 +1,44 @@
+"""Fig 1: what XPrompt gains over prompt tuning on backbones of several sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from xprompt.reporting import wording
+from xprompt.reporting.rows import tasks_in
+from xprompt.reporting.statistics import differences
+
+
+def scale_gains(rows: pd.DataFrame, protocol: str = "held_out") -> pd.DataFrame:
+    """Return a row per backbone: XPrompt less prompt tuning on average, or on the one task; empty where there is none.
+
+    Args:
+        rows: tidy rows of one profile or several.
+
+    Returns the columns of `differences`, and `backbone`.
+    """
+    found = []
+    for backbone, part in rows[rows["protocol"] == protocol].groupby("backbone", sort=False):
+        gaps = differences(part, [("xprompt", "prompt_tuning")])
+        if len(gaps):
+            found.append(gaps[gaps["task"] == tasks_in(gaps)[-1]].assign(backbone=backbone))
+    empty = differences(rows.iloc[:0], []).assign(backbone="")
+    return pd.concat(found, ignore_index=True) if found else empty
+
+
+def scale_statements(gains: pd.DataFrame, sizes: Mapping[str, int]) -> list[str]:
+    """Say what XPrompt gains at every size, the smallest first, where there are several.
+
+    Args:
+        gains: as `scale_gains` returns them.
+        sizes: backbone → its parameters.
+    """
+    rows: Any = gains.to_dict("records")
+    rows = sorted(rows, key=lambda row: sizes[row["backbone"]])
+    return [
+        f"{row['backbone']} ({sizes[row['backbone']]:,} parameters): {wording.statement(row)}"
+        for row in (rows if len(rows) > 1 else [])
+    ]
