@@ -237,7 +237,9 @@ def test_what_a_subspace_recovers_is_in_percent_of_prompt_tunings_score():
     assert found["recovered"].tolist() == pytest.approx([50, 50]) and set(found["coordinates"]) == {2}
     (row,) = rp.neighbours.subspace_table(runs).to_dict("records")
     assert (row["sources"], row["recovered (%)"], row["in the subspace"]) == ("BoolQ, WiC", "50.0 ± 0.0", "30.0 ± 0.0")
-    assert rp.neighbours.subspace_statements(runs)[0].startswith("2 coordinates recover 50.0 [50.0, 50.0] %")
+    assert rp.neighbours.subspace_statements(runs)[0].startswith(
+        "Tuning coordinates alone, 2 at most, recovers 50.0 [50.0, 50.0] %"
+    )
     with pytest.raises(ConfigError, match="run the two first"):
         rp.neighbours.recovered_rows(in_it)
 

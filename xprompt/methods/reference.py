@@ -11,7 +11,8 @@ def majority(context: MethodContext) -> MethodResult:
     """Always answer the commonest training label."""
     splits, reported = context.splits, context.splits.validation
     scores = metrics.majority(splits.task, splits.train.labels, reported.labels, reported.groups)
-    return MethodResult(Evaluation(scores, metrics.score(scores), float("nan"), ()), num_params=0)
+    answers = (metrics.commonest(splits.task, splits.train.labels),) * len(reported)
+    return MethodResult(Evaluation(scores, metrics.score(scores), float("nan"), answers), num_params=0)
 
 
 def zero_shot(context: MethodContext) -> MethodResult:

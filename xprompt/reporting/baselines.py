@@ -21,6 +21,9 @@ from xprompt.reporting.rows import AVERAGE, methods_in
 from xprompt.reporting.statistics import corrected, differences
 from xprompt.reporting.trials import best_rates, trial_configs
 
+#: Every method that trains and that XPrompt is compared with in Tab 1 and Tab 8, and LoRA.
+BASELINES = ["fine_tuning", "lora", "p_tuning", "p_tuning_mlp", "prefix_tuning", "p_tuning_v2", "prompt_tuning"]
+
 
 def search_configs(
     profile: str,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -48,16 +49,18 @@ def seeds_table(gaps: pd.DataFrame, effects: Sequence[float] = EFFECTS) -> pd.Da
         gaps: as `differences` returns them; comparisons with one seed are left out.
         effects: true differences in points.
     """
-    return pd.DataFrame(
-        {
-            "comparison": f"{wording.method(row['a'])} − {wording.method(row['b'])}",
-            "standard deviation": f"{spread:.2f}",
-            **{f"seeds for {effect:g} points": f"{seeds_needed(spread, effect, POWER):,}" for effect in effects},
-            "seeds here": str(row["n"]),
-        }
+    asked = [f"seeds for {effect:g} points" for effect in effects]
+    lines = [
+        (
+            f"{wording.method(row['a'])} − {wording.method(row['b'])}",
+            f"{spread:.2f}",
+            *(f"{seeds_needed(spread, effect, POWER):,}" for effect in effects),
+            str(row["n"]),
+        )
         for row in _overall(gaps).to_dict("records")
         if not math.isnan(spread := _spread(row))
-    )
+    ]
+    return pd.DataFrame(lines, columns=["comparison", "standard deviation", *asked, "seeds here"])
 
 
 def evidence_statements(gaps: pd.DataFrame) -> list[str]:
@@ -117,7 +120,8 @@ def evidence_figure(gaps: pd.DataFrame) -> Figure:
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     where = wording.task(rows[0]["task"]) if rows else ""
-    axes.set_xlabel(f"points, {where}; thick: 95 % interval over seeds, thin: over validation examples too")
+    axes.set_xlabel(f"points ({where})")
+    figure.suptitle("95 % intervals: thick over seeds, thin over validation examples too", fontsize=11)
     return figure
 
 
@@ -125,7 +129,7 @@ def _overall(gaps: pd.DataFrame) -> pd.DataFrame:
     return gaps[gaps["task"] == AVERAGE] if AVERAGE in set(gaps["task"]) else gaps
 
 
-def _spread(row: dict) -> float:
+def _spread(row: Mapping[Any, Any]) -> float:
     """The standard deviation over seeds, from the interval; NaN of one seed."""
     if row["n"] < 2:
         return math.nan

@@ -114,9 +114,13 @@ def scale(rows: pd.DataFrame, backbone_params: dict[str, int], protocol: str = "
     """
     rows = rows[rows["protocol"] == protocol]
     figure = Figure(figsize=(10.5, 4.9), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
+    left, right = figure.subplots(1, 2)
     groups = rows.groupby(["profile", "backbone"], sort=False)
-    measured = [(backbone_params[str(backbone)], profile, part) for (profile, backbone), part in groups]
+    several = rows["backbone"].nunique() > rows["profile"].nunique()  # of a profile: then their names say more
+    measured = [
+        (backbone_params[str(backbone)], str(backbone if several else profile), part)
+        for (profile, backbone), part in groups
+    ]
     measured.sort(key=lambda entry: entry[0])
     joined = len({frozenset(part["task"]) for _, _, part in measured}) == 1
     for place, method in enumerate(FIG1_METHODS):
@@ -128,8 +132,11 @@ def scale(rows: pd.DataFrame, backbone_params: dict[str, int], protocol: str = "
                 points.append((size * 1.12 ** (place - 1), interval(values)))  # apart, so that none hides another
         _line(left, points, method, wording.method(method), joined)
     left.set_ylabel("average score on validation (points)")
-    counts = [(profile, part["task"].nunique()) for _, profile, part in measured]
-    left.set_title("ours: " + ", ".join(f"{profile} ({n} task{'s' * (n > 1)})" for profile, n in counts))
+    counts: dict[int, list[str]] = {}  # number of tasks → the backbones measured on as many
+    for _, name, part in measured:
+        counts.setdefault(part["task"].nunique(), []).append(name)
+    texts = [f"{', '.join(dict.fromkeys(names))} ({n} task{'s' * (n > 1)})" for n, names in counts.items()]
+    left.set_title("ours: " + ", ".join(texts))
     our_gains = []
     for size, _, part in measured:
         gaps = differences(part, [("xprompt", "prompt_tuning")])
@@ -150,6 +157,7 @@ def scale(rows: pd.DataFrame, backbone_params: dict[str, int], protocol: str = "
         axes.xaxis.set_minor_formatter(ticker.NullFormatter())
         axes.margins(x=0.08, y=0.12)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3, fontsize=9, frameon=False)
+    left.set_xticks(sorted({size for size, _, _ in measured}))  # close to each other where all are ours
     return figure
 
 
@@ -242,7 +250,7 @@ def _norm(values: np.ndarray) -> mpl.colors.LogNorm:
 def _short(value: float) -> str:
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
-            return f"{value / size:g} {unit}"
+            return f"{value / size:.3g} {unit}"
     return f"{value:g}"
 
 

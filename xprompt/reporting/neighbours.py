@@ -159,8 +159,8 @@ def subspace_statements(records: Sequence[Mapping[str, Any]]) -> list[str]:
     found = recovered_rows(records)
     share = overall(found, "recovered")
     first = (
-        f"{found['coordinates'].max()} coordinates recover {with_span(share)} % of prompt tuning's score "
-        f"({share.n} seed{'s' * (share.n > 1)}, tasks that are no sources of their own subspace)."
+        f"Tuning coordinates alone, {found['coordinates'].max()} at most, recovers {with_span(share)} % of prompt "
+        f"tuning's score ({share.n} seed{'s' * (share.n > 1)}; no task is a source of its own subspace)."
     )
     gaps = differences(tidy(records), [("xprompt_subspace", "intrinsic_subspace")])
     return [first, *wording.statements(gaps)]

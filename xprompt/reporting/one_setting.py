@@ -108,15 +108,16 @@ def setting_statements(rows: pd.DataFrame, reference: str, label: str) -> list[s
 
 
 def setting_figure(rows: pd.DataFrame, label: str) -> Figure:
-    """Draw the score at every value, a panel for each task and the average, a line for each method.
+    """Draw the score at every value, a panel for each task and the average, each method in its colour.
 
-    Dots are runs, bars 95 % intervals over seeds.
+    Dots are runs, bars 95 % intervals over seeds. Numbers are joined by a line, words are not.
 
     Args:
         rows: as `setting_rows` returns them; values as they come.
         label: the setting's name as people read it.
     """
     values = list(rows["setting"].unique())
+    joined = all(value.isdecimal() for value in values)
     placed = rows.assign(place=rows["setting"].map(values.index))
     tasks, methods = tasks_in(rows), methods_in(rows)
     figure, axes = panels(len(tasks), max(2.9, 0.75 * len(values)), 3.0)
@@ -125,7 +126,7 @@ def setting_figure(rows: pd.DataFrame, label: str) -> Figure:
             part = placed[(placed["task"] == task) & (placed["method"] == method)]
             colour, marker = method_style(method)
             shift = 0.12 * (number - (len(methods) - 1) / 2)
-            line(panel, part, "place", "value", colour, marker, wording.method(method), shift)
+            line(panel, part, "place", "value", colour, marker, wording.method(method), shift, joined)
         panel.set_xticks(range(len(values)), values)
         panel.set_xlim(-0.4, len(values) - 0.6)
         panel.set(title=wording.task(task), xlabel=label)

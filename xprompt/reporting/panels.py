@@ -49,17 +49,26 @@ def legend(figure: Figure, axes: Axes, where: Literal["upper", "lower"] = "lower
 
 
 def line(
-    axes: Axes, rows: pd.DataFrame, x: str, y: str, colour: Any, marker: str, label: str, shift: float = 0.0
+    axes: Axes,
+    rows: pd.DataFrame,
+    x: str,
+    y: str,
+    colour: Any,
+    marker: str,
+    label: str,
+    shift: float = 0.0,
+    joined: bool = True,
 ) -> None:
     """Draw the mean of column `y` over seeds at every `x`, with its 95 % interval; every row is a dot.
 
     Args:
         rows: of one task.
         shift: to the right, so that no line hides another.
+        joined: whether a line joins the places, which have an order then.
     """
     places = sorted(rows[x].unique())
     spans = [overall(rows[rows[x] == place], y) for place in places]
     errors = [0.0 if math.isnan(span.half) else span.half for span in spans]
     axes.scatter(rows[x] + shift, rows[y], s=8, color=[colour], alpha=0.35, linewidths=0)
     axes.errorbar([place + shift for place in places], [span.mean for span in spans], yerr=errors, color=colour,
-                  marker=marker, ms=5, lw=1.4, capsize=3, label=label)  # fmt: skip
+                  marker=marker, ms=5, lw=1.4, capsize=3, label=label, ls="-" if joined else "")  # fmt: skip

@@ -95,13 +95,17 @@ def score(metrics: Mapping[str, float]) -> float:
     return float(np.mean(list(metrics.values())))
 
 
-def majority(task: Task, train_labels: Sequence[int], labels: Sequence[int], groups: Sequence[str]) -> dict[str, float]:
-    """Score the baseline that always answers the commonest training label (of equals, the first in order)."""
+def commonest(task: Task, train_labels: Sequence[int]) -> int:
+    """Return the commonest training label (of equals, the first in order)."""
     if not len(train_labels):
         raise DataError(
             f"No majority for {task.name}: given no training labels; needed at least 1. "
             "Fix: load a source that has a training split, or take few-shot examples."
         )
     counts = Counter(train_labels)
-    commonest = min(counts, key=lambda label: (-counts[label], label))
-    return compute(task, [commonest] * len(labels), labels, groups)
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
+def majority(task: Task, train_labels: Sequence[int], labels: Sequence[int], groups: Sequence[str]) -> dict[str, float]:
+    """Score the baseline that always answers the commonest training label."""
+    return compute(task, [commonest(task, train_labels)] * len(labels), labels, groups)
