@@ -103,6 +103,33 @@ class TestForm:
         headings = [line for cell in cells(path) for line in cell.source.splitlines() if line.startswith("## ")]
         assert headings[0] == "## Parameters" and "## What matched, what did not, and why" in headings
 
+    def test_jupyters_contents_lead_to_every_part(self, path):
+        markdown = [cell.source for cell in cells(path) if cell.cell_type == "markdown"]
+        titles = [line for source in markdown for line in source.splitlines() if line.startswith("#")]
+        assert [title for title in titles if title.startswith("# ")] == titles[:1]
+        assert all(title.startswith("## ") for title in titles[1:]) and len(set(titles)) == len(titles) >= 6
+        assert all(source.startswith("#") for source in markdown if re.search("^#", source, re.M)), (
+            "a heading opens a cell"
+        )
+        parts = "\n".join("" if cell.source.startswith("## ") else "c" if cell.cell_type == "code" else "t"
+                          for cell in cells(path)).split("\n\n")  # fmt: skip
+        assert max(part.count("c") for part in parts) <= 3, "too much below one heading"
+
+    def test_what_it_says_to_change_is_a_parameter(self, path):
+        last, parameters = cells(path)[-1].source, set(parameters_of(path))
+        for line in last.splitlines()[1:]:
+            for name in re.findall(r"\b(?:Set|Raise|Take another|to|in|and) `(\w+)(?: = [^`]*)?`", line):
+                assert name in parameters, f"{name}: a parameter of the first cell?"
+        assert not re.search(r"\.py`|in place of `", last), "a value, not code, is changed"
+
+    def test_its_long_cells_show_that_they_go_on(self, path):
+        for cell in code(path):
+            for call in ("xp.tune(", "xp.tune_many(", "xp.xprompt(", "xp.importance(", "xp.masked_grid(", "rp.collect(",
+                         "xp.run("):  # fmt: skip
+                assert cell.source.count(call) <= cell.source.count("progress=report.live") + cell.source.count(
+                    "**watch"
+                ), f"{call}…) without a bar"
+
     def test_its_equations_are_latex_that_a_page_can_show(self, path):
         equations = [e for cell in cells(path) if cell.cell_type == "markdown" for e in EQUATION.findall(cell.source)]
         for equation in equations:
@@ -128,6 +155,25 @@ class TestForm:
         )
         said = set(re.findall(r"`(?:tables|figures)/([\w-]+)\.\*`", cells(path)[0].source))
         assert saved == said
+
+
+def test_the_walkthroughs_first_cell_decides_what_is_tuned_and_pruned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parameters, settings = (cell.source for cell in code(ROOT / "notebooks" / "00_walkthrough.ipynb")[:2])
+    given = {"profile": "tiny", "template": "{premise} So: {hypothesis}?", "length": 6, "pieces": 8, "steps": 5,
+             "learning_rate": 0.1, "retrain_steps": 3}  # fmt: skip
+    plain, changed = {}, {}
+    exec(parameters + "\nprofile = 'tiny'\n" + settings, plain)
+    exec(parameters, changed)
+    changed.update(given)
+    exec(settings, changed)
+    profile, config = xp.PROFILES["tiny"], changed["config"]
+    assert (plain["tune"], plain["retune"]) == (profile.tune, profile.prune.retune) and plain[
+        "config"
+    ].pattern == "paper"
+    assert (config.length, config.pieces, config.pattern.template) == (6, 8, given["template"])
+    assert changed["tune"] == profile.tune.replace(steps=5, learning_rate=0.1)
+    assert changed["retune"] == profile.prune.retune.replace(steps=3)
 
 
 class TestPages:
@@ -231,6 +277,16 @@ class TestExecuted:
                     assert "Warning" not in output.get("text", ""), output.get("text")
             saved = sum(cell.source.count("save_figure(") for cell in code(path))
             assert shown == saved, f"{path.stem} saves {saved} figures and shows {shown}"
+
+    def test_where_nobody_watches_curves_and_sliders_are_pictures(self, report):
+        outputs = [output for cell in code(report / "notebooks" / "00_walkthrough.ipynb") for output in cell.outputs]
+        pages = ["".join(output.get("data", {}).get("text/html", "")) for output in outputs]
+        assert not any("widget" in kind for output in outputs for kind in output.get("data", {}))
+        curves = [page for page in pages if "<polyline" in page]
+        assert len(curves) == 3 and curves[0].count("<circle") == 3 and "step 6 of 6: score on selection" in curves[0]
+        assert sum("Token prune ratio 0.3, piece prune ratio 0.2" in page for page in pages) == 1
+        book = (report / "book" / "notebooks" / "00_walkthrough.html").read_text(encoding="utf-8")
+        assert "Token prune ratio 0.3, piece prune ratio 0.2" in book and "step 6 of 6: score on selection" in book
 
     def test_exported_prompts_say_the_same_in_peft(self, report):
         table = pd.read_csv(report / "tables" / "beyond-take-home.csv")

@@ -100,6 +100,22 @@ def test_environment_yml_says_the_same_as_pyproject():
     assert not allowed.contains("3.9") and not allowed.contains("3.14")
 
 
+def test_binder_builds_what_environment_yml_does_on_a_cpu():
+    both = [
+        yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+        for name in ("environment.yml", ".binder/environment.yml")
+    ]
+    (*_, wanted), (python, *conda, binder) = (environment["dependencies"] for environment in both)
+    assert both[0]["channels"] == both[1]["channels"] and conda == ["pip"]
+    # repo2docker reads the version from `python=X.Y` alone; pip runs in the file's own folder
+    assert re.fullmatch(r"python=3\.\d+", python) and python.removeprefix("python=") in PYTHONS
+    index, *local = binder["pip"]
+    assert index.startswith("--extra-index-url https://") and index.endswith("/cpu")
+    paths = [(line.split()[0], (ROOT / place / line.split()[1]).resolve())
+             for place, lines in ((".", wanted["pip"]), (".binder", local)) for line in lines]  # fmt: skip
+    assert paths[:2] == paths[2:] == [("-c", ROOT / "constraints.txt"), ("-e", ROOT)]
+
+
 def test_the_version_is_the_same_everywhere():
     assert PROJECT["project"]["version"] == xprompt.__version__
     assert f"## {xprompt.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

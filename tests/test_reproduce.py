@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import pandas as pd
 import pytest
 
 from xprompt import reproduce
@@ -105,11 +106,46 @@ def test_a_notebook_opens_the_report_that_it_is_handed(monkeypatch, tmp_path):
     assert report.executor().workers == 3
 
 
-def test_in_jupyter_a_report_is_the_profiles_and_nothing_is_quick(monkeypatch):
+@pytest.mark.parametrize(("place", "root"), [("notebooks", "../reports/tiny"), ("elsewhere", "reports/tiny")])
+def test_in_jupyter_a_report_is_the_profiles_and_nothing_is_quick(monkeypatch, tmp_path, place, root):
     monkeypatch.delenv(HANDED_OVER, raising=False)
+    (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / place)
     report = Report.open("01_main_results", "tiny")
-    assert report.root == Path("..") / "reports" / "tiny" and not report.quick
+    assert report.root == Path(root) and report.live and not report.quick
     assert report.executor().workers == 1
+
+
+@pytest.mark.parametrize("handed_over", [None, {"output": "elsewhere/mine", "quick": False}])
+def test_quick_in_a_notebook_has_a_folder_of_its_own(monkeypatch, tmp_path, handed_over):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(HANDED_OVER, raising=False)
+    if handed_over:
+        monkeypatch.setenv(HANDED_OVER, json.dumps(handed_over))
+    real, quick = (Report.open("01_main_results", "nano", quick=quick) for quick in (False, True))
+    for report in (real, quick):
+        report.save_table("tab1", pd.DataFrame({"score": [int(report.quick)]}), "Tab 1")
+    assert quick.root == real.root.with_name(f"{real.root.name}-quick") and quick.quick and not real.quick
+    assert (real.tables / "tab1.csv").read_text() == "score\n0\n"
+    assert (quick.tables / "tab1.csv").read_text() == "score\n1\n" and quick.manifest()["items"]["tab1"]["quick"]
+
+
+def test_a_notebook_that_reproduce_has_made_quick_stays_in_its_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv(HANDED_OVER, json.dumps({"output": str(tmp_path / "nano-quick"), "quick": True}))
+    report = Report.open("01_main_results", "nano", quick=True)
+    assert report.root == tmp_path / "nano-quick" and report.quick and not report.live
+
+
+def test_quick_is_refused_in_the_folder_of_a_real_report(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(reproduce, "execute", refuse)
+    Report(tmp_path, "01_main_results").save_table("tab1", pd.DataFrame({"score": [0]}), "Tab 1")
+    assert reproduce.main(["--profile", "tiny", "--quick", "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path} holds a report that is not quick (tab1)" in error and "Traceback" not in error
+    monkeypatch.setenv(HANDED_OVER, json.dumps({"output": str(tmp_path), "quick": True}))
+    with pytest.raises(ConfigError, match="not quick"):
+        Report.open("01_main_results", "nano")
+    assert (tmp_path / "tables" / "tab1.csv").read_text() == "score\n0\n"
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"folder": "x"}', "{}"])

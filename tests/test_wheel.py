@@ -20,7 +20,7 @@ pytest.importorskip("hatchling", reason="builds need hatchling, of the extra `te
 pytest.importorskip("hatch_fancy_pypi_readme", reason="builds need hatch-fancy-pypi-readme, of the extra `test`")
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = ("xprompt", "notebooks", "tests", ".ci", ".github")
+PLACES = ("xprompt", "notebooks", "tests", ".binder", ".ci", ".github")
 
 
 def build(tree: Path, target: Path) -> tuple[Path, Path]:
@@ -90,6 +90,21 @@ def test_the_wheel_holds_the_package_with_notebooks_and_guides_and_nothing_else(
     assert "xprompt/notebooks/00_walkthrough.ipynb" in names and "xprompt/notebooks/guides/running.md" in names
 
 
+def test_the_wheel_brings_the_command(built):
+    with zipfile.ZipFile(built[0]) as wheel:
+        (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
+        assert wheel.read(name).decode().split() == ["[console_scripts]", "xprompt", "=", "xprompt.__main__:main"]
+
+
+def test_the_guides_line_copies_the_notebooks_out_of_the_wheel(installed, tmp_path):
+    guide = (ROOT / "notebooks" / "guides" / "running.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r'^python -c "(.*NOTEBOOKS.*)"$', guide, re.M)
+    done = subprocess.run([sys.executable, "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=100,
+                          env={**os.environ, "PYTHONPATH": str(installed)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "notebooks" / "00_walkthrough.ipynb").exists()
+
+
 def test_the_sdist_holds_what_its_name_says(built):
     with tarfile.open(built[1]) as sdist:
         tops = {name.split("/")[1] for name in sdist.getnames()}
@@ -117,7 +132,7 @@ def test_the_wheel_works_in_an_empty_folder_outside_a_checkout(installed, tmp_pa
     script = (
         "import xprompt, sys; assert sys.argv[1] in xprompt.__file__, xprompt.__file__\n"
         "from xprompt.__main__ import main\n"
-        "quick = ['reproduce', '--quick', '--profile', 'tiny', '--only', 'A_tasks_and_templates']\n"
+        "quick = ['reproduce', '--quick', '--profile', 'nano', '--only', 'A_tasks_and_templates']\n"
         "run = ['run', '--task', 'rte', '--profile', 'tiny', '--method', 'majority']\n"
         "print([main(['plan', '--profile', 'tiny', '--tasks', 'rte']), main(run), main(quick)])\n"
     )
@@ -127,7 +142,7 @@ def test_the_wheel_works_in_an_empty_folder_outside_a_checkout(installed, tmp_pa
         timeout=200,
     )  # fmt: skip
     assert done.stdout.endswith("[0, 0, 0]\n"), done.stdout + done.stderr
-    report = tmp_path / "reports" / "tiny-quick"
+    report = tmp_path / "reports" / "nano-quick"
     assert (report / "index.html").exists() and (report / "tables" / "tab10.csv").exists()
     assert list((tmp_path / "reports" / "tiny" / "runs").glob("*/record.json"))
     assert {path: path.stat().st_mtime_ns for path in installed.rglob("*") if path.is_file()} == before

@@ -25,34 +25,64 @@ def text(content: str, limit: int = 1000) -> str:
     return f'<pre style="white-space:pre-wrap">{escape(cut)}</pre>'
 
 
-def heat_map(rows: Sequence[Sequence[float | None]], caption: str) -> str:
+def heat_map(
+    rows: Sequence[Sequence[float | None]],
+    caption: str,
+    *,
+    cell: int = _CELL,
+    row_names: Sequence[str] = (),
+    column_names: Sequence[str] = (),
+    span: tuple[float, float] | None = None,
+    chosen: tuple[int, int] | None = None,
+) -> str:
     """Return a (P, K) map as SVG: the higher the value, the darker its cell; None, what is pruned, stays an outline.
 
     Colours run from the lowest to the highest value on a logarithmic scale where all values are positive.
+
+    Args:
+        cell: pixels of a cell's side.
+        row_names, column_names: at the edges, "" for none; default: every fifth row's number, counted from 0.
+        span: the values of the palest and the darkest colour; default: those in the map.
+        chosen: (row, column) of a cell with a frame.
     """
     values = [value for row in rows for value in row if value is not None]
-    scale = math.log if values and min(values) > 0 else float
-    low, high = (scale(min(values)), scale(max(values))) if values else (0.0, 0.0)
-    cells = []
+    ends = span or ((min(values), max(values)) if values else (0.0, 0.0))
+    scale = math.log if values and min(*values, *ends) > 0 else float
+    low, high = map(scale, ends)
+    cells, wide = [], max(map(len, rows), default=0)
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
-            at = f'x="{_LEFT + j * _CELL}" y="{i * _CELL}" width="{_CELL - 1}" height="{_CELL - 1}"'
+            at = f'x="{_LEFT + j * cell}" y="{i * cell}" width="{cell - 1}" height="{cell - 1}"'
             if value is None:
                 cells.append(f'<rect {at} fill="none" stroke="#999" stroke-width=".5"/>')
             else:
                 dark = (scale(value) - low) / (high - low) if high > low else 1.0
                 cells.append(f'<rect {at} fill-opacity="{0.08 + 0.92 * dark:.2f}"><title>{value:.3g}</title></rect>')
-    marks = [f'<text x="{_LEFT - 4}" y="{i * _CELL + 9}" text-anchor="end">{i}</text>' for i in range(0, len(rows), 5)]
-    width, height = _LEFT + _CELL * max(map(len, rows), default=0), _CELL * len(rows)
-    return _svg(width, height, [f'<g fill="{_COLOURS[0]}">', *cells, "</g>", *marks], caption)
+    names = row_names or [str(i) if i % 5 == 0 else "" for i in range(len(rows))]
+    places = [(_LEFT - 4, i * cell + cell // 2 + 4, "end", name) for i, name in enumerate(names)]
+    foot = cell * len(rows)
+    places += [(_LEFT + j * cell + cell // 2, foot + 10, "middle", name) for j, name in enumerate(column_names)]
+    marks = [
+        f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(name)}</text>' for x, y, anchor, name in places if name
+    ]
+    if chosen is not None:
+        at = f'x="{_LEFT + chosen[1] * cell}" y="{chosen[0] * cell + 1}" width="{cell - 1}" height="{cell - 2}"'
+        marks.append(f'<rect {at} fill="none" stroke="{_COLOURS[1]}" stroke-width="2.5"/>')
+    size = _LEFT + cell * wide + 2, foot + (14 if column_names else 0)
+    return _svg(*size, [f'<g fill="{_COLOURS[0]}">', *cells, "</g>", *marks], caption)
 
 
-def curve(lines: Mapping[str, Sequence[tuple[float, float]]], caption: str) -> str:
-    """Return curves as SVG, each a list of (x, y) with x ascending, in one pair of axes with their ends written."""
+def curve(lines: Mapping[str, Sequence[tuple[float, float]]], caption: str, end: float | None = None) -> str:
+    """Return curves as SVG, each a list of (x, y) with x ascending, in one pair of axes with their ends written.
+
+    Args:
+        end: of the x axis, for curves that will go on; default: the last point's x.
+    """
     points = [point for line in lines.values() for point in line if all(map(math.isfinite, point))]
     if not points:
         return f"<p>{escape(caption)}</p>"
     (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
+    right = right if end is None else max(right, end)
     wide, tall = (right - left) or 1, (high - low) or 1
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -93,8 +123,9 @@ def _svg(width: int, height: int, parts: Sequence[str], caption: str) -> str:
     """Return an SVG that names itself, with its caption below."""
     text = escape(caption)
     return (
-        f'<figure style="margin:0"><svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" '
+        f'<figure style="margin:0;max-width:{max(width, 320)}px">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" '
         f'height="{height}" '
         f'font-size="9" font-family="sans-serif" fill="currentColor"><title>{text}</title>{"".join(parts)}</svg>'
-        f"<figcaption>{text}</figcaption></figure>"
+        f'<figcaption style="color:inherit;text-align:left">{text}</figcaption></figure>'
     )

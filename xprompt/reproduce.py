@@ -137,13 +137,14 @@ def make_plan(
 def reproduce(plan: Plan) -> int:
     """Execute the planned notebooks, write manifest and book, print a short table; return 0, or 1 where one failed.
 
-    Raises `StoreError` where the report's folder cannot be written or has no room, or its manifest is damaged, before
-    any notebook is run.
+    Raises `StoreError` where the report's folder cannot be written or has no room, or its manifest is damaged, and
+    `ConfigError` where a quick report would go into the folder of a real one, before any notebook is run.
     """
     report = Report(plan.output)
     for folder in (plan.output, report.tables, report.figures, report.notebooks, report.store.runs):
         try_folder(folder, ROOM)
     report.manifest()  # whose damage would be found when the first table is done
+    Report(plan.output, quick=plan.quick).refuse_quick_in_real()
     failed = []
     for number, (path, parameters) in enumerate(plan.notebooks.items(), 1):
         print(f"\n=== {path.stem} ({number} of {len(plan.notebooks)}) ===", flush=True)

@@ -119,3 +119,19 @@ def test_errors_name_the_fix():
     prompt.token_mask[0] = False
     with pytest.raises(xp.ConfigError, match="has 1 token that survives: .* two or more"):
         leave_one_out(backbone, prompt, DATA)
+
+
+def test_a_grid_of_masks_scores_each_pair_as_evaluate_does(backbone64, tuned):
+    scores = xp.importance(backbone64, tuned, DATA)
+    grid = xp.masked_grid(backbone64, tuned, scores, DATA, [0.4, 0.0], [0.0, 0.25], "drop")
+    assert grid.token_ratios == (0.0, 0.4) and grid.piece_ratios == (0.0, 0.25)
+    for row, token_ratio in enumerate(grid.token_ratios):
+        for column, piece_ratio in enumerate(grid.piece_ratios):
+            masked = xp.prune(tuned, scores, token_ratio, piece_ratio, "drop")
+            assert torch.equal(grid.surviving[row, column], masked.surviving_pieces)
+            assert float(grid.score[row, column]) == pytest.approx(xp.evaluate(backbone64, masked, DATA)["accuracy"])
+    assert float(grid.score[0, 0]) == pytest.approx(grid.whole.score) and grid.whole.loss == pytest.approx(
+        float(grid.loss[0, 0])
+    )
+    with pytest.raises(xp.ConfigError, match="one token ratio and one piece ratio"):
+        xp.masked_grid(backbone64, tuned, scores, DATA, [], [0.0])

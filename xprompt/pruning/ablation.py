@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from xprompt.backbones.base import Backbone
+from xprompt.config.settings import Mode
 from xprompt.data.splits import TaskDataset
 from xprompt.errors import ConfigError
 from xprompt.prompts.soft_prompt import SoftPrompt
@@ -84,6 +86,90 @@ def masked_scores(
         }
         for (mask, draw, masked), evaluation in zip(named, evaluations, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class MaskedGrid:
+    """What a tuned prompt scores under the mask of every pair of prune ratios, nothing re-trained.
+
+    R: token ratios; S: piece ratios.
+
+    Attributes:
+        token_ratios, piece_ratios: (R,) and (S,), ascending.
+        surviving: (R, S, P, K) bool, CPU: the pieces that are left.
+        score: (R, S) float32, CPU, in [0, 1].
+        loss: (R, S) float32, CPU, in nats.
+        whole: of the prompt as it was given.
+        split: what it was scored on.
+    """
+
+    token_ratios: tuple[float, ...]
+    piece_ratios: tuple[float, ...]
+    surviving: Bool[Tensor, "R S P K"]
+    score: Float[Tensor, "R S"]
+    loss: Float[Tensor, "R S"]
+    whole: Evaluation
+    split: str
+
+    def __repr__(self) -> str:
+        low, high = 100 * float(self.score.min()), 100 * float(self.score.max())
+        return f"MaskedGrid({len(self.token_ratios)} × {len(self.piece_ratios)} pairs of ratios on {self.split}; " + (
+            f"{low:.1f} to {high:.1f} points, {100 * self.whole.score:.1f} unpruned)"
+        )
+
+
+def masked_grid(
+    backbone: Backbone,
+    prompt: SoftPrompt,
+    scores: Importance,
+    data: TaskDataset,
+    token_ratios: Sequence[float],
+    piece_ratios: Sequence[float],
+    mode: Mode | None = None,
+    *,
+    batch_size: int = 64,
+    objective: str = "label_scores",
+    progress: bool = False,
+) -> MaskedGrid:
+    """Score the prompt under the mask of every pair of prune ratios: what sliders over the ratios need.
+
+    Args:
+        prompt: (P, H), tuned; unchanged.
+        scores: of this prompt, (P,) and (P, K).
+        data: the split to score on.
+        token_ratios, piece_ratios: shares masked, in [0, 1); each once, in any order.
+        mode: as in `prune`.
+        progress: show a bar.
+
+    Raises:
+        ConfigError: as `prune`; no ratio.
+        NotFiniteError: a loss is not finite.
+
+    Example:
+        >>> import xprompt as xp
+        >>> backbone, splits = xp.load_backbone("nano"), xp.load_task("rte", limit_train=64, limit_validation=32)
+        >>> prompt = xp.SoftPrompt.init(backbone, length=4)
+        >>> scores = xp.importance(backbone, prompt, splits.train, limit=32)
+        >>> grid = xp.masked_grid(backbone, prompt, scores, splits.validation, [0.0, 0.5], [0.0, 0.25, 0.5])
+        >>> grid.score.shape, grid.surviving.sum(dim=(2, 3)).tolist()
+        (torch.Size([2, 3]), [[64, 48, 32], [32, 24, 16]])
+
+    Source: paper §3.2, before rewinding and re-training.
+    """
+    rows, columns = (tuple(sorted(set(map(float, ratios)))) for ratios in (token_ratios, piece_ratios))
+    if not rows or not columns:
+        raise ConfigError("masked_grid needs one token ratio and one piece ratio at least, such as [0.0, 0.5].")
+    whole, *_ = _evaluate(backbone, [prompt], data, batch_size, objective)
+    surviving, evaluations = [], []
+    for token_ratio in tqdm(rows, desc="masks", unit="row", disable=not progress, leave=False):
+        masked = [prune(prompt, scores, token_ratio, piece_ratio, mode) for piece_ratio in columns]
+        surviving.append(torch.stack([candidate.surviving_pieces.cpu() for candidate in masked]))
+        evaluations.append(_evaluate(backbone, masked, data, batch_size, objective))
+    score, loss = (
+        torch.tensor([[getattr(evaluation, name) for evaluation in row] for row in evaluations])
+        for name in ("score", "loss")
+    )
+    return MaskedGrid(rows, columns, torch.stack(surviving), score, loss, whole, data.split)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ convergence (budget against score); by_seed and panels (what the reports on prun
 the paper is silent on pruning), budgets (what pruning gains by budget); scale (Fig 1's gains), baselines (Tab 1 with
 all of them, Tab 8), one_setting (Tab 5, 6), few_shot (Tab 2), transfer (Tab 7), neighbours (structured prompts, a task
 subspace), controls (more steps, candidates, pruning), resampling and evidence (validation examples drawn again; how
-much differences prove); claims (the paper's claims and their verdicts), layout (a report's files and manifest), facts
-(what was run, and what to know before believing it), notebooks (executing them), pictures (drawn from records), book
-(the Sphinx book; its parts are book_pages, book_chapters and book_extension).
+much differences prove); explorer (sliders over the prune ratios), claims (the paper's claims and their verdicts),
+layout (a report's files and manifest), facts (what was run, and what to know before believing it), notebooks
+(executing them), pictures (drawn from records), book (the Sphinx book; its parts are book_pages, book_chapters and
+book_extension).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from xprompt.reporting import (
     variants,
     wording,
 )
+from xprompt.reporting.explorer import RatioExplorer
 from xprompt.reporting.layout import Report
 from xprompt.reporting.rows import COLUMNS, tidy
 from xprompt.reporting.statistics import (
@@ -59,10 +61,10 @@ from xprompt.reporting.statistics import (
 from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks, collect, done, grid, quick_settings
 
 __all__ = [
-    "COLUMNS", "Interval", "PAIRS", "Report", "baselines", "bench_figures", "budgets", "by_seed", "choose_seeds",
-    "choose_source", "choose_tasks", "claims", "collect", "controls", "convergence", "corrected", "differences",
-    "done", "evidence", "few_shot", "figures", "grid", "harm", "hierarchy", "interval", "masking", "neighbours",
-    "one_setting", "paper", "parameters", "protocol_differences", "quick_settings", "ratio_search", "resampling",
-    "saliency", "scale", "summarize", "tables", "tidy", "transfer", "trials", "variants", "weakest", "with_average",
-    "wording",
+    "COLUMNS", "Interval", "PAIRS", "RatioExplorer", "Report", "baselines", "bench_figures", "budgets", "by_seed",
+    "choose_seeds", "choose_source", "choose_tasks", "claims", "collect", "controls", "convergence", "corrected",
+    "differences", "done", "evidence", "few_shot", "figures", "grid", "harm", "hierarchy", "interval", "masking",
+    "neighbours", "one_setting", "paper", "parameters", "protocol_differences", "quick_settings", "ratio_search",
+    "resampling", "saliency", "scale", "summarize", "tables", "tidy", "transfer", "trials", "variants", "weakest",
+    "with_average", "wording",
 ]  # fmt: skip

@@ -40,6 +40,7 @@ class Report:
         notebook: the name of the notebook that writes to it, for the manifest.
         quick: whether runs are cut to a few examples and steps.
         executor, executor_options: where runs are done, as `xprompt.get_executor` takes them.
+        live: whether somebody watches, so that bars, curves and sliders move; else they are pictures.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class Report:
         quick: bool = False,
         executor: str = "local",
         executor_options: Mapping[str, Any] | None = None,
+        live: bool = False,
     ) -> None:
         self.root = Path(output)
         self.notebook = notebook
         self.quick = quick
+        self.live = live
         self._executor, self._executor_options = executor, dict(executor_options or {})
         self.tables = self.root / "tables"
         self.figures = self.root / "figures"
@@ -62,27 +65,46 @@ class Report:
         self.manifest_path = self.root / "manifest.json"
 
     @classmethod
-    def open(cls, notebook: str, profile: str) -> Report:
+    def open(cls, notebook: str, profile: str, *, quick: bool = False) -> Report:
         """Return the report that a notebook writes to.
 
         `xprompt reproduce` hands folder, executor and quick over to the notebook's kernel in the environment variable
-        `HANDED_OVER`. Without it, as in Jupyter, the folder is ../reports/<profile>, and runs are done on this machine.
+        `HANDED_OVER`. Without it, as in Jupyter, the folder is reports/<profile> next to the folder notebooks/, or
+        where the notebook runs; runs are done on this machine, and somebody watches.
 
         Args:
             notebook: the notebook's own name, such as "01_main_results".
             profile: a name in `PROFILES`.
+            quick: cut runs to a few examples and steps, in a folder of its own: the report's with "-quick" after it.
 
-        Raises `ConfigError` where the variable is not what `reproduce` writes.
+        Raises `ConfigError` where the variable is not what `reproduce` writes, or a quick report would go into a folder
+        that holds a real one.
         """
         text = os.environ.get(HANDED_OVER, "")
         try:
-            given = json.loads(text) if text else {"output": Path("..") / "reports" / profile}
-            return cls(notebook=notebook, **given)
-        except (ValueError, TypeError) as error:
+            given: dict[str, Any] = (
+                json.loads(text) if text else {"output": _home() / "reports" / profile, "live": True}
+            )
+            if quick and not given.get("quick"):
+                output = Path(given["output"])
+                given |= {"quick": True, "output": output.with_name(f"{output.name}-quick")}
+            report = cls(notebook=notebook, **given)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise ConfigError(
                 f"{HANDED_OVER}={text!r}: {error}; needed JSON with output, quick, executor and executor_options, as "
                 "`xprompt reproduce` sets it. Unset it to work without."
             ) from error
+        report.refuse_quick_in_real()
+        return report
+
+    def refuse_quick_in_real(self) -> None:
+        """Raise `ConfigError` where this report is quick and its folder holds tables or figures that are not."""
+        real = [name for name, item in self.manifest()["items"].items() if not item.get("quick")] if self.quick else []
+        if real:
+            raise ConfigError(
+                f"{self.root} holds a report that is not quick ({', '.join(real)[:80]}): quick runs would overwrite "
+                "it. Give another folder, or leave the folder out: quick reports have their own."
+            )
 
     def executor(self) -> Executor:
         """Return what does this report's runs and keeps them in its store."""
@@ -225,6 +247,11 @@ class Report:
             return {**manifest, "items": items}
 
         self.change(change)
+
+
+def _home() -> Path:
+    """The folder that reports/ is in: the one above notebooks/, or, for a notebook elsewhere, its own."""
+    return Path("..") if Path.cwd().name == "notebooks" else Path(".")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
@@ -192,13 +194,16 @@ def done(
     return [places[place] for place in sorted(places)]
 
 
-def collect(configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], Any]) -> list[dict[str, Any]]:
+def collect(
+    configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], Any], *, progress: bool = False
+) -> list[dict[str, Any]]:
     """Do the runs and return their records in the order of `configs`, with a line on standard output for each.
 
     Args:
         configs: what to run.
         run: an executor, as `xprompt.get_executor` makes it, or what does one run, one after another; its result has
             `.record`, as that of `xprompt.run`.
+        progress: show a bar of the runs as well.
 
     Where runs go in parallel, a run's line appears when it ends. A + in place of its number marks a run that was not
     asked for, but that another one starts from. A run that the store had already is called read. The time left is
@@ -210,7 +215,9 @@ def collect(configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], 
     records: dict[int, dict[str, Any]] = {}
     begun: set[int | None] = set()
     spent: dict[str, list[float]] = {}
+    bar = tqdm(total=len(configs), desc="runs", unit="run", disable=not progress, leave=False)
     for step in executor.each(configs):
+        bar.update(len(records) - bar.n)
         name = _run_name(step.config) if step.config else ""
         if step.note:
             print(f"    {name}{': ' if name else ''}{step.note}", flush=True)
@@ -229,6 +236,7 @@ def collect(configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], 
             points += ", read" if read else f" in {readable_duration(step.seconds)}"
             start = "   " if step.position in begun else f"{number} {name}:"
             print(f"{start} {points}{_left(to_do, spent, executor.workers)}", flush=True)
+    bar.close()
     return [records[position] for position in range(len(configs))]
 
 

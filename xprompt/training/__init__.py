@@ -9,6 +9,7 @@ This room never prunes, never chooses between methods, and never changes a backb
     evaluation.py    predictions and metrics of one prompt or of C in parallel
     callbacks.py     what happens around a loop: the base classes, the progress bar, the log
     tensorboard.py   a callback that writes event files
+    live_curve.py    a callback that draws the selection score in a notebook
     mlflow.py        one that logs to MLflow
     wandb.py         one that logs to Weights & Biases
     checkpoint.py    the state of an unfinished loop on disk, and how it is resumed
