@@ -73,6 +73,11 @@ def test_every_method_makes_a_complete_record(config, tmp_path, method):
     assert record["counts"]["train"] + record["counts"]["selection"] == 40 and record["counts"]["validation"] == 16
     assert {"torch", "hardware", "git_revision", "backbone_fingerprint", "dropout"} <= set(record["provenance"])
     assert record["seed"] == 0 and record["protocol"] == "held_out" and 0 < record["majority"]["accuracy"] < 1
+    labels = xp.load_splits(config).validation.labels
+    right = [given == label for given, label in zip(record["predictions"], labels, strict=True)]
+    assert sum(right) / len(right) == pytest.approx(record["metrics"]["accuracy"]), (
+        "what it predicted, in the data's order"
+    )
 
 
 def test_seconds_are_counted_once(config, tmp_path):
