@@ -63,7 +63,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (RuntimeError, OSError, ImportError)) and any(words in said for words in _OUT_OF_MEMORY)
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
+def did_you_mean(given: object, known: Iterable[str]) -> str:
     """Return a hint at the known name closest to the given one, to be appended to an error; "" where none is close."""
-    close = difflib.get_close_matches(given, list(known), n=1)
+    close = difflib.get_close_matches(str(given), list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

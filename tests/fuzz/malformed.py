@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import save as save_tensors
 
 import xprompt as xp
+from xprompt.backbones.seq2seq import Seq2SeqBackbone
 from xprompt.errors import XPromptError
 from xprompt.prompts.card import PromptCard
 from xprompt.prompts.collection import load_from_collection, save_collection
@@ -1010,10 +1011,13 @@ def adapters() -> Iterator[Case]:
         yield "PEFT", what, lambda folder, c=content: adapter(folder, c)
 
 
-class SmallBackbone:
-    """What `from_peft` reads of a backbone."""
+class SmallBackbone(Seq2SeqBackbone):
+    """What `from_peft` reads of a backbone, without a model."""
 
-    name, hidden_size, device = "small", 16, torch.device("cpu")
+    name, hidden_size, device = "small", 16, torch.device("cpu")  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        pass
 
 
 def adapter(folder: Path, files: dict[str, bytes] | None = None, **changes: object) -> object:
@@ -1024,7 +1028,7 @@ def adapter(folder: Path, files: dict[str, bytes] | None = None, **changes: obje
     }
     for name, content in (whole | (files or {})).items():
         (folder / name).write_bytes(content)
-    return xp.from_peft(folder, SmallBackbone(), pieces=4)  # type: ignore[arg-type]
+    return xp.from_peft(folder, SmallBackbone(), pieces=4)
 
 
 CARD = {"backbone": "nano", "kind": "seq2seq", "dtype": "float32", "fingerprint": "0", "max_source": 64}
