@@ -344,7 +344,7 @@ def test_a_path_with_a_comma_names_one_task(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [5, None, {}, [], b"rte", object()], ids=str)
 def test_a_task_is_named_by_text_or_path(name):
-    with pytest.raises(xp.ConfigError, match="A task is named by a text or a path, not by"):
+    with pytest.raises(xp.ConfigError, match="load_task: name takes str or Path or Task, and was given"):
         xp.load_task(name)
 
 

@@ -23,6 +23,7 @@ from xprompt.training.candidate import Candidate, History
 from xprompt.training.loop import Loop
 
 
+@Backbone.register
 class EncodedBackbone:
     """Put the prompt that a module makes in front of every input; everything else is the backbone's own.
 
