@@ -25,8 +25,8 @@ def _t5(size: str, about: str) -> Profile:
     )
 
 
-# A converged budget: twice the steps move the mean by less than half a point (`23_convergence`). Retraining is the
-# paper's, by the recipe of tuning at its rate, and starts from tuned values: half the steps.
+# Most tasks are converged here: twice the steps move them by less than a point, COPA and some of CB's seeds by several
+# (`23_convergence`). Retraining is the paper's, by the recipe of tuning at its rate, from tuned values: half the steps.
 _NANO_TUNE = TuneSettings(
     learning_rate=0.3, schedule="linear", steps=400, batch_size=16, eval_every=50, eval_batch_size=128
 )
