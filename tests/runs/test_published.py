@@ -100,6 +100,8 @@ def test_every_record_of_this_version_is_found_by_its_settings(name, splits_once
         pytest.skip(f"made by version {', '.join(versions)}: its runs are read, and a new run has another ID")
     not_recorded = {"pattern": "paper", "source": "nano" if name == "nano" else str(SUPERGLUE)}
     for record in store.records():
+        if record["task"] not in xp.TASKS:
+            continue  # a custom task: its declaration is not published
         found = xp.find(xp.RunConfig(**not_recorded | record["config"]), store)
         assert found is not None and found.record == record, record["run"]
 
