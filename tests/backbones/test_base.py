@@ -15,6 +15,7 @@ from xprompt.backbones.base import exact_labels
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.backbones.loading import wrap
 from xprompt.backbones.prefix_cache import PrefixCache
+from xprompt.backbones.subnormals import are_zero, subnormals_as_zero
 from xprompt.backbones.t5_fast_path import FrozenT5
 from xprompt.data.batching import Batch, batches
 from xprompt.tasks.registry import get_task
@@ -436,9 +437,16 @@ def test_a_text_with_a_token_beyond_the_embedding_table_is_named():
         whole.encode(data)
 
 
-def test_on_a_cpu_a_loaded_backbone_takes_subnormal_values_for_zero():
-    torch.set_flush_denormal(False)
-    tiny = torch.full((4,), 1e-37)
-    assert (tiny / 100).gt(0).all()
-    xp.load_backbone("nano", device="cpu")
-    assert (tiny / 100).eq(0).all() and (tiny * 100).gt(0).all()
+def test_subnormal_values_are_zero_inside_the_block_alone():
+    tiny, cpu = torch.full((4,), 1e-37), torch.device("cpu")
+    with subnormals_as_zero(cpu):
+        assert (tiny / 100).eq(0).all() and (tiny * 100).gt(0).all() and are_zero()
+        with subnormals_as_zero(cpu):
+            pass
+        assert are_zero()
+    assert (tiny / 100).gt(0).all() and not are_zero()
+    with pytest.raises(KeyError), subnormals_as_zero(cpu):
+        raise KeyError
+    assert not are_zero()
+    with subnormals_as_zero(torch.device("meta")):
+        assert not are_zero()

@@ -23,4 +23,5 @@ What makes it fast, with equal numbers:
 - `prefix_cache`: a prompt shared by many rows is run once.
 - `gradient_checkpointing`: recompute activations instead of keeping them.
 - `malloc`: keep freed memory between steps on a CPU.
+- `subnormals`: take numbers near zero for zero while a CPU computes.
 """

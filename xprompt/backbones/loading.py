@@ -29,11 +29,7 @@ def load_backbone(
     max_source: int | None = None,
     device_map: str | dict[str, Any] | None = None,
 ) -> Backbone:
-    """Load a frozen backbone.
-
-    On a CPU the process keeps freed memory from then on (`malloc`), and takes values below the smallest normal one for
-    zero: gradients through saturated softmaxes are full of them, and arithmetic on them is many times slower (on nano a
-    step of tuning takes half the time, and ends at the same bits).
+    """Load a frozen backbone. On a CPU, the process keeps freed memory from then on (`malloc`).
 
     Args:
         name: "nano", "nano-2x" or "nano-4x" (embedded), "smollm2" (from a Python package), a local folder, a GGUF file,
@@ -64,7 +60,6 @@ def load_backbone(
         )
     if place.type == "cpu":
         keep_freed_memory()
-        torch.set_flush_denormal(True)
     model, tokenizer = load_model(
         name, dtype=choose_dtype(dtype, name, place), revision=revision, device=place, device_map=device_map
     )

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from xprompt import html
 from xprompt.backbones.base import Backbone
+from xprompt.backbones.subnormals import subnormals_as_zero
 from xprompt.data.batching import batches, shard
 from xprompt.data.splits import TaskDataset, stratified_sample
 from xprompt.distributed import process_group
@@ -100,8 +101,9 @@ def importance(
         if not len(batch):
             continue
         expanded = vectors.expand(len(batch), -1, -1).clone().requires_grad_()  # (B, Q, H)
-        loss = backbone.loss(expanded, batch, verbalizer, objective=objective).sum()  # ()
-        (gradient,) = torch.autograd.grad(loss, expanded)  # (B, Q, H)
+        with subnormals_as_zero(backbone.device):
+            loss = backbone.loss(expanded, batch, verbalizer, objective=objective).sum()  # ()
+            (gradient,) = torch.autograd.grad(loss, expanded)  # (B, Q, H)
         by_piece = (gradient * vectors).unflatten(-1, (prompt.pieces, -1)).sum(dim=-1)  # (B, Q, K): ∂L_b/∂ζᵢⱼ
         signed += by_piece.sum(dim=0, dtype=torch.float64)
         piece += by_piece.abs().sum(dim=0, dtype=torch.float64)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.gradient_checkpointing import recomputing
+from xprompt.backbones.subnormals import subnormals_as_zero
 from xprompt.data.batching import Batch, batches, concat, infinite_batches, micro_batch, shard, slice_rows
 from xprompt.data.splits import Splits, TaskDataset
 from xprompt.distributed import process_group
@@ -82,7 +83,8 @@ class Loop:
             while state.step < self.num_steps and (active := self._active()):
                 drawn = {seed: next(streams[seed]) for seed in {self.seeds[i] for i in active}}
                 group = [self.candidates[i] for i in active]
-                losses = self._forward_backward(group, [drawn[self.seeds[i]] for i in active])
+                with subnormals_as_zero(self.backbone.device):
+                    losses = self._forward_backward(group, [drawn[self.seeds[i]] for i in active])
                 self._step(group, losses)
                 self._evaluate()
                 self.checkpointer.save(state)
