@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from xprompt.config.profiles import PROFILES
 from xprompt.errors import ConfigError
 
 SEEDS = (0, 1)
+SUPERGLUE = Path(os.environ.get("XPROMPT_SUPERGLUE") or Path(__file__).parents[3] / "shared" / "superglue")
 
 
 def record(task: str, method: str, seed: int, score: float, protocol: str = "held_out", **changes) -> dict:
@@ -151,9 +153,9 @@ def test_official_samples_are_asked_for_only_where_they_are(tmp_path):
     assert [(c.task, c.few_shot) for c in configs] == [("rte", 32), ("cb", 32), ("rte", "official")]
 
 
-@pytest.mark.skipif(not Path("/work/shared/superglue/fewglue").is_dir(), reason="no folder of SuperGLUE here")
+@pytest.mark.skipif(not (SUPERGLUE / "fewglue").is_dir(), reason="no SuperGLUE release here: set XPROMPT_SUPERGLUE")
 def test_the_release_folder_has_the_official_samples_of_tab2():
-    assert all(rp.few_shot.has_official(task, "/work/shared/superglue") for task in ("boolq", "wic", "rte"))
+    assert all(rp.few_shot.has_official(task, str(SUPERGLUE)) for task in ("boolq", "wic", "rte"))
 
 
 def test_few_shot_rows_stand_beside_the_papers_two_numbers():
