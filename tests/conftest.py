@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,9 @@ from xprompt.data.splits import Splits, TaskDataset
 from xprompt.tasks.example import Example
 from xprompt.tasks.registry import get_task
 
+#: A folder with the real release, never part of the project: tests that read it skip where it is not there.
+SUPERGLUE = Path(os.environ.get("XPROMPT_SUPERGLUE") or Path(__file__).parents[2] / "shared" / "superglue")
+NO_SUPERGLUE = "no SuperGLUE release here: set XPROMPT_SUPERGLUE to a folder that has it"
 WORDS = ("the", "cat", "dog", "sat", "ran", "on", "under", "mat", "hill", "and", "then", "it", "was", "red", "blue")
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import NO_SUPERGLUE, SUPERGLUE
 from xprompt.data.loading import load_task
 from xprompt.tasks.metrics import majority
 from xprompt.tasks.superglue import TASKS
 from xprompt.tasks.task import Task
 
-ROOT = Path(os.environ.get("XPROMPT_SUPERGLUE") or Path(__file__).parents[3] / "shared" / "superglue")
-pytestmark = pytest.mark.skipif(
-    not ROOT.is_dir(), reason="no SuperGLUE release here: set XPROMPT_SUPERGLUE to a folder that has it"
-)
+pytestmark = pytest.mark.skipif(not SUPERGLUE.is_dir(), reason=NO_SUPERGLUE)
 EVERY = pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 
 
@@ -28,8 +25,8 @@ def needs(file: Path) -> None:
 @EVERY
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_counts_are_the_papers(task: Task, split: str):
-    needs(ROOT / task.folder / {"train": "train.jsonl", "dev": "val.jsonl"}[split])
-    splits = load_task(task.name, ROOT, require_train=False, require_validation=False)
+    needs(SUPERGLUE / task.folder / {"train": "train.jsonl", "dev": "val.jsonl"}[split])
+    splits = load_task(task.name, SUPERGLUE, require_train=False, require_validation=False)
     data = splits.train if split == "train" else splits.validation
     assert len(data) == getattr(task.statistics, split)
     assert set(data.labels) == set(range(len(task.label_words)))
@@ -38,17 +35,17 @@ def test_counts_are_the_papers(task: Task, split: str):
 
 @EVERY
 def test_the_official_few_shot_file_has_32_questions(task: Task):
-    needs(ROOT / "fewglue" / task.folder / "train.jsonl")
-    train = load_task(task.name, ROOT, few_shot="official", require_validation=False).train
+    needs(SUPERGLUE / "fewglue" / task.folder / "train.jsonl")
+    train = load_task(task.name, SUPERGLUE, few_shot="official", require_validation=False).train
     assert len(set(train.groups)) == 32
     assert len(train) == (154 if task.name == "multirc" else 32)
 
 
 @EVERY
 def test_a_held_out_part_is_near_its_share(task: Task):
-    needs(ROOT / task.folder / "train.jsonl")
-    train = load_task(task.name, ROOT, require_validation=False).train
-    held = load_task(task.name, ROOT, require_validation=False).hold_out(0.1)
+    needs(SUPERGLUE / task.folder / "train.jsonl")
+    train = load_task(task.name, SUPERGLUE, require_validation=False).train
+    held = load_task(task.name, SUPERGLUE, require_validation=False).hold_out(0.1)
     assert held.selection is not None
     assert len(held.selection) + len(held.train) == len(train)
     assert abs(len(held.selection) / len(train) - 0.1) < 0.005
@@ -57,7 +54,7 @@ def test_a_held_out_part_is_near_its_share(task: Task):
 
 
 def test_majority_of_cb_is_the_known_one():
-    needs(ROOT / "CB" / "train.jsonl")
-    splits = load_task("cb", ROOT)
+    needs(SUPERGLUE / "CB" / "train.jsonl")
+    splits = load_task("cb", SUPERGLUE)
     got = majority(splits.task, splits.train.labels, splits.validation.labels, splits.validation.groups)
     assert got == pytest.approx({"accuracy": 0.5, "macro_f1": 2 / 9})

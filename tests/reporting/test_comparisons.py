@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import os
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.conftest import NO_SUPERGLUE, SUPERGLUE
 from xprompt import reporting as rp
 from xprompt.config.profiles import PROFILES
 from xprompt.errors import ConfigError
 
 SEEDS = (0, 1)
-SUPERGLUE = Path(os.environ.get("XPROMPT_SUPERGLUE") or Path(__file__).parents[3] / "shared" / "superglue")
 
 
 def record(task: str, method: str, seed: int, score: float, protocol: str = "held_out", **changes) -> dict:
@@ -153,7 +151,7 @@ def test_official_samples_are_asked_for_only_where_they_are(tmp_path):
     assert [(c.task, c.few_shot) for c in configs] == [("rte", 32), ("cb", 32), ("rte", "official")]
 
 
-@pytest.mark.skipif(not (SUPERGLUE / "fewglue").is_dir(), reason="no SuperGLUE release here: set XPROMPT_SUPERGLUE")
+@pytest.mark.skipif(not (SUPERGLUE / "fewglue").is_dir(), reason=NO_SUPERGLUE)
 def test_the_release_folder_has_the_official_samples_of_tab2():
     assert all(rp.few_shot.has_official(task, str(SUPERGLUE)) for task in ("boolq", "wic", "rte"))
 

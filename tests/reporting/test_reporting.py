@@ -482,7 +482,7 @@ def make_report(tmp_path, records) -> rp.Report:
         "seconds": 1.0,
         "parameters": {},
     }
-    report.update(notebooks={"01_main_results": state})
+    report.note_notebook("01_main_results", state)
     return report
 
 
@@ -585,7 +585,7 @@ def test_the_page_counts_the_runs_that_could_go_no_further(tmp_path, best_steps,
 def test_a_quick_or_failed_report_says_so(tmp_path):
     report = make_report(tmp_path, made_up())
     state = report.manifest()["notebooks"]["01_main_results"]
-    report.update(notebooks={"01_main_results": {**state, "status": "failed: ValueError: no"}})
+    report.note_notebook("01_main_results", {**state, "status": "failed: ValueError: no"})
     found = facts.caveats(facts.complete(report, profile="nano", quick=True))
     assert any("mean nothing" in caveat for caveat in found) and any("01_main_results" in caveat for caveat in found)
 

