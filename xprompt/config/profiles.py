@@ -26,8 +26,8 @@ def _t5(size: str, about: str) -> Profile:
 
 
 # Four tasks of seven are converged here: twice the steps move them by less than a point and a half, and CB, COPA and
-# MultiRC by several (`23_convergence`). Retraining is by the recipe of tuning at its rate, as in the paper, for half its
-# steps.
+# MultiRC by several (`23_convergence`). Retraining is by the recipe of tuning at its rate, as in the paper, for half
+# its steps.
 _NANO_TUNE = TuneSettings(
     learning_rate=0.3, schedule="linear", steps=400, batch_size=16, eval_every=50, eval_batch_size=128
 )
