@@ -29,8 +29,8 @@ INSTALLED = _PACKAGED.is_dir()
 NOTEBOOKS = _PACKAGED if INSTALLED else ROOT / "notebooks"
 #: What a plain call executes, in minutes: the method, the main results and what is drawn from them, first use.
 CORE = (
-    "00_walkthrough", "01_main_results", "02_masking", "05_importance_maps", "10_peft", "11_custom_task",
-    "12_speed_and_scale", "A_tasks_and_templates",
+    "00_walkthrough", "01_main_results", "05_importance_maps", "10_peft", "11_custom_task", "12_speed_and_scale",
+    "A_tasks_and_templates",
 )  # fmt: skip
 ALL = "all"
 TIMEOUT = 72.0  # hours for one notebook
