@@ -6,19 +6,23 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xprompt.config.profiles import get_profile
 from xprompt.errors import ConfigError, did_you_mean, shown
 from xprompt.files import sha256, try_folder
 from xprompt.reporting import book, facts
 from xprompt.reporting.layout import HANDED_OVER, MAIN, Report
-from xprompt.reporting.notebooks import execute, parameters_of
-from xprompt.runs.executors import get_executor
+from xprompt.reporting.notebooks import Kernel, execute, parameters_of
+from xprompt.runs.executors import THREADS, count_processes, get_executor
 from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import align_columns
@@ -35,6 +39,7 @@ CORE = (
 ALL = "all"
 TIMEOUT = 72.0  # hours for one notebook
 ROOM = 64 * 2**20  # bytes that a report needs at least: its runs, notebooks and book
+PATIENCE = 15  # seconds that an interrupted cell has to keep its work, before its kernel is killed
 LONGEST_TIMEOUT = 24.0 * 365
 
 
@@ -127,7 +132,7 @@ def make_plan(
             f"no chosen notebook has a parameter {', '.join(sorted(unused))}; they have: {', '.join(have)}."
             f"{did_you_mean(min(unused), have)}"
         )
-    if executor != "local" and not any("report.executor()" in path.read_text("utf-8", "replace") for path in plan):
+    if executor != "local" and not any(map(_has_grid, plan)):
         raise ConfigError(
             f"--executor {executor}: {', '.join(path.stem for path in plan)} has no runs to distribute; leave it out."
         )
@@ -145,27 +150,8 @@ def reproduce(plan: Plan) -> int:
         try_folder(folder, ROOM)
     report.manifest()  # whose damage would be found when the first table is done
     Report(plan.output, quick=plan.quick).refuse_quick_in_real()
-    failed = []
-    for number, (path, parameters) in enumerate(plan.notebooks.items(), 1):
-        print(f"\n=== {path.stem} ({number} of {len(plan.notebooks)}) ===", flush=True)
-        start, executed = time.perf_counter(), report.notebooks / path.name
-        with _environment(HANDED_OVER, json.dumps(plan.handed_over)), book.kept_fresh(report):  # the kernel inherits it
-            try:
-                error = execute(path, executed, parameters, timeout=3600 * plan.timeout)
-            except ConfigError as wrong:
-                error = str(wrong)
-        state = {
-            "file": f"notebooks/{path.name}",
-            "html": f"book/notebooks/{path.stem}.html",
-            "status": "done" if error is None else f"failed: {error}",
-            "seconds": round(time.perf_counter() - start, 1),
-            "parameters": parameters,
-            **({"sha256": sha256(executed)} if executed.exists() else {}),
-        }
-        report.note_notebook(path.stem, state)
-        if error is not None:
-            failed.append(path.stem)
-            print(f"\n{path.stem} failed: {error}", file=sys.stderr, flush=True)
+    with _environment({HANDED_OVER: json.dumps(plan.handed_over)}), book.kept_fresh(report):  # kernels inherit it
+        failed = _execute_all(plan, report)
     manifest = facts.complete(report, profile=plan.profile, quick=plan.quick)
     book.build(report)
     _print_summary(report, manifest, failed)
@@ -177,16 +163,103 @@ def locate_reports() -> Path:
     return (Path.cwd() if INSTALLED else ROOT) / "reports"
 
 
+def _execute_all(plan: Plan, report: Report) -> list[str]:
+    """Execute the plan's notebooks and return the names of those that failed, in the plan's order.
+
+    Where runs keep one core busy each, those with a grid of runs go one after another, and the others beside them. Such
+    small notebooks share a kernel's process, so that each need not import everything again.
+    """
+    threads, at_a_time = get_profile(plan.profile).threads, _notebooks_at_a_time(plan)
+    grids = deque(path for path in plan.notebooks if at_a_time == 1 or _has_grid(path))
+    others = deque(path for path in plan.notebooks if path not in grids)
+    lanes: list[tuple[Kernel, list[Callable[[], Path]]]] = []
+    failed: set[str] = set()
+    stopping = threading.Event()
+
+    def work(kernel: Kernel, sources: Sequence[Callable[[], Path]]) -> None:
+        try:
+            for take in sources:
+                with suppress(IndexError):  # nothing left there
+                    while not stopping.is_set():
+                        if not _execute_one(plan, report, path := take(), kernel, at_a_time > 1, stopping):
+                            failed.add(path.stem)
+                        if threads is None:  # a large backbone: its memory is free before the next begins
+                            kernel.end()
+        finally:
+            kernel.end()
+
+    folder = next(iter(plan.notebooks)).parent
+    lanes.append((Kernel(folder), [grids.popleft, others.pop]))
+    if at_a_time > 1:
+        lanes.append((Kernel(folder), [others.popleft]))
+    shared = {name: str(threads) for name in THREADS} if at_a_time > 1 else {}
+    with _environment(shared), ThreadPoolExecutor(len(lanes)) as pool:
+        working = [pool.submit(work, *lane) for lane in lanes]
+        try:
+            for ended in as_completed(working):
+                ended.result()
+        except BaseException:  # Ctrl-C, say: keep what is done, and end the kernels
+            stopping.set()
+            for _ in range(PATIENCE):
+                for kernel, _ in lanes:
+                    kernel.interrupt()
+                if not wait(working, timeout=1).not_done:
+                    break
+            for kernel, _ in lanes:
+                kernel.kill()
+            raise
+    return [path.stem for path in plan.notebooks if path.stem in failed]
+
+
+def _execute_one(plan: Plan, report: Report, path: Path, kernel: Kernel, label: bool, stopping: threading.Event) -> bool:
+    """Execute a notebook, note in the manifest how, and return whether it came to its end."""
+    number, parameters = list(plan.notebooks).index(path) + 1, plan.notebooks[path]
+    print(f"\n=== {path.stem} ({number} of {len(plan.notebooks)}) ===", flush=True)
+    start, executed = time.perf_counter(), report.notebooks.resolve() / path.name
+    try:
+        error = execute(path, executed, parameters, timeout=3600 * plan.timeout, kernel=kernel,
+                        label=f"{path.stem.partition('_')[0]} | " if label else "")  # fmt: skip
+    except ConfigError as wrong:
+        error = str(wrong)
+    if stopping.is_set():
+        return False
+    state = {
+        "file": f"notebooks/{path.name}",
+        "html": f"book/notebooks/{path.stem}.html",
+        "status": "done" if error is None else f"failed: {error}",
+        "seconds": round(time.perf_counter() - start, 1),
+        "parameters": parameters,
+        **({"sha256": sha256(executed)} if executed.exists() else {}),
+    }
+    report.note_notebook(path.stem, state)
+    if error is not None:
+        print(f"\n{path.stem} failed: {error}", file=sys.stderr, flush=True)
+    return error is None
+
+
+def _notebooks_at_a_time(plan: Plan) -> int:
+    """Return 2 where this machine does several runs of the profile at a time, and nobody asked for one; else 1."""
+    given = plan.handed_over
+    alone = given["executor"] != "local" or given["executor_options"].get("workers") == 1
+    return 1 if alone or len(plan.notebooks) == 1 or count_processes([plan.profile]) == 1 else 2
+
+
+def _has_grid(path: Path) -> bool:
+    return "report.executor()" in path.read_text("utf-8", "replace")
+
+
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _choose_notebooks(folder: Path, only: Sequence[str] | None) -> list[Path]:
