@@ -137,6 +137,11 @@ class Kernel(AsyncKernelManager):
     def __init__(self, folder: Path) -> None:
         super().__init__(kernel_name=KERNEL)
         self._folder = folder
+        self._client: Any = None  # of the last notebook
+
+    def client(self, **options: Any) -> Any:
+        self._client = super().client(**options)
+        return self._client
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # as AsyncKernelManager's is
         self.exit_code, self.shutting_down = None, False
@@ -149,7 +154,9 @@ class Kernel(AsyncKernelManager):
         await super().cleanup_resources(restart=restart)
         if not restart:
             self.kill()
-            self.provisioner = None  # of a process that is gone; the next one has its own
+            self._leave()
+            self.provisioner = None  # of a process that is gone; the next one has its own, and its own sockets
+            self.context = self._context_default()
 
     def kill(self) -> None:
         """End the process and all that it started, at once."""
@@ -175,13 +182,13 @@ class Kernel(AsyncKernelManager):
             run_sync(self._end)()
 
     async def _forget(self) -> None:
-        client = self.client()
-        client.start_channels()
-        try:
-            await client.wait_for_ready(timeout=START_TIMEOUT)
-            await client.execute(_FORGET, silent=True, store_history=False, reply=True, timeout=START_TIMEOUT)
-        finally:
-            client.stop_channels()
+        await self._client.execute(_FORGET, silent=True, store_history=False, reply=True, timeout=START_TIMEOUT)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._client is not None:
+            self._client.stop_channels()
+            self._client = None
 
     async def _end(self) -> None:
         if await self.is_alive():
