@@ -80,6 +80,7 @@ def make_plan(
     executor: str = "local",
     executor_options: Mapping[str, Any] | None = None,
     timeout: float = TIMEOUT,
+    backbone: str = "",
 ) -> Plan:
     """Check every choice before anything is run.
 
@@ -90,6 +91,7 @@ def make_plan(
         notebooks: the folder of notebooks.
         executor, executor_options: as `xprompt.get_executor` takes them, for the notebooks with a grid of runs.
         timeout: hours after which a notebook is stopped, above 0.
+        backbone: in place of the profile's, for notebooks that have the parameter: a folder, a .gguf file, a hub id.
 
     A notebook is given the parameters that it declares; the report's folder, quick and the executor go to its kernel
     beside them (`Plan.handed_over`). Paths are relative to the notebooks' folder, where they are executed. Raises
@@ -115,6 +117,8 @@ def make_plan(
     }  # fmt: skip
     # Where nobody chose, each notebook's own default: the main results take the profile's, the costly search less.
     offered |= ({"tasks": names} if tasks else {}) | ({} if seeds is None else {"seeds": numbers})
+    if backbone:
+        offered["backbone_name"] = os.path.relpath(backbone, folder) if Path(backbone).exists() else backbone
     plan: dict[Path, dict[str, Any]] = {}
     unused = set(settings or {})
     for path in _choose_notebooks(folder, only):
@@ -126,6 +130,13 @@ def make_plan(
         wanted = {**offered, **(settings or {})}
         plan[path] = {name: value for name, value in wanted.items() if name in known}
         unused -= set(known)
+    without = [path.stem for path, given in plan.items() if backbone and "backbone_name" not in given]
+    if without:  # whose results would be of the profile's, in one report with the others
+        takes = [path.stem for path in sorted(folder.glob("*.ipynb")) if "backbone_name" in parameters_of(path)]
+        raise ConfigError(
+            f"--backbone {shown(backbone)}: {', '.join(without)} would use the profile's; name by --only what takes "
+            f"another: {', '.join(takes) or 'none does'}."
+        )
     if unused:
         have = sorted({name for path, given in plan.items() if given for name in parameters_of(path)})
         raise ConfigError(
