@@ -178,6 +178,12 @@ def test_a_plan_of_xl_on_rte():
     assert plan.seconds == pytest.approx(sum(run.operations for run in plan.runs) / 0.4e12)
 
 
+def test_another_backbone_is_planned_in_place_of_the_profiles():
+    small, large = (forecast("nano", backbone=name, timed=False) for name in ("", "google/t5-small-lm-adapt"))
+    assert small.footprint.parameters < 2e6 and large.footprint.parameters > 7e7
+    assert "with google/t5-small-lm-adapt, protocol" in describe(large) and "with nano, protocol" in describe(small)
+
+
 def test_a_run_is_planned_once_with_the_runs_it_builds_on():
     plan = forecast("t5-small", "rte", 1, methods=["xprompt", "prompt_tuning_length"], machine=machine())
     assert [run.config.method for run in plan.runs] == ["prompt_tuning", "xprompt", "prompt_tuning_length"]
