@@ -183,28 +183,31 @@ def _execute_all(plan: Plan, report: Report) -> list[str]:
     threads, at_a_time = get_profile(plan.profile).threads, _notebooks_at_a_time(plan)
     grids = deque(path for path in plan.notebooks if at_a_time == 1 or _has_grid(path))
     others = deque(path for path in plan.notebooks if path not in grids)
-    lanes: list[tuple[Kernel, list[Callable[[], Path]]]] = []
     failed: set[str] = set()
     stopping = threading.Event()
 
     def work(kernel: Kernel, sources: Sequence[Callable[[], Path]]) -> None:
         try:
             for take in sources:
-                with suppress(IndexError):  # nothing left there
+                with suppress(IndexError):  # nothing is left there
                     while not stopping.is_set():
-                        if not _execute_one(plan, report, path := take(), kernel, at_a_time > 1, stopping):
+                        path = take()
+                        state = _execute_one(plan, path, report.notebooks.resolve() / path.name, kernel, at_a_time > 1)
+                        if stopping.is_set():
+                            return
+                        report.note_notebook(path.stem, state)
+                        if state["status"] != "done":
                             failed.add(path.stem)
+                            print(f"\n{path.stem} {state['status']}", file=sys.stderr, flush=True)
                         if threads is None:  # a large backbone: its memory is free before the next begins
                             kernel.end()
         finally:
             kernel.end()
 
     folder = next(iter(plan.notebooks)).parent
-    lanes.append((Kernel(folder), [grids.popleft, others.pop]))
-    if at_a_time > 1:
-        lanes.append((Kernel(folder), [others.popleft]))
+    lanes = [(Kernel(folder), [grids.popleft, others.pop]), (Kernel(folder), [others.popleft])][:at_a_time]
     shared = {name: str(threads) for name in THREADS} if at_a_time > 1 else {}
-    with _environment(shared), ThreadPoolExecutor(len(lanes)) as pool:
+    with _environment(shared), ThreadPoolExecutor(at_a_time) as pool:
         working = [pool.submit(work, *lane) for lane in lanes]
         try:
             for ended in as_completed(working):
@@ -212,29 +215,26 @@ def _execute_all(plan: Plan, report: Report) -> list[str]:
         except BaseException:  # Ctrl-C, say: keep what is done, and end the kernels
             stopping.set()
             for _ in range(PATIENCE):
-                for kernel, _ in lanes:
+                for kernel, _sources in lanes:
                     kernel.interrupt()
                 if not wait(working, timeout=1).not_done:
                     break
-            for kernel, _ in lanes:
+            for kernel, _sources in lanes:
                 kernel.kill()
             raise
     return [path.stem for path in plan.notebooks if path.stem in failed]
 
 
-def _execute_one(plan: Plan, report: Report, path: Path, kernel: Kernel, label: bool, stopping: threading.Event) -> bool:
-    """Execute a notebook, note in the manifest how, and return whether it came to its end."""
-    number, parameters = list(plan.notebooks).index(path) + 1, plan.notebooks[path]
+def _execute_one(plan: Plan, path: Path, executed: Path, kernel: Kernel, labelled: bool) -> dict[str, Any]:
+    """Execute a notebook and return how it went, as the manifest has it."""
+    number, parameters, start = list(plan.notebooks).index(path) + 1, plan.notebooks[path], time.perf_counter()
     print(f"\n=== {path.stem} ({number} of {len(plan.notebooks)}) ===", flush=True)
-    start, executed = time.perf_counter(), report.notebooks.resolve() / path.name
+    label = f"{path.stem.partition('_')[0]} | " if labelled else ""
     try:
-        error = execute(path, executed, parameters, timeout=3600 * plan.timeout, kernel=kernel,
-                        label=f"{path.stem.partition('_')[0]} | " if label else "")  # fmt: skip
+        error = execute(path, executed, parameters, timeout=3600 * plan.timeout, kernel=kernel, label=label)
     except ConfigError as wrong:
         error = str(wrong)
-    if stopping.is_set():
-        return False
-    state = {
+    return {
         "file": f"notebooks/{path.name}",
         "html": f"book/notebooks/{path.stem}.html",
         "status": "done" if error is None else f"failed: {error}",
@@ -242,10 +242,6 @@ def _execute_one(plan: Plan, report: Report, path: Path, kernel: Kernel, label: 
         "parameters": parameters,
         **({"sha256": sha256(executed)} if executed.exists() else {}),
     }
-    report.note_notebook(path.stem, state)
-    if error is not None:
-        print(f"\n{path.stem} failed: {error}", file=sys.stderr, flush=True)
-    return error is None
 
 
 def _notebooks_at_a_time(plan: Plan) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from xprompt.config.profiles import get_profile
 from xprompt.planning.forecast import CHARACTERS_PER_TOKEN, EFFICIENCY, Forecast, advise
 from xprompt.planning.workload import COPIES, MARGIN, PlannedRun
 from xprompt.units import align_columns, readable_duration, readable_size
