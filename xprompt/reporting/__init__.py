@@ -8,7 +8,7 @@ convergence (budget against score); by_seed and panels (what the reports on prun
 the paper is silent on pruning), budgets (what pruning gains by budget); scale (Fig 1's gains), baselines (Tab 1 with
 all of them, Tab 8), one_setting (Tab 5, 6), few_shot (Tab 2), transfer (Tab 7), neighbours (structured prompts, a task
 subspace), controls (more steps, candidates, pruning), resampling and evidence (validation examples drawn again; how
-much differences prove); explorer (sliders over the prune ratios), claims (the paper's claims and their verdicts),
+much differences prove), rounding (its share of the seeds' spread); explorer (sliders over the prune ratios), claims (the paper's claims and their verdicts),
 layout (a report's files and manifest), facts (what was run, and what to know before believing it), notebooks
 (executing them), pictures (drawn from records), book (the Sphinx book; its parts are book_pages, book_chapters and
 book_extension).
@@ -36,6 +36,7 @@ from xprompt.reporting import (
     parameters,
     ratio_search,
     resampling,
+    rounding,
     saliency,
     scale,
     tables,
@@ -65,6 +66,6 @@ __all__ = [
     "choose_seeds", "choose_source", "choose_tasks", "claims", "collect", "controls", "convergence", "corrected",
     "differences", "done", "evidence", "few_shot", "figures", "grid", "harm", "hierarchy", "interval", "masking",
     "neighbours", "one_setting", "paper", "parameters", "protocol_differences", "quick_settings", "ratio_search",
-    "resampling", "saliency", "scale", "summarize", "tables", "tidy", "transfer", "trials", "variants", "weakest",
+    "resampling", "rounding", "saliency", "scale", "summarize", "tables", "tidy", "transfer", "trials", "variants", "weakest",
     "with_average", "wording",
 ]  # fmt: skip
