@@ -119,7 +119,8 @@ def rounding_statement(found: pd.DataFrame) -> str:
     where = "the average" if row["task"] == "average" else wording.task(row["task"])
     return (
         f"On {where} one seed whose initial prompt differs in its last bits alone spreads by {row['rounding']:.2f} "
-        f"points (standard deviation), other seeds by {row['spread']:.2f}: rounding makes {_share(row)} of the variance."
+        f"points (standard deviation), other seeds by {row['spread']:.2f}: rounding makes {_share(row)} of the "
+        "variance."
     )
 
 
