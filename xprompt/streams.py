@@ -17,6 +17,7 @@ Stream = Literal[
     "random mask",
     "matched candidates",
     "adapter",
+    "rounding",
 ]
 
 
