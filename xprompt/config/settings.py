@@ -173,10 +173,11 @@ class PruneSettings(Settings):
     mode: Mode = "zero"
     importance_limit: int | None = Field(None, ge=1, le=MOST, description="training examples scored; None: all")
     retune: TuneSettings = TuneSettings(epochs=100)
-    search: Literal["grid", "linear", "halving"] = Field(
+    search: Literal["grid", "linear", "halving", "race"] = Field(
         "grid",
         description="retrain every pair of ratios; the token ratios and then, at the best of them, the piece ratios; "
-        "or, of held_out runs alone (paper means grid), every pair, with the worse stopped early",
+        "or, of held_out runs alone (paper means grid), every pair, with the worse stopped early (halving), or raced "
+        "untrained first and only the better retrained (race)",
     )
     rescore_pieces: bool = Field(
         False, description="score pieces again once tokens are pruned; else both levels come from one pass"
