@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+import torch
 
 import xprompt as xp
 from tests.methods.test_ratio_search import SETTINGS, tuned_and_scored
+from tests.training.test_resume import Stopping
 from xprompt.methods import race as racing
 from xprompt.methods import ratio_search as search
 from xprompt.streams import stream_seed
+from xprompt.training.callbacks import Callbacks
 from xprompt.training.evaluation import evaluate_many
 
 #: One mask after another, on four examples: mean losses 2, 3, 2.5, 9, 4, 2 and paired differences to the first.
@@ -26,7 +31,7 @@ LOSSES = np.array(
 
 
 @pytest.mark.parametrize(
-    ("num_left", "mildest", "last", "expected"),
+    ("fewest", "mildest", "last", "expected"),
     [
         (1, 0, False, [0, 2, 5]),  # three of six are no losers, and half may go on
         (2, 0, True, [0, 5]),  # nothing more to see: as many as are wanted
@@ -36,8 +41,8 @@ LOSSES = np.array(
         (6, 0, False, [0, 1, 2, 3, 4, 5]),
     ],
 )
-def test_the_clear_losers_are_dropped(num_left, mildest, last, expected):
-    assert racing.survivors(LOSSES, num_left, mildest, last) == expected
+def test_the_clear_losers_are_dropped(fewest, mildest, last, expected):
+    assert racing.survivors(LOSSES, fewest, mildest, last) == expected
 
 
 def test_no_more_than_half_go_on_and_of_equals_the_first():
@@ -57,6 +62,7 @@ def pruned_prompts(backbone, splits):
 
 def test_every_mask_sees_an_example_once_and_the_losses_are_an_evaluations_own(backbone64, splits, monkeypatch):
     monkeypatch.setattr(racing, "FIRST_HEAT", 4)
+    monkeypatch.setattr(racing, "NUM_LEFT", 2)
     prompts, data, calls = pruned_prompts(backbone64, splits), splits.validation, []
 
     def count(backbone, prompts, part, **options):
@@ -64,7 +70,7 @@ def test_every_mask_sees_an_example_once_and_the_losses_are_an_evaluations_own(b
         return evaluate_many(backbone, prompts, part, **options)
 
     monkeypatch.setattr(racing, "evaluate_many", count)
-    raced = racing.race(backbone64, prompts, data, SETTINGS.retune, num_left=2, seed=3)
+    raced = racing.race(backbone64, prompts, data, SETTINGS.retune, seed=3)
     seen = [uid for _, uids in calls for uid in uids]
     assert len(seen) == len(set(seen)) and len(raced.left) == 2
     assert [len(uids) for _, uids in calls][:3] == [4, 4, 8]
@@ -82,9 +88,10 @@ def test_every_mask_sees_an_example_once_and_the_losses_are_an_evaluations_own(b
 
 def test_a_race_is_the_same_each_time_and_another_with_another_seed(backbone64, splits, monkeypatch):
     monkeypatch.setattr(racing, "FIRST_HEAT", 4)
+    monkeypatch.setattr(racing, "NUM_LEFT", 2)
     prompts = pruned_prompts(backbone64, splits)
     first, again, other = (
-        racing.race(backbone64, prompts, splits.validation, SETTINGS.retune, num_left=2, seed=seed) for seed in (0, 0, 1)
+        racing.race(backbone64, prompts, splits.validation, SETTINGS.retune, seed=seed) for seed in (0, 0, 1)
     )
     assert first.left == again.left and all(map(np.array_equal, first.losses, again.losses))
     assert not np.array_equal(first.losses[0][:4], other.losses[0][:4])
@@ -93,6 +100,66 @@ def test_a_race_is_the_same_each_time_and_another_with_another_seed(backbone64, 
 def test_few_masks_do_not_race(backbone64, splits):
     raced = racing.race(backbone64, pruned_prompts(backbone64, splits)[:3], splits.validation, SETTINGS.retune)
     assert raced.left == [0, 1, 2] and not any(map(len, raced.losses))
+
+
+def search_of(backbone, splits, kind):
+    tuned, _ = tuned_and_scored(backbone, splits)
+    return xp.xprompt(backbone, splits, tuned, SETTINGS.replace(search=kind))
+
+
+def test_nine_masks_are_searched_as_by_halving(backbone64, splits):
+    raced, halved = search_of(backbone64, splits, "race"), search_of(backbone64, splits, "halving")
+    assert torch.equal(raced.prompt(), halved.prompt())
+    assert [one.describe() for one in raced.candidates] == [one.describe() for one in halved.candidates]
+
+
+def test_those_left_are_retrained_and_those_dropped_have_no_score(backbone64, splits, monkeypatch):
+    monkeypatch.setattr(racing, "FIRST_HEAT", 4)
+    monkeypatch.setattr(racing, "NUM_LEFT", 3)
+    result, grid = search_of(backbone64, splits, "race"), search_of(backbone64, splits, "grid")
+    left = [one for one in result.candidates if one.history.entries]
+    assert 3 == len({id(one.history) for one in left}) < len(result.candidates) == 9
+    described = [one.describe() for one in result.candidates]
+    for one, values, of_grid in zip(result.candidates, described, grid.candidates, strict=True):
+        assert (values["selection_score"] is None) == (values["before_retraining"] is None) == (one not in left)
+        assert values["raced_examples"] == len(one.raced) >= 4 and values["raced_loss"] == one.raced.mean()
+        if one in left:
+            assert values["before_retraining"] == of_grid.describe()["before_retraining"]
+        else:
+            assert (one.score, values["last_step"], values["best_step"]) == (-float("inf"), 0, 0)
+            assert "dropped by the race" in repr(one)
+    assert result.best in left and result.best.score == max(one.score for one in left)
+    json.dumps(described, allow_nan=False)
+    cost = search.search_cost(result.candidates, SETTINGS, len(splits.validation))
+    # One of three is re-trained: 9 steps of 4 examples. All three are evaluated at step 0, it at 1, 3, 6 and 9 too.
+    assert cost["trained_examples"] == 9 * 4
+    raced = {id(one.history): len(one.raced) for one in result.candidates}
+    assert cost["evaluated_examples"] == (3 + 4) * 16 + sum(raced.values())
+    assert cost["evaluated_examples"] < search.search_cost(grid.candidates, SETTINGS, 16)["evaluated_examples"] / 2
+
+
+def test_pairs_of_one_mask_race_once(backbone64, splits, monkeypatch):
+    monkeypatch.setattr(racing, "FIRST_HEAT", 4)
+    monkeypatch.setattr(racing, "NUM_LEFT", 2)
+    tuned, _ = tuned_and_scored(backbone64, splits)
+    twice = SETTINGS.replace(search="race", token_ratios=(0.2, 0.21, 0.5, 0.8), piece_ratios=(0.25,))
+    first, second, *others = xp.xprompt(backbone64, splits, tuned, twice).candidates
+    assert first.history is second.history and first.raced is second.raced
+    assert search.search_cost([first, second, *others], twice, 16)["candidates"] == 3
+
+
+def test_an_interrupted_search_races_again_and_resumes_to_the_same_numbers(backbone64, splits, monkeypatch, tmp_path):
+    monkeypatch.setattr(racing, "FIRST_HEAT", 4)
+    monkeypatch.setattr(racing, "NUM_LEFT", 3)
+    tuned, _ = tuned_and_scored(backbone64, splits)
+    settings = SETTINGS.replace(search="race")
+    whole = xp.xprompt(backbone64, splits, tuned, settings)
+    with pytest.raises(KeyboardInterrupt):
+        xp.xprompt(backbone64, splits, tuned, settings, callbacks=Callbacks([Stopping(3)], tmp_path, every=0))
+    resumed = Callbacks([], tmp_path)
+    result = xp.xprompt(backbone64, splits, tuned, settings, callbacks=resumed)
+    assert resumed.resumed_seconds > 0 and torch.equal(result.prompt(), whole.prompt())
+    assert [one.describe() for one in result.candidates] == [one.describe() for one in whole.candidates]
 
 
 @pytest.mark.parametrize(

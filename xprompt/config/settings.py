@@ -207,8 +207,13 @@ class PruneSettings(Settings):
         return [(t, p) for t in tokens for p in pieces]
 
     @property
+    def stops_early(self) -> bool:
+        """Return whether the search stops the worse candidates before their last step."""
+        return self.search in ("halving", "race")
+
+    @property
     def num_candidates(self) -> int:
-        """Return how many candidates the search re-trains, equal masks counted apart."""
+        """Return how many candidates the search tries, equal masks counted apart."""
         if self.search == "linear" and self.level == "both":
             return len(self.token_ratios) + len(self.piece_ratios)
         return len(self.grid())

@@ -46,14 +46,13 @@ def race(
     data: TaskDataset,
     settings: TuneSettings,
     *,
-    num_left: int = NUM_LEFT,
     seed: int = 0,
 ) -> Race:
-    """Race C pruned prompts, untrained, until `num_left` are left; fewer than that are not raced.
+    """Race C pruned prompts, untrained, until nine are left; fewer than that are not raced.
 
     The data is in random order. All masks are scored on its first 32 examples, those that go on then on the next 32,
     64, 128 …, so that no mask sees an example twice. After each heat `survivors` says which go on. The last heat is
-    the one that ends with `num_left`, or has seen all examples.
+    the one that leaves nine, or has seen all examples.
 
     Args:
         prompts: C times (P, H), pruned and rewound; unchanged.
@@ -68,7 +67,7 @@ def race(
     order = np.random.default_rng(stream_seed(seed, "race")).permutation(len(data))
     left, losses = list(range(len(prompts))), [np.empty(0) for _ in prompts]
     mildest = max(left, key=lambda i: prompts[i].num_params)
-    while len(left) > num_left and (seen := len(losses[left[0]])) < len(data):
+    while len(left) > NUM_LEFT and (seen := len(losses[left[0]])) < len(data):
         part = data.take(order[seen : max(FIRST_HEAT, 2 * seen)].tolist())
         evaluations = evaluate_many(
             backbone, [prompts[i] for i in left], part, batch_size=settings.eval_batch_size,
@@ -77,9 +76,14 @@ def race(
         for i, evaluation in zip(left, evaluations, strict=True):
             losses[i] = np.append(losses[i], evaluation.require_finite(part.split).losses)
         last = seen + len(part) == len(data)
-        kept = survivors(np.stack([losses[i] for i in left]), num_left, left.index(mildest), last)
+        kept = survivors(np.stack([losses[i] for i in left]), NUM_LEFT, left.index(mildest), last)
         left = [left[i] for i in kept]
     return Race(left, losses)
+
+
+def num_left(masks: int) -> int:
+    """Return how many of so many masks a race leaves."""
+    return min(masks, NUM_LEFT)
 
 
 def most_raced(masks: int, num_examples: int) -> int:
@@ -95,23 +99,23 @@ def most_raced(masks: int, num_examples: int) -> int:
     return total
 
 
-def survivors(losses: np.ndarray, num_left: int, mildest: int, last: bool = False) -> list[int]:
+def survivors(losses: np.ndarray, fewest: int, mildest: int, last: bool = False) -> list[int]:
     """Return which of C masks go on after a heat, ascending: the better half, without the clear losers.
 
     A clear loser's paired difference to the best, example by example, is more than `BOUND` standard errors above 0.
-    `num_left` of them and the mildest mask go on all the same: a lower loss untrained need not be the better score
+    `fewest` of them and the mildest mask go on all the same: a lower loss untrained need not be the better score
     after re-training, and the mildest mask is the one that has lost the least. Of equals the first go on.
 
     Args:
         losses: (C, n), every mask's on the same n >= 2 examples.
-        num_left: how many a race leaves.
+        fewest: how many a race leaves; at least 2.
         mildest: which mask prunes the least.
-        last: whether there are no further examples: then `num_left` go on.
+        last: whether there are no further examples: then `fewest` go on.
     """
     order = np.argsort(losses.mean(axis=1), kind="stable")  # (C,), best first
     differences = losses[order] - losses[order[0]]  # (C, n)
     errors = differences.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])
     loses = differences.mean(axis=1) > BOUND * errors  # (C,)
-    num_on = num_left if last else max(num_left, min(np.count_nonzero(~loses), -(-len(losses) // 2)))
+    num_on = fewest if last else max(fewest, min(np.count_nonzero(~loses), -(-len(losses) // 2)))
     on = order[np.argsort(loses, kind="stable")][:num_on].tolist()  # clear losers after all others
     return sorted(on if mildest in on else [*on[:-1], mildest])

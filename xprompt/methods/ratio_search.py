@@ -11,7 +11,7 @@ import numpy as np
 from xprompt.backbones.base import Backbone
 from xprompt.config.settings import PruneSettings
 from xprompt.data.splits import Splits
-from xprompt.methods.race import NUM_LEFT
+from xprompt.methods.race import num_left
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.training.callbacks import Callback, Callbacks
 from xprompt.training.candidate import History
@@ -35,7 +35,7 @@ class RetrainedPrompt:
     pruned: SoftPrompt
     prompt: SoftPrompt
     history: History
-    raced: np.ndarray = field(default_factory=lambda: np.empty(0))
+    raced: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False)
 
     def __repr__(self) -> str:
         ratios = f"token ratio {self.token_ratio:g}, piece ratio {self.piece_ratio:g}"
@@ -124,7 +124,7 @@ def retrain(
     """
     if schedule is None:
         schedule = halving_schedule(len(prompts), settings.retune.num_steps(len(splits.train)))
-    if settings.search not in ("halving", "race"):
+    if not settings.stops_early:
         schedule = dict.fromkeys(schedule, len(prompts))  # looked at, and none dropped
     return tune_many(
         backbone, prompts, splits, [settings.retune] * len(prompts), seeds=seeds, width=settings.side_by_side,
@@ -147,20 +147,18 @@ def halving_schedule(candidates: int, steps: int) -> dict[int, int]:
 def matched_schedule(settings: PruneSettings, steps: int) -> tuple[int, dict[int, int]]:
     """Return (how many prompts, step → how many go on) for a control that looks as often as XPrompt does.
 
-    XPrompt looks at every pruned prompt untrained, or at those that a race has left: what a race drops has no score
-    and cannot be chosen, so that its heats are no looks. Copies of one tuned prompt are equal then: the control takes these
-    looks while its candidates, as many as XPrompt re-trains, are on their way to the first rung.
+    XPrompt looks at every pruned prompt untrained. Copies of one tuned prompt are equal then: the control takes these
+    looks while its candidates, as many as XPrompt re-trains, are on their way to the first rung. What a race drops
+    has no score and cannot be chosen, so that its heats are no looks.
 
     Args:
         settings: of XPrompt's search.
         steps: of re-training.
     """
-    candidates = settings.num_candidates
-    if settings.search == "race":
-        candidates = min(candidates, NUM_LEFT)
+    candidates = num_left(settings.num_candidates) if settings.search == "race" else settings.num_candidates
     schedule = halving_schedule(candidates, steps)
     left = schedule.pop(0)
-    trained = left if settings.search in ("halving", "race") else candidates
+    trained = left if settings.stops_early else candidates
     extra, rung = round(candidates / trained), min(schedule, default=0)
     looks = {rung * (i + 1) // (extra + 1): trained for i in range(extra)}
     looks.pop(0, None)

@@ -10,7 +10,7 @@ import torch
 from xprompt.config.methods import get_method
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
-from xprompt.methods.race import NUM_LEFT, most_raced
+from xprompt.methods.race import most_raced, num_left
 from xprompt.methods.ratio_search import halving_schedule
 from xprompt.planning.footprint import Footprint
 
@@ -123,8 +123,9 @@ def _training(
     """Steps per candidate, and the operations of all candidates, evaluations on the selection split included."""
     steps = settings.num_steps(train)
     every = settings.eval_every or math.ceil(train / settings.batch_size)
-    raced = most_raced(candidates, selection) if search == "race" else 0
-    candidates = min(candidates, NUM_LEFT) if search == "race" else candidates
+    raced = 0
+    if search == "race":
+        raced, candidates = most_raced(candidates, selection), num_left(candidates)
     done = _candidate_steps(candidates, steps, search)
     evaluated = (candidates + math.ceil(done / every)) * selection + raced
     trained = done * min(settings.batch_size, train)

@@ -138,7 +138,9 @@ def evaluate_many(
     for i, loss in enumerate((loss_sums / len(data)).tolist()):
         predictions = predicted[i].tolist()
         values = metrics.compute(data.task, predictions, data.labels, data.groups)
-        results.append(Evaluation(values, metrics.score(values), loss, tuple(predictions), tuple(losses_of[i].tolist())))
+        results.append(
+            Evaluation(values, metrics.score(values), loss, tuple(predictions), tuple(losses_of[i].tolist()))
+        )
     return [results[i] for i in index]
 
 
