@@ -1,4 +1,4 @@
-"""Race untrained masks: by loss on growing parts of the selection split, the worse dropped before anything is trained."""
+"""Race untrained masks: by loss on growing parts of the selection split, the worse dropped before any is trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ratios are tried, how pruned prompts are re-trained and the best is chosen: grid, level by level, halving, race."""
+"""Which ratios are tried, how pruned prompts are re-trained and the best is chosen."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def distinct_masks(prompts: Sequence[SoftPrompt]) -> tuple[list[SoftPrompt], lis
 def next_ratios(settings: PruneSettings, candidates: Sequence[RetrainedPrompt]) -> list[tuple[float, float]]:
     """Return the (token ratio, piece ratio) pairs to try next; [] where the search is over.
 
-    "grid", "halving" and "race" try all pairs at once. "linear" tries the token ratios with every piece kept, then the piece
-    ratios at the best token ratio: 9 + 9 candidates in place of 81.
+    "grid", "halving" and "race" try all pairs at once. "linear" tries the token ratios with every piece kept, then the
+    piece ratios at the best token ratio: 9 + 9 candidates in place of 81.
 
     Args:
         candidates: all tried so far.

@@ -210,5 +210,6 @@ def _draw_map(axes: Axes, details: Mapping[str, Any], limits: tuple[float, float
             corner = (at[0] - 0.5, at[1] - 0.5)
             for colour, width in (("white", 6), ("black", 2.5)):
                 axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=colour, lw=width, clip_on=False))
+    axes.grid(visible=False)  # its lines would cross the empty fields
     axes.set_xlabel("piece prune ratio")
     axes.set_ylabel("token prune ratio")
