@@ -96,7 +96,7 @@ def search_statements(rows: pd.DataFrame) -> list[str]:
     """Return each search's regrets and its cost as sentences: of the average, or of the task where there is one."""
     sentences = []
     for search, part in rows.groupby("search", sort=False):
-        title = SEARCHES[search]
+        title = SEARCHES[str(search)]
         last = list(over_seeds(part, "validation_regret"))[-1]
         for name, where in REGRETS.items():
             regret = over_seeds(part, name)[last]
@@ -175,7 +175,8 @@ def _draw_cost(axes: Axes, rows: pd.DataFrame) -> None:
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # the line of the goal passes behind a number
     by_search = rows.groupby("search", sort=False)[list(SHARES)].mean()
     height = 0.75 / len(by_search)
-    for place, (search, means) in enumerate(by_search.iterrows()):
+    for place, search in enumerate(map(str, by_search.index)):
+        means = by_search.loc[search]
         at = np.arange(len(SHARES)) + height * (place + 0.5 - len(by_search) / 2)
         bars = axes.barh(at, means, color=_colour(search), height=0.92 * height, label=search)
         axes.bar_label(bars, [f"{mean:.1f} %" for mean in means], padding=4, bbox=behind)
