@@ -14,6 +14,7 @@ Stream = Literal[
     "few-shot sample",
     "limit",
     "importance sample",
+    "race",
     "random mask",
     "matched candidates",
     "adapter",

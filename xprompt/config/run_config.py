@@ -77,7 +77,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _search_by_grid_in_paper_protocol(self) -> RunConfig:
-        if self.protocol == "paper" and self.prune.search == "halving":
+        if self.protocol == "paper" and self.prune.stops_early:
             object.__setattr__(self, "prune", self.prune.replace(search="grid"))
         return self
 

@@ -150,7 +150,8 @@ def candidates(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """
     lines = []
     for record in records:
-        scores = sorted(100 * found["selection_score"] for found in record["details"].get("candidates", []))
+        found = [candidate["selection_score"] for candidate in record["details"].get("candidates", [])]
+        scores = sorted(100 * score for score in found if score is not None)  # one that a race dropped has none
         if not scores:
             continue
         middle = statistics.median(scores)
