@@ -21,11 +21,11 @@ from xprompt.bench import harness, measuring, memory, side_by_side, t5_scale
 from xprompt.bench.importance_cost import one_at_a_time, plain_pass
 from xprompt.bench.measuring import read_or_measure
 from xprompt.bench.peft_side import PeftPrompt
-from xprompt.bench.peft_step import steps
 from xprompt.bench.rows import COLUMNS, NOT_MEASURED, Findings, Row, throughput
 from xprompt.bench.rows import memory as memory_row
 from xprompt.bench.side_by_side import same_checkpoint
 from xprompt.bench.sizes import size_of
+from xprompt.bench.tuning_steps import TuningSteps
 from xprompt.bench.writer import add_rows, read_rows, write
 from xprompt.data.batching import batches
 from xprompt.data.splits import Splits
@@ -127,7 +127,7 @@ class TestSameSums:
         settings = xp.TuneSettings(optimizer="adamw", learning_rate=0.01, steps=3, batch_size=8, eval_every=3,
                                    objective=objective)  # fmt: skip
         theirs = PeftPrompt(backbone, prompt, own_splits).tune(settings, bucketed=True)
-        ours = steps(backbone, prompt, own_splits, settings)
+        ours = TuningSteps.over(backbone, prompt, own_splits, settings)()
         assert torch.allclose(theirs, ours.embeddings, atol=2e-4)
         assert not torch.allclose(theirs, prompt.embeddings, atol=1e-3)
 
@@ -178,7 +178,7 @@ class TestScale:
     def test_the_operations_of_a_step_are_those_that_torch_counts(self):
         backbone = t5_scale.build(TINY, CPU, torch.float32, "tiny")
         assert backbone.num_params == measure(TINY).parameters  # embeddings and a head of its own
-        step = t5_scale.Step(backbone, 128, batch=2)
+        step = t5_scale.step(backbone, 128, batch=2)
         # The counter does not know the CPU's fused attention; the plain one does the same sums.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             step()
