@@ -246,6 +246,38 @@ def test_the_fast_path_through_t5_equals_transformers_own(shape, longest, monkey
         assert torch.allclose(one, other, atol=1e-10, rtol=1e-8)
 
 
+@pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
+def test_what_the_fast_path_overwrites_changes_no_bit(feed_forward, monkeypatch):
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=320, d_model=32, d_kv=8, num_heads=4, d_ff=64, num_layers=3, pad_token_id=0,
+                      feed_forward_proj=feed_forward, decoder_start_token_id=0, eos_token_id=1)  # fmt: skip
+    backbone = wrap(T5ForConditionalGeneration(config), tiny_tokenizer(True), max_source=64)
+    data = tiny_data(6, "train")
+    batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
+
+    def plain_block(block, hidden, bias):
+        attention, feed_forward = block.layer
+        layer, normed = attention.SelfAttention, attention.layer_norm(hidden)
+        query, key, value = (
+            linear(normed).unflatten(-1, (4, 8)).transpose(1, 2) for linear in (layer.q, layer.k, layer.v)
+        )
+        attended = (query @ key.transpose(-1, -2) + bias).softmax(dim=-1) @ value
+        hidden = hidden + layer.o(attended.transpose(1, 2).flatten(2))
+        return hidden + feed_forward.DenseReluDense(feed_forward.layer_norm(hidden))
+
+    def scores_and_gradient():
+        prompt = a_prompt(backbone)
+        scores = backbone.label_scores(prompt().expand(6, -1, -1), batch, verbalizer)
+        return scores.detach(), *torch.autograd.grad(scores[:, 0].sum(), [prompt.embeddings])
+
+    ours = scores_and_gradient()
+    monkeypatch.setattr(t5_fast_path, "_encode_block", plain_block)
+    monkeypatch.setattr(t5_fast_path, "_normalize", lambda layer, hidden: layer(hidden))
+    plain = scores_and_gradient()
+    assert plain[1].abs().max() > 1e-6
+    assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))
+
+
 @pytest.mark.parametrize("threads, gradient, plain", [(1, False, False), (1, True, True), (2, False, True)])
 def test_plain_products_attend_where_they_are_faster(threads, gradient, plain, monkeypatch):
     backbone, fused = tiny_model("seq2seq"), []
