@@ -12,6 +12,7 @@ import xprompt as xp
 from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
 from xprompt.backbones import t5_fast_path
 from xprompt.backbones.base import exact_labels
+from xprompt.backbones.fingerprint import fingerprint
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.backbones.loading import wrap
 from xprompt.backbones.prefix_cache import PrefixCache
@@ -244,6 +245,21 @@ def test_the_fast_path_through_t5_equals_transformers_own(shape, longest, monkey
     assert found[True][0].std() > 1e-3 and found[True][1].abs().max() > 1e-6
     for one, other in zip(found[True], found[False], strict=True):
         assert torch.allclose(one, other, atol=1e-10, rtol=1e-8)
+
+
+def test_in_bfloat16_on_a_cpu_a_decoder_attends_by_plain_products_and_is_the_same_backbone(tmp_path):
+    backbone = tiny_model("decoder", torch.bfloat16)
+    backbone.model.save_pretrained(tmp_path)
+    backbone.tokenizer.save_pretrained(tmp_path)
+    narrow, wide = (xp.load_backbone(tmp_path, device="cpu", dtype=dtype) for dtype in ("bfloat16", "float32"))
+    assert narrow.model.config._attn_implementation == "eager" and wide.model.config._attn_implementation == "sdpa"
+    data = tiny_data(6, "train")
+    batch, verbalizer, rows = one_batch(narrow, data), narrow.verbalizer(data.task), a_prompt(narrow)()
+    plain = narrow.label_scores(rows, batch, verbalizer)
+    narrow.model.set_attn_implementation("sdpa")
+    fused = narrow.label_scores(rows, batch, verbalizer)
+    assert fused.std() > 0 and torch.allclose(plain, fused, atol=0.05 * float(fused.std()))
+    assert fingerprint(narrow.weights_digest, narrow.model, narrow.tokenizer) == narrow.fingerprint
 
 
 @pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])

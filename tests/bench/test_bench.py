@@ -202,9 +202,13 @@ class TestMatrixRate:
     def test_the_operations_of_recorded_steps_are_those_that_torch_counts(self, backbone, own_splits):
         settings = xp.TuneSettings(steps=2, batch_size=12)
         steps = TuningSteps.over(backbone, xp.SoftPrompt.init(backbone, 5, pieces=4), own_splits, settings)
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            steps()
-        assert matrix_rate.operations(matrix_rate.record(steps)) == counter.get_total_flops()
+        with sdpa_kernel(SDPBackend.MATH):
+            with FlopCounterMode(display=False) as counter:
+                steps()
+            plain = matrix_rate.operations(matrix_rate.record(steps))
+        assert plain == counter.get_total_flops()
+        # A fused kernel computes gradients of the first layer's queries, which nothing needs.
+        assert plain <= matrix_rate.operations(matrix_rate.record(steps)) < 1.05 * plain
 
     def test_the_replay_does_the_recorded_products_and_nothing_else(self):
         def work():
@@ -214,7 +218,9 @@ class TestMatrixRate:
         assert matrix_rate.record(matrix_rate.replay(products)) == products
 
     def test_the_share_is_of_the_same_operations(self):
-        found = matrix_rate.measure(xp.load_backbone("nano", device="cpu", max_source=128), size_of("nano", True), "cpu")
+        found = matrix_rate.measure(
+            xp.load_backbone("nano", device="cpu", max_source=128), size_of("nano", True), "cpu"
+        )
         (row,), (fact,) = found.rows, found.facts
         assert row.unit == "GFLOP/s" and 0 < row.ratio == fact["share"] and len(found.raw) == 4
         assert fact["operations_a_step"] > 1e6
@@ -225,7 +231,9 @@ class TestBfloat16:
         backbone = tiny_model("decoder")
         backbone.model.to(torch.bfloat16)
         prompt = xp.SoftPrompt.init(backbone, 5, pieces=4).float()
-        candidate = Candidate(prompt, list(prompt.parameters()), xp.TuneSettings(optimizer="adamw"), prompt.clone)
+        candidate = Candidate(
+            prompt, list(prompt.parameters()), xp.TuneSettings(optimizer="adamw", steps=1), prompt.clone
+        )
         candidate.start(8, "train", 0)
         batch = next(batches(backbone.encode(own_splits.train), 8, seed=0))
         backbone.loss(prompt(), batch, backbone.verbalizer(own_splits.task)).mean().backward()
@@ -238,7 +246,7 @@ class TestBfloat16:
     def test_a_cpu_without_bfloat16_products_is_not_measured(self, monkeypatch):
         monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
         found = bfloat16_cpu.measure(tiny_model("decoder"), size_of("smollm2", True), "cpu")
-        assert found.rows == [Row("bfloat16_cpu", found.rows[0].backbone, NOT_MEASURED)]
+        assert found.rows == [Row("bfloat16_cpu_p20", found.rows[0].backbone, NOT_MEASURED)]
         assert "amx_bf16" in found.notes[0]["reason"]
 
     def test_both_dtypes_tune_to_much_the_same_prompt(self, monkeypatch):

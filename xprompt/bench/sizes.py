@@ -21,7 +21,7 @@ HEADLINES = {
     "dropped_tokens": ("dropped_p20_50", "dropped_p100_50"),
     "subnormals": ("subnormals",),
     "matrix_rate": ("matrix_rate",),
-    "bfloat16_cpu": ("bfloat16_cpu",),
+    "bfloat16_cpu": ("bfloat16_cpu_p20", "bfloat16_cpu_p100"),
 }
 COMPARISONS = (*HEADLINES, "t5_scale")
 _CPU_ONLY = ("subnormals", "bfloat16_cpu")
