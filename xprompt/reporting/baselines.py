@@ -148,6 +148,27 @@ def baseline_table(rows: pd.DataFrame, rates: Mapping[str, float], reference: st
     return pd.DataFrame(lines).fillna("")
 
 
+def verdict_statement(gaps: pd.DataFrame) -> str:
+    """Name the methods that XPrompt is above and below on average, by Holm's verdicts over all of them.
+
+    Args:
+        gaps: XPrompt less each method, as `differences` returns them; of one task where there is no average.
+    """
+    last = AVERAGE if AVERAGE in set(gaps["task"]) else gaps["task"].iloc[0]
+    tested = corrected(gaps[gaps["task"] == last])
+    if (tested["n"] < 2).all():
+        return f"One seed does not decide between XPrompt and {len(tested)} other methods."
+    named = {
+        verdict: ", ".join(map(wording.method, tested[tested["verdict_holm"] == verdict]["b"])) or "none"
+        for verdict in ("above", "below")
+    }
+    return (
+        f"Of {len(tested)} methods XPrompt is significantly above {named['above']}, and below {named['below']} "
+        f"({'on average over the tasks' if last == AVERAGE else wording.task(last)}, Holm's correction, "
+        f"{tested['n'].max()} seeds)."
+    )
+
+
 def _settings(profile: str, method: str) -> TuneSettings:
     """How a method trains by default."""
     defaults = get_profile(profile)

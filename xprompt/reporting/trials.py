@@ -19,6 +19,7 @@ from xprompt.config.settings import TuneSettings
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
 from xprompt.reporting.figures import method_style
+from xprompt.reporting.panels import legend
 from xprompt.runs.grid import grid
 
 TASK_PATTERN = "the task's own"
@@ -191,7 +192,7 @@ def trials_figure(rows: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("selection score (points); hollow: before training, filled: at its best")
-    axes.legend(loc="best")
+    legend(figure, axes)
     return figure
 
 
