@@ -54,6 +54,17 @@ def test_the_search_is_the_same_multiples_of_each_methods_own_default():
     assert {config.seed for config in configs} == {7}
 
 
+def test_a_rate_is_searched_for_in_a_subspace_of_prompts_that_are_tuned_at_the_profiles_own():
+    given = {"seed": 7, "budget": 0.5, "selection": 48, "sources": ["boolq", "rte", "cb"]}
+    first, second = rp.baselines.search_configs("nano", ["rte"], ["intrinsic_subspace"], [0.1, 1], **given)
+    own = PROFILES["nano"].tune
+    assert first.training.learning_rate == pytest.approx(0.1 * own.learning_rate)
+    assert [parent.identity() for parent in first.parents] == [parent.identity() for parent in second.parents]
+    assert [(parent.task, parent.training.learning_rate, parent.training.steps) for parent in first.parents] == [
+        ("boolq", own.learning_rate, own.steps // 2), ("cb", own.learning_rate, own.steps // 2),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "words"), [({"factors": []}, "above 0"), ({"factors": [0]}, "above 0"), ({"budget": 0}, "above 0"),
                           ({"profile": "t5-small"}, "counts in epochs")],
