@@ -389,6 +389,21 @@ def test_figures_are_saved_as_png_and_svg_with_their_labels(tmp_path):
     assert matplotlib.image.imread(tmp_path / "figures" / "fig1.png").shape[1] > 1000
 
 
+def test_a_figures_files_say_what_it_shows_and_of_how_many_seeds(tmp_path):
+    rp.figures.style()
+    report, rows = rp.Report(tmp_path, "a notebook"), rp.tidy(made_up())
+    figure = rp.figures.task_scores(rows)
+    report.save_figure(
+        "tab1", figure, "A caption with $1 and 5 %.", rows=rows, finding="A finding " + 20 * "that is long "
+    )
+    svg = (tmp_path / "figures" / "tab1.svg").read_text()
+    assert "A caption with $1 and 5 %. 3 seeds." in svg and svg.count("that is long that is long") > 1, "in lines"
+    assert not figure.texts, "the figure itself is left as it was"
+    report.save_figure("tab1", figure, "A caption.", rows=rows[rows["seed"] == 0])
+    svg = (tmp_path / "figures" / "tab1.svg").read_text()
+    assert "A caption. One seed: no intervals." in svg and "finding" not in svg
+
+
 def every_method() -> list[dict]:
     return made_up({name: 0.5 + 0.03 * place for place, name in enumerate(METHODS)}, tasks=TASKS)
 

@@ -161,6 +161,7 @@ def _settings(contents: book_pages.Contents, static: Path) -> dict[str, Any]:
         "suppress_warnings": ["myst.header", "myst.xref_missing", "mystnb.unknown_mime_type"],
         # Nothing is executed and nothing fetched.
         "nb_execution_mode": "off",
+        "nb_merge_streams": True,
         "nb_ipywidgets_js": {},
         "myst_enable_extensions": ["dollarmath"],
         "myst_heading_anchors": 3,
