@@ -12,6 +12,7 @@ import xprompt as xp
 from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
 from xprompt.backbones import t5_fast_path
 from xprompt.backbones.base import exact_labels
+from xprompt.backbones.fingerprint import fingerprint
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.backbones.loading import wrap
 from xprompt.backbones.prefix_cache import PrefixCache
@@ -244,6 +245,53 @@ def test_the_fast_path_through_t5_equals_transformers_own(shape, longest, monkey
     assert found[True][0].std() > 1e-3 and found[True][1].abs().max() > 1e-6
     for one, other in zip(found[True], found[False], strict=True):
         assert torch.allclose(one, other, atol=1e-10, rtol=1e-8)
+
+
+def test_in_bfloat16_on_a_cpu_a_decoder_attends_by_plain_products_and_is_the_same_backbone(tmp_path):
+    backbone = tiny_model("decoder", torch.bfloat16)
+    backbone.model.save_pretrained(tmp_path)
+    backbone.tokenizer.save_pretrained(tmp_path)
+    narrow, wide = (xp.load_backbone(tmp_path, device="cpu", dtype=dtype) for dtype in ("bfloat16", "float32"))
+    assert narrow.model.config._attn_implementation == "eager" and wide.model.config._attn_implementation == "sdpa"
+    data = tiny_data(6, "train")
+    batch, verbalizer, rows = one_batch(narrow, data), narrow.verbalizer(data.task), a_prompt(narrow)()
+    plain = narrow.label_scores(rows, batch, verbalizer)
+    narrow.model.set_attn_implementation("sdpa")
+    fused = narrow.label_scores(rows, batch, verbalizer)
+    assert fused.std() > 0 and torch.allclose(plain, fused, atol=0.05 * float(fused.std()))
+    assert fingerprint(narrow.weights_digest, narrow.model, narrow.tokenizer) == narrow.fingerprint
+
+
+@pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
+def test_what_the_fast_path_overwrites_changes_no_bit(feed_forward, monkeypatch):
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=320, d_model=32, d_kv=8, num_heads=4, d_ff=64, num_layers=3, pad_token_id=0,
+                      feed_forward_proj=feed_forward, decoder_start_token_id=0, eos_token_id=1)  # fmt: skip
+    backbone = wrap(T5ForConditionalGeneration(config), tiny_tokenizer(True), max_source=64)
+    data = tiny_data(6, "train")
+    batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
+
+    def plain_block(block, hidden, bias):
+        attention, feed_forward = block.layer
+        layer, normed = attention.SelfAttention, attention.layer_norm(hidden)
+        query, key, value = (
+            linear(normed).unflatten(-1, (4, 8)).transpose(1, 2) for linear in (layer.q, layer.k, layer.v)
+        )
+        attended = (query @ key.transpose(-1, -2) + bias).softmax(dim=-1) @ value
+        hidden = hidden + layer.o(attended.transpose(1, 2).flatten(2))
+        return hidden + feed_forward.DenseReluDense(feed_forward.layer_norm(hidden))
+
+    def scores_and_gradient():
+        prompt = a_prompt(backbone)
+        scores = backbone.label_scores(prompt().expand(6, -1, -1), batch, verbalizer)
+        return scores.detach(), *torch.autograd.grad(scores[:, 0].sum(), [prompt.embeddings])
+
+    ours = scores_and_gradient()
+    monkeypatch.setattr(t5_fast_path, "_encode_block", plain_block)
+    monkeypatch.setattr(t5_fast_path, "_normalize", lambda layer, hidden: layer(hidden))
+    plain = scores_and_gradient()
+    assert plain[1].abs().max() > 1e-6
+    assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))
 
 
 @pytest.mark.parametrize("threads, gradient, plain", [(1, False, False), (1, True, True), (2, False, True)])

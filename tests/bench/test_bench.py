@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config
@@ -17,15 +18,15 @@ from transformers import T5Config
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
 from xprompt.__main__ import main
-from xprompt.bench import harness, measuring, memory, side_by_side, t5_scale
+from xprompt.bench import bfloat16_cpu, harness, matrix_rate, measuring, memory, side_by_side, t5_scale
 from xprompt.bench.importance_cost import one_at_a_time, plain_pass
 from xprompt.bench.measuring import read_or_measure
 from xprompt.bench.peft_side import PeftPrompt
-from xprompt.bench.peft_step import steps
 from xprompt.bench.rows import COLUMNS, NOT_MEASURED, Findings, Row, throughput
 from xprompt.bench.rows import memory as memory_row
 from xprompt.bench.side_by_side import same_checkpoint
-from xprompt.bench.sizes import size_of
+from xprompt.bench.sizes import comparisons_of, size_of
+from xprompt.bench.tuning_steps import TuningSteps
 from xprompt.bench.writer import add_rows, read_rows, write
 from xprompt.data.batching import batches
 from xprompt.data.splits import Splits
@@ -33,6 +34,7 @@ from xprompt.errors import ConfigError, StoreError
 from xprompt.planning.footprint import measure
 from xprompt.reporting import bench_figures
 from xprompt.tasks.registry import get_task
+from xprompt.training.candidate import Candidate
 
 CPU = torch.device("cpu")
 TINY = T5Config(vocab_size=128, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
@@ -127,7 +129,7 @@ class TestSameSums:
         settings = xp.TuneSettings(optimizer="adamw", learning_rate=0.01, steps=3, batch_size=8, eval_every=3,
                                    objective=objective)  # fmt: skip
         theirs = PeftPrompt(backbone, prompt, own_splits).tune(settings, bucketed=True)
-        ours = steps(backbone, prompt, own_splits, settings)
+        ours = TuningSteps.over(backbone, prompt, own_splits, settings)()
         assert torch.allclose(theirs, ours.embeddings, atol=2e-4)
         assert not torch.allclose(theirs, prompt.embeddings, atol=1e-3)
 
@@ -174,11 +176,98 @@ class TestSameSums:
         assert all(same_checkpoint(one, other) for one, other in pairs)
 
 
+class TestMatrixRate:
+    def test_products_are_recorded_as_they_lie_forward_and_backward(self):
+        left, right = torch.ones(3, 4), torch.ones(5, 4).requires_grad_()
+        products = matrix_rate.record(lambda: (left @ right.t()).sum().backward())
+        # Forward (3, 4) @ (4, 5); backward the gradient of `right` alone, from the ones (3, 5) of the sum.
+        shapes = [(one.shape, other.shape) for one, other in products]
+        assert shapes[0] == ((3, 4), (4, 5)) and products[0][1].stride == (1, 4)
+        assert len(shapes) == 2 and {shapes[1]} <= {((5, 3), (3, 4)), ((4, 3), (3, 5))}
+        assert matrix_rate.operations(products) == 2 * (2 * 3 * 4 * 5)
+
+    @pytest.mark.parametrize("kernel", [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION])
+    def test_fused_attention_counts_as_the_products_of_the_plain_one(self, kernel):
+        # Batch 2, 3 heads, 5 queries, 7 keys, width 8: two products forward and four backward of 2·2·3·5·7·8 each.
+        query, key, value = (torch.randn(2, 3, length, 8, requires_grad=True) for length in (5, 7, 7))
+
+        def attend():
+            with sdpa_kernel(kernel):
+                F.scaled_dot_product_attention(query, key, value).sum().backward()
+
+        products = matrix_rate.record(attend)
+        assert matrix_rate.operations(products) == 6 * (2 * 2 * 3 * 5 * 7 * 8)
+        assert all(one.shape[-1] == other.shape[-2] for one, other in products)
+
+    def test_the_operations_of_recorded_steps_are_those_that_torch_counts(self, backbone, own_splits):
+        settings = xp.TuneSettings(steps=2, batch_size=12)
+        steps = TuningSteps.over(backbone, xp.SoftPrompt.init(backbone, 5, pieces=4), own_splits, settings)
+        with sdpa_kernel(SDPBackend.MATH):
+            with FlopCounterMode(display=False) as counter:
+                steps()
+            plain = matrix_rate.operations(matrix_rate.record(steps))
+        assert plain == counter.get_total_flops()
+        # A fused kernel computes gradients of the first layer's queries, which nothing needs.
+        assert plain <= matrix_rate.operations(matrix_rate.record(steps)) < 1.05 * plain
+
+    def test_the_replay_does_the_recorded_products_and_nothing_else(self):
+        def work():
+            torch.ones(3, 4).expand(2, 3, 4) @ torch.ones(2, 5, 4).transpose(1, 2)
+
+        products = matrix_rate.record(work)
+        assert matrix_rate.record(matrix_rate.replay(products)) == products
+
+    def test_the_share_is_of_the_same_operations(self):
+        found = matrix_rate.measure(
+            xp.load_backbone("nano", device="cpu", max_source=128), size_of("nano", True), "cpu"
+        )
+        (row,), (fact,) = found.rows, found.facts
+        assert row.unit == "GFLOP/s" and 0 < row.ratio == fact["share"] and len(found.raw) == 4
+        assert fact["operations_a_step"] > 1e6
+
+
+class TestBfloat16:
+    def test_prompt_gradient_and_optimiser_stay_float32(self, own_splits):
+        backbone = tiny_model("decoder")
+        backbone.model.to(torch.bfloat16)
+        prompt = xp.SoftPrompt.init(backbone, 5, pieces=4).float()
+        candidate = Candidate(
+            prompt, list(prompt.parameters()), xp.TuneSettings(optimizer="adamw", steps=1), prompt.clone
+        )
+        candidate.start(8, "train", 0)
+        batch = next(batches(backbone.encode(own_splits.train), 8, seed=0))
+        backbone.loss(prompt(), batch, backbone.verbalizer(own_splits.task)).mean().backward()
+        assert prompt.embeddings.grad.dtype == torch.float32
+        candidate.step(torch.zeros(()))
+        assert prompt.embeddings.dtype == torch.float32
+        state = candidate.optimizer.state[prompt.embeddings]
+        assert {value.dtype for value in state.values() if isinstance(value, torch.Tensor)} == {torch.float32}
+
+    def test_a_cpu_without_bfloat16_products_is_not_measured(self, monkeypatch):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+        found = bfloat16_cpu.measure(tiny_model("decoder"), size_of("smollm2", True), "cpu")
+        assert found.rows == [Row("bfloat16_cpu_p20", found.rows[0].backbone, NOT_MEASURED)]
+        assert "amx_bf16" in found.notes[0]["reason"]
+
+    def test_both_dtypes_tune_to_much_the_same_prompt(self, monkeypatch):
+        monkeypatch.setattr(bfloat16_cpu, "multiplies_bfloat16", lambda: True)
+        size = size_of("nano", True)
+        found = bfloat16_cpu.measure(xp.load_backbone("nano", device="cpu", max_source=128), size, "cpu")
+        assert found.rows[0].ratio > 0 and 0.5 < found.facts[0]["cosine"] < 0.99999
+
+
+def test_comparisons_are_listed_where_they_mean_something():
+    chosen = ["matrix_rate", "bfloat16_cpu", "subnormals", "t5_scale"]
+    assert comparisons_of("nano", "cpu", chosen) == ["matrix_rate", "subnormals"]
+    assert comparisons_of("smollm2", "cpu", chosen) == ["matrix_rate", "bfloat16_cpu", "subnormals"]
+    assert comparisons_of("smollm2", "cuda", chosen) == ["matrix_rate"]
+
+
 class TestScale:
     def test_the_operations_of_a_step_are_those_that_torch_counts(self):
         backbone = t5_scale.build(TINY, CPU, torch.float32, "tiny")
         assert backbone.num_params == measure(TINY).parameters  # embeddings and a head of its own
-        step = t5_scale.Step(backbone, 128, batch=2)
+        step = t5_scale.step(backbone, 128, batch=2)
         # The counter does not know the CPU's fused attention; the plain one does the same sums.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             step()
@@ -264,7 +353,7 @@ def test_a_quick_run_on_nano_fills_every_row_and_is_drawn(tmp_path, monkeypatch)
     assert folder == tmp_path and not (tmp_path / "other").exists()
     measured = rows[rows["hardware"] != NOT_MEASURED]
     for name in ("side_by_side_c2", "peft_train_words", "peft_train_string", "peft_eval", "importance_pass",
-                 "importance_naive", "dropped_p20_50", "subnormals"):  # fmt: skip
+                 "importance_naive", "dropped_p20_50", "subnormals", "matrix_rate"):  # fmt: skip
         (row,) = measured[measured["name"] == name].to_dict("records")
         assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"] and row["baseline"] > 0, name
     accuracy = measured[measured["unit"] == "points"]

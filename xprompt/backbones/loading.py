@@ -70,7 +70,18 @@ def load_backbone(
             f"{name} does not fit these devices: device_map {device_map!r} leaves weights to memory or disk, from "
             "where every step would fetch them. Use more or larger devices, or dtype='bfloat16'."
         )
+    _choose_attention(model)
     return wrap(model, tokenizer, name=name, max_source=max_source)
+
+
+def _choose_attention(model: PreTrainedModel) -> None:
+    """Let a decoder-only LM attend by plain products in bfloat16 on a CPU.
+
+    There the backward pass of torch's fused kernel multiplies without the processor's bfloat16 units: on SmolLM2 a step
+    of 8 examples takes 1.26 s of processor time with it and 0.96 s with plain products (1.55 s in float32; one thread).
+    """
+    if (model.device.type, model.dtype) == ("cpu", torch.bfloat16) and not model.config.is_encoder_decoder:
+        model.set_attn_implementation("eager")
 
 
 def wrap(model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int | None = None) -> Backbone:

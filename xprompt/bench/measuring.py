@@ -15,7 +15,7 @@ import torch
 from xprompt.backbones.loading import load_backbone
 from xprompt.bench import t5_scale, writer
 from xprompt.bench.rows import Findings, hardware_of
-from xprompt.bench.sizes import BACKBONES, COMPARISONS, HEADLINES, size_of
+from xprompt.bench.sizes import BACKBONES, COMPARISONS, HEADLINES, comparisons_of, size_of
 from xprompt.errors import BackboneError, ConfigError, did_you_mean
 from xprompt.files import try_folder
 from xprompt.runs.provenance import provenance
@@ -60,9 +60,9 @@ def measure(
     devices = [device] if device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     for name in backbones:
         for kind in devices:
-            _on_backbone(output, name, kind, [c for c in chosen if c in HEADLINES], quick)
+            _on_backbone(output, name, kind, comparisons_of(name, kind, chosen), quick)
         if "cuda" not in devices:
-            _write(output, _empty([c for c in chosen if c in HEADLINES], name, NO_GPU), "cpu", quick)
+            _write(output, _empty(comparisons_of(name, "cuda", chosen), name, NO_GPU), "cpu", quick)
     if "t5_scale" in chosen:
         _scale(output, devices, quick, retrain_share)
     return writer.read_rows(Path(output) / "bench.csv")

@@ -15,13 +15,10 @@ from xprompt.bench.harness import interleave
 from xprompt.bench.peft_side import PeftPrompt
 from xprompt.bench.rows import Findings, Row, throughput
 from xprompt.bench.sizes import Size
-from xprompt.config.settings import TuneSettings
-from xprompt.data.batching import batches
-from xprompt.data.splits import Splits
+from xprompt.bench.tuning_steps import TuningSteps
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.tasks.metrics import compute
-from xprompt.training.candidate import Candidate
-from xprompt.training.evaluation import evaluate, prompt_rows
+from xprompt.training.evaluation import evaluate
 from xprompt.training.tune import tune
 
 #: Row name → (baseline's side, our side).
@@ -56,7 +53,7 @@ def _training(found: Findings, backbone: Backbone, size: Size, hardware: str, pr
         "peft words random": lambda: other.tune(words),
         "peft words bucketed": lambda: other.tune(words, bucketed=True),
         # The steps alone, on both sides: evaluation with this objective generates text, which is not a step.
-        "ours string": lambda: steps(backbone, prompt, splits, string),
+        "ours string": lambda: TuningSteps.over(backbone, prompt, splits, string)(),
         "peft string random": lambda: other.tune(string),
         "peft string bucketed": lambda: other.tune(string, bucketed=True),
     }
@@ -68,22 +65,6 @@ def _training(found: Findings, backbone: Backbone, size: Size, hardware: str, pr
     lengths = [len(row) for row in backbone.encode(splits.train).ids]
     facts = {"source_tokens_mean": mean(lengths), "source_tokens_max": max(lengths), "settings": words.model_dump()}
     found.facts.append({"name": "peft_train", "backbone": backbone.name, "hardware": hardware, **facts})
-
-
-def steps(
-    backbone: Backbone, prompt: SoftPrompt, splits: Splits, settings: TuneSettings, *, seed: int = 0
-) -> SoftPrompt:
-    """Do the training steps of `tune` alone, one epoch over `train`; return the last step's prompt."""
-    own = prompt.clone().to(backbone.device)
-    candidate = Candidate(own, list(own.parameters()), settings, own.clone)
-    train, verbalizer = backbone.encode(splits.train), backbone.verbalizer(splits.task)
-    candidate.start(len(train), "train", train.num_cut)
-    for batch in batches(train, settings.batch_size, seed=seed):
-        vectors, prompt_mask, prompt_index = prompt_rows([own], [len(batch)], backbone.device)
-        loss = backbone.loss(vectors, batch, verbalizer, prompt_mask, settings.objective, prompt_index).mean()
-        loss.backward()
-        candidate.step(loss.detach())
-    return own
 
 
 def _evaluation(found: Findings, backbone: Backbone, size: Size, hardware: str, prompt: SoftPrompt) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -19,8 +20,12 @@ HEADLINES = {
     "importance_cost": ("importance_pass",),
     "dropped_tokens": ("dropped_p20_50", "dropped_p100_50"),
     "subnormals": ("subnormals",),
+    "matrix_rate": ("matrix_rate",),
+    "bfloat16_cpu": ("bfloat16_cpu_p20", "bfloat16_cpu_p100"),
 }
 COMPARISONS = (*HEADLINES, "t5_scale")
+_CPU_ONLY = ("subnormals", "bfloat16_cpu")
+_BACKBONES = {"bfloat16_cpu": ("smollm2",)}  # nano's products are too small to gain from a narrower dtype
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,15 @@ _GPU = {
     ),
 }  # fmt: skip
 BACKBONES = tuple(_FULL)
+
+
+def comparisons_of(backbone: str, device: str, chosen: Iterable[str]) -> list[str]:
+    """Return those of the chosen comparisons that are made with this backbone on this kind of device."""
+    return [
+        name for name in chosen
+        if name in HEADLINES and backbone in _BACKBONES.get(name, BACKBONES)
+        and (device == "cpu" or name not in _CPU_ONLY)
+    ]  # fmt: skip
 
 
 def size_of(backbone: str, quick: bool = False, device: str = "cpu") -> Size:

@@ -18,9 +18,6 @@ from xprompt.training.tune import tune
 def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
     """Measure examples tuned on per second either way, and how far the two tuned prompts are apart."""
     found = Findings()
-    if backbone.device.type != "cpu":
-        found.missing(["subnormals"], backbone.name, "a setting of the CPU")
-        return found
     splits = size.splits(train=size.batch * size.steps, selection=1)
     settings = size.settings(backbone.name, size.steps)
     prompt = SoftPrompt.init(backbone, size.length)

@@ -16,13 +16,12 @@ from xprompt.backbones.loading import wrap
 from xprompt.backbones.shapes import known_config
 from xprompt.bench.harness import once, paired_ratio
 from xprompt.bench.rows import Findings, Row, hardware_of
+from xprompt.bench.tuning_steps import TuningSteps
 from xprompt.config.settings import TuneSettings
 from xprompt.data.batching import Batch
 from xprompt.planning import footprint
 from xprompt.planning.machine import matrix_rate
 from xprompt.prompts.soft_prompt import SoftPrompt
-from xprompt.training.candidate import Candidate
-from xprompt.training.evaluation import prompt_rows
 
 SHAPES: dict[str, Any] = {f"t5-{size}": known_config(f"google/t5-{size}-lm-adapt") for size in ("large", "xl", "xxl")}
 """Name → configuration; the names are those of bench.csv's rows."""
@@ -53,33 +52,20 @@ def build(config: T5Config, device: torch.device, dtype: torch.dtype, name: str)
     return wrap(model, tokens, name=name, max_source=max(SOURCES))
 
 
-class Step:
-    """One optimiser step on random ids, as `tune` does it: loss, backward, update. Calling it does the step.
+def step(backbone: Backbone, source: int, batch: int = BATCH, length: int = LENGTH) -> TuningSteps:
+    """Return one optimiser step on random ids, to be called.
 
     Args:
         backbone: as `build` makes it.
         source, batch, length: T, B and P.
     """
-
-    def __init__(self, backbone: Backbone, source: int, batch: int = BATCH, length: int = LENGTH) -> None:
-        rows = backbone.embedding_rows()[2 : 2 + length].float()
-        self.prompt = SoftPrompt(rows, pieces=16)
-        self.candidate = Candidate(
-            self.prompt, list(self.prompt.parameters()), TuneSettings(steps=10**6), self.prompt.clone
-        )
-        self.candidate.start(batch, "train", 0)
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(2, len(backbone.embedding_rows()), (batch, source), generator=generator)
-        index = torch.arange(batch)
-        self.batch = Batch(ids, torch.ones_like(ids), index % 2, index).to(backbone.device)
-        self.verbalizer = Verbalizer(((5,), (6,)), torch.tensor([5, 6], device=backbone.device))
-        self.backbone = backbone
-
-    def __call__(self) -> None:
-        vectors, prompt_mask, prompt_index = prompt_rows([self.prompt], [len(self.batch)], self.backbone.device)
-        loss = self.backbone.loss(vectors, self.batch, self.verbalizer, prompt_mask, prompt_index=prompt_index).mean()
-        loss.backward()
-        self.candidate.step(loss.detach())
+    prompt = SoftPrompt(backbone.embedding_rows()[2 : 2 + length].float(), pieces=16)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(2, len(backbone.embedding_rows()), (batch, source), generator=generator)
+    index = torch.arange(batch)
+    rows = Batch(ids, torch.ones_like(ids), index % 2, index).to(backbone.device)
+    verbalizer = Verbalizer(((5,), (6,)), torch.tensor([5, 6], device=backbone.device))
+    return TuningSteps(backbone, prompt, [rows], verbalizer, TuneSettings(steps=1))
 
 
 def grid_hours(
@@ -125,12 +111,12 @@ def measure(
         backbone, counted = build(config, device, dtype, name), footprint.measure(config)
         rate = matrix_rate(device, dtype)
         for source in SOURCES:
-            step = Step(backbone, source, batch)
+            timed = step(backbone, source, batch)
             for _ in range(3):
-                once(step, device)
+                once(timed, device)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            seconds = [once(step, device) for _ in range(rounds)]
+            seconds = [once(timed, device) for _ in range(rounds)]
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
             operations = counted.operations(batch, source + LENGTH, "tune")
             found.timings(
@@ -157,7 +143,7 @@ def measure(
              "examples": TRAIN_EXAMPLES, "epochs": 100, "pairs": 81, "retrain_share": retrain_share,
              "samples_per_second": samples}
         )  # fmt: skip
-        del backbone, step
+        del backbone, timed
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return found

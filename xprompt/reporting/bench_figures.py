@@ -28,6 +28,8 @@ GOALS = {
     **{("peft_eval", ANY, gpu): 1.5 for gpu in (False, True)},
     **{("importance_pass", ANY, gpu): round(1 / 1.3, 3) for gpu in (False, True)},
     **{(f"t5_share_{source}", shape, True): 0.4 for source in (128, 256) for shape in ("t5-xl", "t5-xxl")},
+    ("matrix_rate", ANY, False): 0.6,
+    **{(f"bfloat16_cpu_p{length}", ANY, False): 2.0 for length in (20, 100)},
     **{("search_cost", ANY, gpu): 10.0 for gpu in (False, True)},
 }
 # Start of a row's name → what the row compares; the longest start wins.
@@ -45,6 +47,9 @@ _TEXTS = {
     "importance_pass": "importance / one forward-backward pass",
     "importance_naive": "importance / loop over single examples",
     "dropped_p": "evaluation, {1} % of {0} tokens dropped",
+    "subnormals": "tuning steps, subnormals as zero / kept",
+    "matrix_rate": "tuning step's share of the matrix rate",
+    "bfloat16_cpu_p": "tuning steps, bfloat16 / float32, {} tokens",
     "t5_share_": "share of matrix rate, source {}",
     "paper_grid_hours": "hours of the paper's grid, one seed",
     "search_cost": "re-training of the search / of the grid",
