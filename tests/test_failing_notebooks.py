@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from xprompt import reproduce
 from xprompt.errors import ConfigError
-from xprompt.reporting.notebooks import LONGEST, execute, parameters_of
+from xprompt.reporting.notebooks import LONGEST, Kernel, execute, parameters_of
 
 STARTED = "print('half way')"
 BAD_MATHS = [r"\left(", "{", r"\begin{matrix} a", r"\begin{foo}\end{bar}", "{" * 3000, "a<b & c"]
@@ -107,6 +107,34 @@ class TestAllAtOnce:
     def test_no_process_of_a_stopped_notebook_is_left(self, all_at_once):
         pid = int((all_at_once[1] / "worker").read_text())
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+
+
+@pytest.mark.timeout(240)
+def test_notebooks_that_share_a_kernel_share_its_imports_and_nothing_else(tmp_path, capsys):
+    """Nothing defined by one is seen by the next, whose cells count from 1; after a crash a new process takes over."""
+    look = "import os, sys; print(os.getpid(), 'mine' in globals(), 'colorsys' in sys.modules)"
+    paths = [
+        write(tmp_path / "a.ipynb", [f"import colorsys; mine = 1; {look}"]),
+        write(tmp_path / "b.ipynb", [look]),
+        write(tmp_path / "c.ipynb", ["import os; os._exit(3)"]),
+        write(tmp_path / "d.ipynb", [look]),
+    ]
+    kernel = Kernel(tmp_path)
+    try:
+        errors = [
+            execute(path, tmp_path / "out" / path.name, {"profile": "x"}, timeout=120, kernel=kernel, label="| ")
+            for path in paths
+        ]
+    finally:
+        kernel.end()
+    first, second, last = (line.removeprefix("| ").split() for line in capsys.readouterr().out.splitlines())
+    assert errors[:2] == errors[3:] + [None] == [None, None] and "its process ended with exit code 3" in errors[2]
+    assert first[1:] == ["True", "True"] and second[1:] == ["False", "True"] and last[1:] == ["False", "False"]
+    assert first[0] == second[0] != last[0]
+    for path in paths:
+        cells = nbformat.read(tmp_path / "out" / path.name, as_version=4).cells
+        assert [cell.execution_count for cell in cells][:2] == [1, 2], path.name
+    assert not psutil.pid_exists(int(last[0]))
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf", "1e308"])

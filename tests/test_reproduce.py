@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +40,7 @@ def refuse(*_args, **_named):
         (["--set", "learning=1"], "no chosen notebook has a parameter learning"),
         (["--only", "A_tasks_and_templates", "--set", "methods=xprompt"], "methods"),
         (["--set", "methods"], "NAME=VALUE"),
+        (["--backbone", "model.gguf"], "--only what takes another: 00_walkthrough, 01_main_results"),
         (["--gpus-per-run", "1"], "the executor local has no gpus_per_run"),
         (["--workers", "0"], "greater than or equal to 1"),
         (["--executor", "ray", "--gpus-per-run", "1.5"], "gpus_per_run"),
@@ -80,6 +82,52 @@ def test_a_plan_gives_each_notebook_the_parameters_that_it_declares(tmp_path):
         assert set(parameters) <= set(parameters_of(path))
         assert (path.parent / plan.handed_over["output"]).resolve() == tmp_path.resolve()
     assert not Path(plan.handed_over["output"]).is_absolute()
+
+
+def test_another_backbone_reaches_the_notebooks_from_where_they_run(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for given, there in ((str(tmp_path / "mine"), True), ("google/t5-small", False)):
+        plan = reproduce.make_plan("nano", only=["01_main_results", "00_walkthrough"], backbone=given)
+        for path, parameters in plan.notebooks.items():
+            name = parameters["backbone_name"]
+            assert (path.parent / name).resolve() == tmp_path / "mine" if there else name == given
+
+
+def test_grids_go_beside_the_other_notebooks_where_runs_go_in_parallel(monkeypatch):
+    monkeypatch.setattr(reproduce, "count_processes", lambda profiles: 1 if profiles == ["smollm2"] else 2)
+    at_a_time = [
+        reproduce._notebooks_at_a_time(reproduce.make_plan(profile, only=only, executor_options=options))
+        for profile, only, options in [
+            ("nano", None, {}), ("nano", None, {"workers": 3}), ("nano", None, {"workers": 1}),
+            ("nano", ["01_main_results"], {}), ("smollm2", None, {}),
+        ]
+    ]  # fmt: skip
+    assert at_a_time == [2, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2])
+def test_each_notebook_is_executed_once_grids_in_order_and_failures_are_named_in_the_plans_order(
+    tmp_path, monkeypatch, at_a_time
+):
+    done, kernels = [], {}
+
+    def pretend(path, output, parameters, timeout, *, kernel, label):
+        done.append(path.stem)
+        kernels[path.stem] = kernel
+        assert label == (f"{path.stem[:2].rstrip('_')} | " if at_a_time > 1 else "")
+        time.sleep(0.02)
+        return "no reason" if path.stem in ("10_peft", "01_main_results") else None
+
+    monkeypatch.setattr(reproduce, "execute", pretend)
+    monkeypatch.setattr(reproduce, "_notebooks_at_a_time", lambda plan: at_a_time)
+    plan, report = reproduce.make_plan(output=tmp_path), Report(tmp_path)
+    assert reproduce._execute_all(plan, report) == ["01_main_results", "10_peft"]
+    assert sorted(done) == sorted(reproduce.CORE) and set(report.manifest()["notebooks"]) == set(done)
+    if at_a_time == 1:
+        assert done == list(reproduce.CORE)
+    grids = [name for name in done if name in ("01_main_results", "05_importance_maps", "11_custom_task")]
+    assert grids == sorted(grids) and len({kernels[name] for name in grids}) == 1
+    assert len(set(kernels.values())) == at_a_time
 
 
 def test_a_plan_hands_executor_and_quick_over_beside_the_parameters(tmp_path, monkeypatch):

@@ -6,19 +6,23 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xprompt.config.profiles import get_profile
 from xprompt.errors import ConfigError, did_you_mean, shown
 from xprompt.files import sha256, try_folder
 from xprompt.reporting import book, facts
 from xprompt.reporting.layout import HANDED_OVER, MAIN, Report
-from xprompt.reporting.notebooks import execute, parameters_of
-from xprompt.runs.executors import get_executor
+from xprompt.reporting.notebooks import Kernel, execute, parameters_of
+from xprompt.runs.executors import THREADS, count_processes, get_executor
 from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import align_columns
@@ -35,6 +39,7 @@ CORE = (
 ALL = "all"
 TIMEOUT = 72.0  # hours for one notebook
 ROOM = 64 * 2**20  # bytes that a report needs at least: its runs, notebooks and book
+PATIENCE = 15  # seconds that an interrupted cell has to keep its work, before its kernel is killed
 LONGEST_TIMEOUT = 24.0 * 365
 
 
@@ -75,6 +80,7 @@ def make_plan(
     executor: str = "local",
     executor_options: Mapping[str, Any] | None = None,
     timeout: float = TIMEOUT,
+    backbone: str = "",
 ) -> Plan:
     """Check every choice before anything is run.
 
@@ -85,6 +91,7 @@ def make_plan(
         notebooks: the folder of notebooks.
         executor, executor_options: as `xprompt.get_executor` takes them, for the notebooks with a grid of runs.
         timeout: hours after which a notebook is stopped, above 0.
+        backbone: in place of the profile's, for notebooks that have the parameter: a folder, a .gguf file, a hub id.
 
     A notebook is given the parameters that it declares; the report's folder, quick and the executor go to its kernel
     beside them (`Plan.handed_over`). Paths are relative to the notebooks' folder, where they are executed. Raises
@@ -110,6 +117,8 @@ def make_plan(
     }  # fmt: skip
     # Where nobody chose, each notebook's own default: the main results take the profile's, the costly search less.
     offered |= ({"tasks": names} if tasks else {}) | ({} if seeds is None else {"seeds": numbers})
+    if backbone:
+        offered["backbone_name"] = os.path.relpath(backbone, folder) if Path(backbone).exists() else backbone
     plan: dict[Path, dict[str, Any]] = {}
     unused = set(settings or {})
     for path in _choose_notebooks(folder, only):
@@ -121,13 +130,20 @@ def make_plan(
         wanted = {**offered, **(settings or {})}
         plan[path] = {name: value for name, value in wanted.items() if name in known}
         unused -= set(known)
+    without = [path.stem for path, given in plan.items() if backbone and "backbone_name" not in given]
+    if without:  # whose results would be of the profile's, in one report with the others
+        takes = [path.stem for path in sorted(folder.glob("*.ipynb")) if "backbone_name" in parameters_of(path)]
+        raise ConfigError(
+            f"--backbone {shown(backbone)}: {', '.join(without)} would use the profile's; name by --only what takes "
+            f"another: {', '.join(takes) or 'none does'}."
+        )
     if unused:
         have = sorted({name for path, given in plan.items() if given for name in parameters_of(path)})
         raise ConfigError(
             f"no chosen notebook has a parameter {', '.join(sorted(unused))}; they have: {', '.join(have)}."
             f"{did_you_mean(min(unused), have)}"
         )
-    if executor != "local" and not any("report.executor()" in path.read_text("utf-8", "replace") for path in plan):
+    if executor != "local" and not any(map(_has_grid, plan)):
         raise ConfigError(
             f"--executor {executor}: {', '.join(path.stem for path in plan)} has no runs to distribute; leave it out."
         )
@@ -145,27 +161,8 @@ def reproduce(plan: Plan) -> int:
         try_folder(folder, ROOM)
     report.manifest()  # whose damage would be found when the first table is done
     Report(plan.output, quick=plan.quick).refuse_quick_in_real()
-    failed = []
-    for number, (path, parameters) in enumerate(plan.notebooks.items(), 1):
-        print(f"\n=== {path.stem} ({number} of {len(plan.notebooks)}) ===", flush=True)
-        start, executed = time.perf_counter(), report.notebooks / path.name
-        with _environment(HANDED_OVER, json.dumps(plan.handed_over)), book.kept_fresh(report):  # the kernel inherits it
-            try:
-                error = execute(path, executed, parameters, timeout=3600 * plan.timeout)
-            except ConfigError as wrong:
-                error = str(wrong)
-        state = {
-            "file": f"notebooks/{path.name}",
-            "html": f"book/notebooks/{path.stem}.html",
-            "status": "done" if error is None else f"failed: {error}",
-            "seconds": round(time.perf_counter() - start, 1),
-            "parameters": parameters,
-            **({"sha256": sha256(executed)} if executed.exists() else {}),
-        }
-        report.note_notebook(path.stem, state)
-        if error is not None:
-            failed.append(path.stem)
-            print(f"\n{path.stem} failed: {error}", file=sys.stderr, flush=True)
+    with _environment({HANDED_OVER: json.dumps(plan.handed_over)}), book.kept_fresh(report):  # kernels inherit it
+        failed = _execute_all(plan, report)
     manifest = facts.complete(report, profile=plan.profile, quick=plan.quick)
     book.build(report)
     _print_summary(report, manifest, failed)
@@ -177,16 +174,99 @@ def locate_reports() -> Path:
     return (Path.cwd() if INSTALLED else ROOT) / "reports"
 
 
+def _execute_all(plan: Plan, report: Report) -> list[str]:
+    """Execute the plan's notebooks and return the names of those that failed, in the plan's order.
+
+    Where runs keep one core busy each, those with a grid of runs go one after another, and the others beside them. Such
+    small notebooks share a kernel's process, so that each need not import everything again.
+    """
+    threads, at_a_time = get_profile(plan.profile).threads, _notebooks_at_a_time(plan)
+    grids = deque(path for path in plan.notebooks if at_a_time == 1 or _has_grid(path))
+    others = deque(path for path in plan.notebooks if path not in grids)
+    failed: set[str] = set()
+    stopping = threading.Event()
+
+    def work(kernel: Kernel, sources: Sequence[Callable[[], Path]]) -> None:
+        try:
+            for take in sources:
+                with suppress(IndexError):  # nothing is left there
+                    while not stopping.is_set():
+                        path = take()
+                        state = _execute_one(plan, path, report.notebooks.resolve() / path.name, kernel, at_a_time > 1)
+                        if stopping.is_set():
+                            return
+                        report.note_notebook(path.stem, state)
+                        if state["status"] != "done":
+                            failed.add(path.stem)
+                            print(f"\n{path.stem} {state['status']}", file=sys.stderr, flush=True)
+                        if threads is None:  # a large backbone: its memory is free before the next begins
+                            kernel.end()
+        finally:
+            kernel.end()
+
+    folder = next(iter(plan.notebooks)).parent
+    lanes = [(Kernel(folder), [grids.popleft, others.pop]), (Kernel(folder), [others.popleft])][:at_a_time]
+    shared = {name: str(threads) for name in THREADS} if at_a_time > 1 else {}
+    with _environment(shared), ThreadPoolExecutor(at_a_time) as pool:
+        working = [pool.submit(work, *lane) for lane in lanes]
+        try:
+            for ended in as_completed(working):
+                ended.result()
+        except BaseException:  # Ctrl-C, say: keep what is done, and end the kernels
+            stopping.set()
+            for _ in range(PATIENCE):
+                for kernel, _sources in lanes:
+                    kernel.interrupt()
+                if not wait(working, timeout=1).not_done:
+                    break
+            for kernel, _sources in lanes:
+                kernel.kill()
+            raise
+    return [path.stem for path in plan.notebooks if path.stem in failed]
+
+
+def _execute_one(plan: Plan, path: Path, executed: Path, kernel: Kernel, labelled: bool) -> dict[str, Any]:
+    """Execute a notebook and return how it went, as the manifest has it."""
+    number, parameters, start = list(plan.notebooks).index(path) + 1, plan.notebooks[path], time.perf_counter()
+    print(f"\n=== {path.stem} ({number} of {len(plan.notebooks)}) ===", flush=True)
+    label = f"{path.stem.partition('_')[0]} | " if labelled else ""
+    try:
+        error = execute(path, executed, parameters, timeout=3600 * plan.timeout, kernel=kernel, label=label)
+    except ConfigError as wrong:
+        error = str(wrong)
+    return {
+        "file": f"notebooks/{path.name}",
+        "html": f"book/notebooks/{path.stem}.html",
+        "status": "done" if error is None else f"failed: {error}",
+        "seconds": round(time.perf_counter() - start, 1),
+        "parameters": parameters,
+        **({"sha256": sha256(executed)} if executed.exists() else {}),
+    }
+
+
+def _notebooks_at_a_time(plan: Plan) -> int:
+    """Return 2 where this machine does several runs of the profile at a time, and nobody asked for one; else 1."""
+    given = plan.handed_over
+    alone = given["executor"] != "local" or given["executor_options"].get("workers") == 1
+    return 1 if alone or len(plan.notebooks) == 1 or count_processes([plan.profile]) == 1 else 2
+
+
+def _has_grid(path: Path) -> bool:
+    return "report.executor()" in path.read_text("utf-8", "replace")
+
+
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _choose_notebooks(folder: Path, only: Sequence[str] | None) -> list[Path]:

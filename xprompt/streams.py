@@ -14,9 +14,11 @@ Stream = Literal[
     "few-shot sample",
     "limit",
     "importance sample",
+    "race",
     "random mask",
     "matched candidates",
     "adapter",
+    "rounding",
 ]
 
 

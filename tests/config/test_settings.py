@@ -22,7 +22,8 @@ def test_zero_is_a_value_and_not_left_out(name):
 
 @pytest.mark.parametrize("value", [0, 0.0, False, [], {}])
 @pytest.mark.parametrize(
-    "name", [name for name in xp.RunConfig.model_fields if name not in ("seed", "source_tasks", "learning_rates")]
+    "name",
+    [name for name in xp.RunConfig.model_fields if name not in ("seed", "source_tasks", "learning_rates", "rounding")],
 )
 def test_nothing_empty_but_none_and_the_empty_text_is_left_out(name, value):
     if (name, value) == ("prune", {}):  # every one of its settings has a default

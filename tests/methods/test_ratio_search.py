@@ -47,10 +47,11 @@ def test_of_the_papers_grid_halving_trains_less_than_a_tenth():
     assert len(PAPER_RATIOS) ** 2 == 81
 
 
-def test_what_halving_trains_to_the_end_is_the_grids_own_candidate(backbone64, splits):
-    everything, halved = tried(backbone64, splits, search="grid"), tried(backbone64, splits, search="halving")
+@pytest.mark.parametrize("kind", ["halving", "race"])
+def test_what_halving_trains_to_the_end_is_the_grids_own_candidate(backbone64, splits, kind):
+    everything, halved = tried(backbone64, splits, search="grid"), tried(backbone64, splits, search=kind)
     assert [(t.token_ratio, t.piece_ratio) for t in everything] == [(t.token_ratio, t.piece_ratio) for t in halved]
-    finished = [i for i, one in enumerate(halved) if one.history.entries[-1]["step"] == 9]
+    finished = [i for i, one in enumerate(halved) if one.history.last_step == 9]
     assert finished and len(finished) < len(everything)
     for i in finished:
         full = {e["step"]: e["selection_loss"] for e in everything[i].history.entries}
@@ -59,7 +60,7 @@ def test_what_halving_trains_to_the_end_is_the_grids_own_candidate(backbone64, s
             assert entry["selection_loss"] == pytest.approx(full[entry["step"]], abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["grid", "halving"])
+@pytest.mark.parametrize("kind", ["grid", "halving", "race"])
 @pytest.mark.parametrize("ratios", [(0.1, 0.4, 0.7), tuple(i / 10 for i in range(1, 10))])
 def test_the_matched_control_looks_as_often_as_xprompt(kind, ratios):
     settings = SETTINGS.replace(search=kind, token_ratios=ratios, piece_ratios=ratios)
@@ -69,9 +70,11 @@ def test_the_matched_control_looks_as_often_as_xprompt(kind, ratios):
         """Count distinct checkpoints seen at the rungs; untrained copies of one prompt count as one."""
         seen = 0
         for left in schedule.values():
-            seen, count = seen + count, left if kind == "halving" else count
+            seen, count = seen + count, count if kind == "grid" else left
         return seen
 
+    if kind == "race":
+        candidates = 9  # the others have no score that one could be chosen by
     xprompt = looks(candidates, search.halving_schedule(candidates, steps))
     count, schedule = search.matched_schedule(settings, steps)
     assert looks(count, schedule) == xprompt
@@ -135,6 +138,7 @@ def test_the_paper_protocol_means_the_grid():
     assert xp.RunConfig(task="rte", method="xprompt").prune.search == "halving"
     config = xp.RunConfig(task="rte", method="xprompt", protocol="paper")
     assert config.prune.search == "grid"
+    assert xp.RunConfig(task="rte", protocol="paper", prune=SETTINGS.replace(search="race")).prune.search == "grid"
     linear = config.replace(prune=config.prune.replace(search="linear"))
     assert linear.prune.search == "linear", "a reading of the paper, and no shortcut"
     assert len(config.prune.grid()) == len(xp.PROFILES["nano"].prune.grid())

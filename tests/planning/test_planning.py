@@ -178,6 +178,12 @@ def test_a_plan_of_xl_on_rte():
     assert plan.seconds == pytest.approx(sum(run.operations for run in plan.runs) / 0.4e12)
 
 
+def test_another_backbone_is_planned_in_place_of_the_profiles():
+    small, large = (forecast("nano", backbone=name, timed=False) for name in ("", "google/t5-small-lm-adapt"))
+    assert small.footprint.parameters < 2e6 and large.footprint.parameters > 7e7
+    assert "with google/t5-small-lm-adapt, protocol" in describe(large) and "with nano, protocol" in describe(small)
+
+
 def test_a_run_is_planned_once_with_the_runs_it_builds_on():
     plan = forecast("t5-small", "rte", 1, methods=["xprompt", "prompt_tuning_length"], machine=machine())
     assert [run.config.method for run in plan.runs] == ["prompt_tuning", "xprompt", "prompt_tuning_length"]
@@ -212,12 +218,13 @@ def test_masks_are_planned_as_an_evaluation_each_after_importance():
 
 def test_halving_costs_a_fraction_of_the_grid(monkeypatch):
     costs = []
-    for search in ("grid", "halving"):
+    for search in ("grid", "halving", "race"):
         own = xp.PROFILES["t5-small"]
         monkeypatch.setitem(xp.PROFILES, "t5-small", own.replace(prune=own.prune.replace(search=search)))
         plan = forecast("t5-small", "rte", 1, methods=["xprompt"], machine=machine())
         costs.append(next(run.operations for run in plan.runs if run.config.method == "xprompt"))
     assert 0.05 < costs[1] / costs[0] < 0.15
+    assert 0.01 < costs[2] / costs[0] < 0.03  # of 81 masks one is re-trained to the end, and two to a ninth of it
 
 
 def test_examples_are_counted_where_they_are(tmp_path):

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from tests.reporting.test_reporting import made_up, make_report
 from xprompt.__main__ import main
 from xprompt.errors import ConfigError, StoreError
-from xprompt.reporting import Interval, Report, book, claims, facts, tidy
+from xprompt.reporting import Interval, Report, book, book_pages, claims, facts, tidy
 from xprompt.reporting.book_extension import to_mathml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +126,26 @@ def test_every_claim_names_its_place_and_fits_its_line():
 
 
 # Pages ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_that_was_measured_on_fewer_tasks_names_them():
+    found = {record["run"]: record for record in records()}
+    runs = [run for run, record in found.items() if record["task"] == "rte"]
+    claim = {"mean": 1.0, "low": 0.5, "high": 1.5, "n": 3, "quick": False}
+    manifest = {"items": {}, "claims": {"negative": {**claim, "runs": runs}, "scale": {**claim, "runs": list(found)}}}
+    contents = book_pages.Contents(Path(), manifest, found)
+    tasks = {verdict.claim.name: verdict.tasks for verdict in contents.verdicts}
+    assert (tasks["negative"], tasks["scale"], tasks["main"]) == ("RTE", "", "")
+
+
+def test_the_table_of_runs_says_how_long_each_trains():
+    tune, retune = {"steps": 40, "epochs": None}, {"steps": None, "epochs": 2.0}
+    config = {"tune": tune, "fine_tune": {"steps": 7}, "prune": {"retune": retune}}
+    steps = {
+        name: book_pages._steps({"method": name, "config": config, "history": history})
+        for name, history in (("xprompt", [{}]), ("fine_tuning", [{}]), ("majority", []))
+    }
+    assert steps == {"xprompt": "40 + 2 epochs", "fine_tuning": "7", "majority": ""}
 
 
 def test_the_front_page_has_verdicts_differences_table_and_caveats(small):

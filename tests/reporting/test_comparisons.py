@@ -46,12 +46,23 @@ def test_the_search_is_the_same_multiples_of_each_methods_own_default():
     tune, fine_tune = PROFILES["nano"].tune, PROFILES["nano"].fine_tune
     found = [(config.method, config.training) for config in configs]
     assert [(name, settings.learning_rate) for name, settings in found] == [
-        ("prompt_tuning", 0.03), ("prompt_tuning", 0.3), ("lora", 0.0001), ("lora", 0.001), ("p_tuning_v2", 0.03),
-        ("p_tuning_v2", 0.3),
+        (name, pytest.approx(factor * (fine_tune if name == "lora" else tune).learning_rate))
+        for name in methods for factor in (0.1, 1)
     ]  # fmt: skip
     assert {settings.steps for name, settings in found if name != "lora"} == {tune.steps // 2}
     assert {(s.steps, s.optimizer) for name, s in found if name == "lora"} == {(fine_tune.steps // 2, "adamw")}
     assert {config.seed for config in configs} == {7}
+
+
+def test_a_rate_is_searched_for_in_a_subspace_of_prompts_that_are_tuned_at_the_profiles_own():
+    given = {"seed": 7, "budget": 0.5, "selection": 48, "sources": ["boolq", "rte", "cb"]}
+    first, second = rp.baselines.search_configs("nano", ["rte"], ["intrinsic_subspace"], [0.1, 1], **given)
+    own = PROFILES["nano"].tune
+    assert first.training.learning_rate == pytest.approx(0.1 * own.learning_rate)
+    assert [parent.identity() for parent in first.parents] == [parent.identity() for parent in second.parents]
+    assert [(parent.task, parent.training.learning_rate, parent.training.steps) for parent in first.parents] == [
+        ("boolq", own.learning_rate, own.steps // 2), ("cb", own.learning_rate, own.steps // 2),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -66,8 +77,9 @@ def test_a_search_that_cannot_be_is_refused(change, words):
 
 
 def test_the_best_rate_is_named_and_so_is_one_at_an_end():
+    own = PROFILES["nano"].tune.learning_rate
     trials = pd.DataFrame(
-        [trial("prompt_tuning", rate, score) for rate, score in ((0.03, 60), (0.3, 70), (3, 50))]
+        [trial("prompt_tuning", factor * own, score) for factor, score in ((0.1, 60), (1, 70), (10, 50))]
         + [trial("lora", rate, score) for rate, score in ((0.0001, 60), (0.001, 70), (0.01, 80))]
     )
     assert rp.baselines.chosen_rates(trials) == {"lora": 0.01}, "prompt tuning's rate is the profile's"
@@ -92,6 +104,12 @@ def test_baselines_are_compared_with_xprompt_on_the_average():
     ]
     assert table.loc["XPrompt", "XPrompt − it"] == "" and table.loc["LoRA", "trained parameters"] == "2,560"
     assert table.loc["LoRA", "verdict (Holm)"] == "above", "seeds move both alike"
+    gaps = rp.differences(rows, [("xprompt", "p_tuning"), ("xprompt", "lora")])
+    assert rp.baselines.verdict_statement(gaps) == (
+        "Of 2 methods XPrompt is significantly above P-Tuning, LoRA, and below none (on average over the tasks, Holm's "
+        "correction, 2 seeds)."
+    )
+    assert rp.baselines.verdict_statement(gaps.assign(n=1)).startswith("One seed does not decide between XPrompt and 2")
 
 
 # One setting ----------------------------------------------------------------------------------------------------------

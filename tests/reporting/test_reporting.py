@@ -389,6 +389,21 @@ def test_figures_are_saved_as_png_and_svg_with_their_labels(tmp_path):
     assert matplotlib.image.imread(tmp_path / "figures" / "fig1.png").shape[1] > 1000
 
 
+def test_a_figures_files_say_what_it_shows_and_of_how_many_seeds(tmp_path):
+    rp.figures.style()
+    report, rows = rp.Report(tmp_path, "a notebook"), rp.tidy(made_up())
+    figure = rp.figures.task_scores(rows)
+    report.save_figure(
+        "tab1", figure, "A caption with $1 and 5 %.", rows=rows, finding="A finding " + 20 * "that is long "
+    )
+    svg = (tmp_path / "figures" / "tab1.svg").read_text()
+    assert "A caption with $1 and 5 %. 3 seeds." in svg and svg.count("that is long that is long") > 1, "in lines"
+    assert not figure.texts, "the figure itself is left as it was"
+    report.save_figure("tab1", figure, "A caption.", rows=rows[rows["seed"] == 0])
+    svg = (tmp_path / "figures" / "tab1.svg").read_text()
+    assert "A caption. One seed: no intervals." in svg and "finding" not in svg
+
+
 def every_method() -> list[dict]:
     return made_up({name: 0.5 + 0.03 * place for place, name in enumerate(METHODS)}, tasks=TASKS)
 
@@ -660,6 +675,28 @@ def test_collect_says_what_it_does_and_returns_the_records(capsys):
     text = capsys.readouterr().out
     assert "[1/4] rte majority seed 0 held_out" in text and text.count("50.0 points in 0 s") == 4
     assert ", 0 s left" in text
+
+
+def test_the_table_so_far_is_printed_as_it_fills(capsys):
+    configs = rp.grid("nano", "cb,rte", ["majority", "xprompt"], 2)
+
+    def run(config, started="2000-01-01T00:00:00+00:00"):
+        score = 0.5 + config.seed / 10 + (config.task == "rte") / 5
+        facts = config.model_dump(include={"profile", "backbone", "task", "method", "seed", "protocol"})
+        return SimpleNamespace(record={**facts, "metrics": {}, "score": score, "num_params": 1, "run": "",
+                                       "provenance": {"started": started} if started else {}})  # fmt: skip
+
+    rp.collect(configs, lambda config: run(config, ""), interim=rp.tables.so_far)
+    lines = capsys.readouterr().out.splitlines()
+    heads = [place for place, line in enumerate(lines) if line == "Tab 1 so far:"]
+    assert len(heads) == 3, "after each seed of each task but the last, whose table the notebook shows"
+    assert lines[heads[0] + 2].split() == ["CB", "50.0", "50.0", "1", "of", "2"]
+    assert lines[heads[0] + 3].startswith("Seeds done: CB 1 of 2, RTE 0 of 2, ") and "s left" in lines[heads[0] + 3]
+    assert lines[heads[1] + 4].split() == ["average", "60.0", "60.0", "1", "of", "2"]
+    # The mean of 50 and 60 and its t interval: 12.706 · 7.071 / √2 = 63.5.
+    assert lines[heads[2] + 2].split()[-3:] == ["2", "of", "2"] and "55.0 ± 63.5" in lines[heads[2] + 2]
+    rp.collect(configs, run, interim=rp.tables.so_far)
+    assert "so far" not in capsys.readouterr().out, "runs that are read make no interim table"
 
 
 def test_reporting_needs_no_torch():

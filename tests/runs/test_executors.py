@@ -31,6 +31,7 @@ from tests.runs.pretended_runs import (
     mortal,
     napping,
     pretended,
+    slow,
     threads_of,
     unlucky,
 )
@@ -89,7 +90,8 @@ class TestPlan:
         for i, run in enumerate(runs):
             assert len(run.parents) == len(run.config.parents)
             assert all(parent in runs[:i] for parent in run.parents)
-        assert [run.depth for run in runs] == [0] * 4 + [1] * 6 + [2] * 2
+        assert sorted(run.depth for run in runs) == [0] * 4 + [1] * 6 + [2] * 2
+        assert [run.config.seed for run in runs] == [0] * 6 + [1] * 6, "the first seed's runs first"
         asked = [position for run in runs for position in run.positions]
         assert sorted(asked) == list(range(2 * len(configs)))
 
@@ -253,6 +255,12 @@ class TestProcesses:
         said = [step.note for step in executor.each(configs) if step.note]
         assert executor.workers == workers and len(said) == (workers > 1)
         assert all(note.startswith(f"{workers} processes with ") for note in said)
+
+    def test_a_seed_is_done_with_its_children_before_the_next_begins(self, tmp_path):
+        configs = grid(6, ("majority", "prompt_tuning", "xprompt"))
+        steps = ProcessExecutor(tmp_path, slow, workers=2).each(configs)
+        seeds = [step.config.seed for step in steps if step.record is not None]
+        assert all(abs(place // 3 - seed) <= 1 for place, seed in enumerate(seeds)), seeds
 
     def test_the_records_are_those_of_one_after_another_and_no_run_is_done_twice(self, tmp_path):
         configs = grid(4)

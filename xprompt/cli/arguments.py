@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from xprompt.errors import ConfigError, shown
 from xprompt.files import parse_json
+
+
+def add_backbone(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the choice of another backbone than the profile's."""
+    parser.add_argument("--backbone", default="", metavar="NAME", help="in place of the profile's: a folder, a .gguf "
+                        "file or a hub id")  # fmt: skip
 
 
 def parse_values(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:

@@ -32,8 +32,8 @@ def execute(chosen: argparse.Namespace) -> int:
     """Measure what was chosen, print the table and return 0."""
     from xprompt.bench.measuring import measure  # torch, pandas and matplotlib come with these
     from xprompt.reporting.bench_figures import bench_table
+    from xprompt.reporting.tables import to_text
     from xprompt.reproduce import locate_reports
-    from xprompt.units import align_columns
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("xprompt").setLevel(logging.INFO)
@@ -44,6 +44,6 @@ def execute(chosen: argparse.Namespace) -> int:
             device=chosen.device, retrain_share=chosen.retrain_share,
         )
     )  # fmt: skip
-    print(align_columns([list(table.columns), *table.to_numpy().tolist()]))
+    print(to_text(table))
     print(f"\nBench: {output}")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from xprompt.cli.arguments import split_names
+from xprompt.cli.arguments import add_backbone, split_names
 from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES
 from xprompt.tasks.superglue import TASKS
@@ -19,6 +19,7 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser this subcommand's choices."""
     parser.add_argument("--profile", default="nano", help=f"one of {', '.join(PROFILES)}; default: %(default)s")
+    add_backbone(parser)
     parser.add_argument("--tasks", default="", metavar="A,B", help=f"of {', '.join(TASKS)}, or 'all'; "
                         "default: the profile's tasks")  # fmt: skip
     parser.add_argument("--methods", default="", metavar="A,B", help=f"of {', '.join(METHODS)}; "
@@ -33,6 +34,9 @@ def execute(chosen: argparse.Namespace) -> int:
     from xprompt.planning.forecast import forecast  # these two import torch
     from xprompt.planning.report import describe
 
-    plan = forecast(chosen.profile, chosen.tasks, chosen.seeds, chosen.data_dir, split_names(chosen.methods))
+    plan = forecast(
+        chosen.profile, chosen.tasks, chosen.seeds, chosen.data_dir, split_names(chosen.methods),
+        backbone=chosen.backbone,
+    )  # fmt: skip
     print(describe(plan))
     return 1 if plan.too_large else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from xprompt.cli.arguments import parse_values
+from xprompt.cli.arguments import add_backbone, parse_values
 from xprompt.config.profiles import PROFILES
 from xprompt.tasks.superglue import TASKS
 
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     with_ray = "with --executor ray: "
     add = parser.add_argument
     add("--profile", default="nano", help=f"backbone and settings: {', '.join(PROFILES)}; default: %(default)s")
+    add_backbone(parser)
     add("--tasks", default="", metavar="A,B", help=f"of {', '.join(TASKS)}, or 'all', or the task.json of a custom "
         "task; default: the profile's tasks, and one for the comparison of searches")  # fmt: skip
     add("--seeds", type=int, metavar="N", help="number of seeds, 0 to N-1; default: the profile's number, and one for "
@@ -53,7 +54,7 @@ def execute(chosen: argparse.Namespace) -> int:
     from xprompt import reproduce as library  # pandas, matplotlib and papermill come with it
 
     options = {name: getattr(chosen, name) for name in ("address", "workers", "cpus_per_run", "gpus_per_run")}
-    given = {name: getattr(chosen, name) for name in ("notebooks", "timeout")}
+    given = {name: getattr(chosen, name) for name in ("notebooks", "timeout", "backbone")}
     plan = library.make_plan(
         chosen.profile, chosen.tasks, chosen.seeds, chosen.data_dir, chosen.only, chosen.output, chosen.quick,
         parse_values(chosen.set), executor=chosen.executor,

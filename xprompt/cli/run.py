@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xprompt.cli.arguments import parse_values
+from xprompt.cli.arguments import add_backbone, parse_values
 from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES
 from xprompt.config.run_config import RunConfig
@@ -31,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser this subcommand's choices."""
     parser.add_argument("--task", required=True, help=f"one of {', '.join(TASKS)}, or the task.json of a custom task")
     parser.add_argument("--profile", default="nano", help=f"one of {', '.join(PROFILES)}; default: %(default)s")
-    parser.add_argument("--backbone", default="", metavar="NAME", help="in place of the profile's: a folder, a .gguf "
-                        "file or a hub id")  # fmt: skip
+    add_backbone(parser)
     parser.add_argument("--method", default="xprompt", help=f"one of {', '.join(METHODS)}; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--protocol", default="held_out", help=f"{' or '.join(PROTOCOLS)}; default: %(default)s")

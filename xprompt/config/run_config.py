@@ -54,6 +54,9 @@ class RunConfig(Settings):
     few_shot: Annotated[int, Field(ge=1, le=MOST)] | Literal["official"] | None = None
     limit_train: int | None = Field(None, ge=1, le=MOST)
     limit_validation: int | None = Field(None, ge=1, le=MOST)
+    rounding: int = Field(
+        0, ge=0, le=MOST_TOKENS, description="0: none; n: draw n of the initial prompt moved in its last bits"
+    )
     selection: float = Field(0.0, gt=0, lt=1)
     selection_limit: int = Field(0, ge=1, le=MOST)
     dtype: Literal["float32", "bfloat16", "float16", "float64"] | None = None
@@ -74,7 +77,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _search_by_grid_in_paper_protocol(self) -> RunConfig:
-        if self.protocol == "paper" and self.prune.search == "halving":
+        if self.protocol == "paper" and self.prune.stops_early:
             object.__setattr__(self, "prune", self.prune.replace(search="grid"))
         return self
 
@@ -107,6 +110,15 @@ class RunConfig(Settings):
             other = f", other than its own ({self.task})" if many else ""
             raise ValueError(
                 f"{self.method} starts from the prompts of source_tasks: it needs {needed}{other}, not {list(given)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_rounding(self) -> RunConfig:
+        if self.rounding and "prompt_tuning" not in (self.method, *(method.name for method in self._ancestors)):
+            raise ValueError(
+                f"rounding={self.rounding} moves the initial prompt of prompt tuning, and {self.method} does not start "
+                "from one; leave it at 0"
             )
         return self
 
@@ -168,6 +180,8 @@ class RunConfig(Settings):
             del values["pattern"]
         if not self.source_tasks:
             del values["source_tasks"]
+        if not self.rounding:
+            del values["rounding"]
         values["prune"] = self.pruning.model_dump(mode="json")
         for unused in {"tune", "fine_tune", "prune"} - self._declaration.settings:
             del values[unused]

@@ -173,10 +173,11 @@ class PruneSettings(Settings):
     mode: Mode = "zero"
     importance_limit: int | None = Field(None, ge=1, le=MOST, description="training examples scored; None: all")
     retune: TuneSettings = TuneSettings(epochs=100)
-    search: Literal["grid", "linear", "halving"] = Field(
+    search: Literal["grid", "linear", "halving", "race"] = Field(
         "grid",
         description="retrain every pair of ratios; the token ratios and then, at the best of them, the piece ratios; "
-        "or, of held_out runs alone (paper means grid), every pair, with the worse stopped early",
+        "or, of held_out runs alone (paper means grid), every pair, with the worse stopped early (halving), or raced "
+        "untrained first and only the better retrained (race)",
     )
     rescore_pieces: bool = Field(
         False, description="score pieces again once tokens are pruned; else both levels come from one pass"
@@ -206,8 +207,13 @@ class PruneSettings(Settings):
         return [(t, p) for t in tokens for p in pieces]
 
     @property
+    def stops_early(self) -> bool:
+        """Return whether the search stops the worse candidates before their last step."""
+        return self.search in ("halving", "race")
+
+    @property
     def num_candidates(self) -> int:
-        """Return how many candidates the search re-trains, equal masks counted apart."""
+        """Return how many candidates the search tries, equal masks counted apart."""
         if self.search == "linear" and self.level == "both":
             return len(self.token_ratios) + len(self.piece_ratios)
         return len(self.grid())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
 from xprompt.methods.ratio_search import matched_schedule, retrain
 from xprompt.prompts.soft_prompt import SoftPrompt
@@ -13,9 +15,22 @@ def prompt_tuning(context: MethodContext, length: int | None = None) -> MethodRe
     """Tune a prompt of `length` tokens (default: the settings') from its initialisation. Source: paper §3.1."""
     config, backbone, task = context.config, context.backbone, context.splits.task
     length = config.length if length is None else length
-    return tune_from(
-        context, SoftPrompt.init(backbone, length, config.init, config.seed, pieces=config.pieces, task=task)
-    )
+    initial = SoftPrompt.init(backbone, length, config.init, config.seed, pieces=config.pieces, task=task)
+    if config.rounding:
+        move_last_bits(initial, stream_seed(config.seed, "rounding", config.rounding))
+    return tune_from(context, initial)
+
+
+@torch.no_grad()
+def move_last_bits(prompt: SoftPrompt, seed: int) -> None:
+    """Move every entry of the prompt, (P, H), to one of its two neighbours among floating-point numbers, drawn by seed.
+
+    Runs that differ in this alone show what rounding does to a result.
+    """
+    values = prompt.embeddings  # (P, H)
+    up = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed)) < 0.5  # (P, H)
+    bound = torch.where(up, torch.inf, -torch.inf).to(values)  # (P, H)
+    values.copy_(torch.nextafter(values, bound))
 
 
 def tune_from(context: MethodContext, initial: SoftPrompt, seconds_before: float = 0.0) -> MethodResult:

@@ -1,14 +1,17 @@
-"""Which ratios are tried, how pruned prompts are re-trained and the best is chosen: grid, level by level, halving."""
+"""Which ratios are tried, how pruned prompts are re-trained and the best is chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from xprompt.backbones.base import Backbone
 from xprompt.config.settings import PruneSettings
 from xprompt.data.splits import Splits
+from xprompt.methods.race import num_left
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.training.callbacks import Callback, Callbacks
 from xprompt.training.candidate import History
@@ -23,7 +26,8 @@ class RetrainedPrompt:
         token_ratio, piece_ratio: shares removed, in [0, 1).
         pruned: the prompt after pruning and rewinding, (P, H).
         prompt: the same after re-training, at its best checkpoint.
-        history: of re-training.
+        history: of re-training; empty where a race dropped it before.
+        raced: (n,) its loss, untrained, on each example of a race; (0,) where there was none.
     """
 
     token_ratio: float
@@ -31,26 +35,32 @@ class RetrainedPrompt:
     pruned: SoftPrompt
     prompt: SoftPrompt
     history: History
+    raced: np.ndarray = field(default_factory=lambda: np.empty(0), compare=False)
 
     def __repr__(self) -> str:
         ratios = f"token ratio {self.token_ratio:g}, piece ratio {self.piece_ratio:g}"
+        if not self.history.entries:
+            return f"RetrainedPrompt({ratios}: dropped by the race, {self.prompt!r})"
         return f"RetrainedPrompt({ratios}: {100 * self.score:.1f} on {self.history.selection_split}, {self.prompt!r})"
 
     @property
     def score(self) -> float:
-        """Return the score on the selection split, in [0, 1]."""
+        """Return the score on the selection split, in [0, 1]; -inf where a race dropped it before it was scored."""
         return self.history.best_score
 
     def describe(self) -> dict[str, Any]:
-        """Return JSON values for a record."""
+        """Return JSON values for a record; of a candidate that a race dropped, the scores are None."""
+        entries = self.history.entries
+        raced = {"raced_examples": len(self.raced), "raced_loss": float(self.raced.mean())} if len(self.raced) else {}
         return {
             "token_ratio": self.token_ratio,
             "piece_ratio": self.piece_ratio,
             "num_params": self.prompt.num_params,
-            "selection_score": self.score,
+            "selection_score": self.score if entries else None,
             "best_step": self.history.best_step,
-            "last_step": self.history.entries[-1]["step"],
-            "before_retraining": self.history.entries[0]["selection_score"],
+            "last_step": self.history.last_step,
+            "before_retraining": entries[0]["selection_score"] if entries else None,
+            **raced,
         }
 
 
@@ -67,8 +77,8 @@ def distinct_masks(prompts: Sequence[SoftPrompt]) -> tuple[list[SoftPrompt], lis
 def next_ratios(settings: PruneSettings, candidates: Sequence[RetrainedPrompt]) -> list[tuple[float, float]]:
     """Return the (token ratio, piece ratio) pairs to try next; [] where the search is over.
 
-    "grid" and "halving" try all pairs at once. "linear" tries the token ratios with every piece kept, then the piece
-    ratios at the best token ratio: 9 + 9 candidates in place of 81.
+    "grid", "halving" and "race" try all pairs at once. "linear" tries the token ratios with every piece kept, then the
+    piece ratios at the best token ratio: 9 + 9 candidates in place of 81.
 
     Args:
         candidates: all tried so far.
@@ -98,13 +108,14 @@ def retrain(
     """Re-train candidates by the settings' search: XPrompt's, and those of its budget-matched control.
 
     "grid" and "linear" re-train every candidate to the end. "halving" scores every candidate untrained on the
-    selection split, re-trains the better third, and keeps a third of those at each step of `halving_schedule`. All of
-    them evaluate at those steps, so that they choose among the same checkpoints.
+    selection split, re-trains the better third, and keeps a third of those at each step of `halving_schedule`; so does
+    "race" with those that its race has left. All of them evaluate at the same steps, so that they choose among the
+    same checkpoints.
 
     Args:
         prompts: C times (P, H), pruned and rewound; unchanged.
         seeds: of the candidates' data orders.
-        schedule: step → how many go on, where a halving search is not to follow `halving_schedule`.
+        schedule: step → how many go on, where a search that drops is not to follow `halving_schedule`.
         describe: what the candidates are, in bars, logs and the stage's name.
         progress, callbacks: as in `tune`.
 
@@ -113,7 +124,7 @@ def retrain(
     """
     if schedule is None:
         schedule = halving_schedule(len(prompts), settings.retune.num_steps(len(splits.train)))
-    if settings.search != "halving":
+    if not settings.stops_early:
         schedule = dict.fromkeys(schedule, len(prompts))  # looked at, and none dropped
     return tune_many(
         backbone, prompts, splits, [settings.retune] * len(prompts), seeds=seeds, width=settings.side_by_side,
@@ -137,16 +148,17 @@ def matched_schedule(settings: PruneSettings, steps: int) -> tuple[int, dict[int
     """Return (how many prompts, step → how many go on) for a control that looks as often as XPrompt does.
 
     XPrompt looks at every pruned prompt untrained. Copies of one tuned prompt are equal then: the control takes these
-    looks while its candidates, as many as XPrompt re-trains, are on their way to the first rung.
+    looks while its candidates, as many as XPrompt re-trains, are on their way to the first rung. What a race drops
+    has no score and cannot be chosen, so that its heats are no looks.
 
     Args:
         settings: of XPrompt's search.
         steps: of re-training.
     """
-    candidates = settings.num_candidates
+    candidates = num_left(settings.num_candidates) if settings.search == "race" else settings.num_candidates
     schedule = halving_schedule(candidates, steps)
     left = schedule.pop(0)
-    trained = left if settings.search == "halving" else candidates
+    trained = left if settings.stops_early else candidates
     extra, rung = round(candidates / trained), min(schedule, default=0)
     looks = {rung * (i + 1) // (extra + 1): trained for i in range(extra)}
     looks.pop(0, None)
@@ -154,16 +166,17 @@ def matched_schedule(settings: PruneSettings, steps: int) -> tuple[int, dict[int
 
 
 def search_cost(candidates: Sequence[RetrainedPrompt], settings: PruneSettings, num_selection: int) -> dict[str, int]:
-    """Count distinct candidates, and the examples they were trained on and evaluated on.
+    """Count distinct candidates, and the examples they were trained on and evaluated on, those of a race among them.
 
     Args:
         num_selection: examples in the selection split.
     """
-    histories = {id(candidate.history): candidate.history for candidate in candidates}.values()
+    distinct = {id(candidate.history): candidate for candidate in candidates}.values()
+    evaluations = sum(len(candidate.history.entries) for candidate in distinct)
     return {
-        "candidates": len(histories),
-        "trained_examples": sum(h.entries[-1]["step"] for h in histories) * settings.retune.batch_size,
-        "evaluated_examples": sum(len(h.entries) for h in histories) * num_selection,
+        "candidates": len(distinct),
+        "trained_examples": sum(candidate.history.last_step for candidate in distinct) * settings.retune.batch_size,
+        "evaluated_examples": evaluations * num_selection + sum(len(candidate.raced) for candidate in distinct),
     }
 
 

@@ -12,6 +12,7 @@ from xprompt.backbones.base import Backbone
 from xprompt.config.settings import PruneSettings
 from xprompt.data.splits import Splits
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
+from xprompt.methods.race import Race, race
 from xprompt.methods.ratio_search import RetrainedPrompt, choose_best, distinct_masks, next_ratios, retrain, search_cost
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance, importance
@@ -19,6 +20,8 @@ from xprompt.pruning.prune import Order, prune, rewind
 from xprompt.signatures import check_arguments
 from xprompt.streams import stream_seed
 from xprompt.training.callbacks import Callback, Callbacks
+from xprompt.training.candidate import History
+from xprompt.training.tune import TuneResult
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def xprompt(
             progress=progress,
         )  # fmt: skip
 
+    selection = splits.selection or splits.validation
     mask_seed = stream_seed(seed, "random mask", settings.draw) if settings.draw else seed
     began = time.perf_counter()
     scores = score(tuned)
@@ -116,14 +120,22 @@ def xprompt(
         # Rewind: the survivors go back to their values after prompt tuning (§3.3).
         rewound = [rewind(prompt, tuned) for prompt in distinct]
 
+        # Race, where the settings ask for it: the masks with the lower loss go on. No part of the paper.
+        if settings.search == "race":
+            raced = race(backbone, rewound, selection, settings.retune, seed=seed)
+        else:
+            raced = Race.without(len(rewound))
+
         # Re-train: the survivors alone, all candidates in parallel (§3.3).
         order_seed = stream_seed(seed, "re-training order")
-        retrained = retrain(
-            backbone, rewound, splits, settings, seeds=[order_seed] * len(rewound), progress=progress,
-            callbacks=callbacks,
+        results = retrain(
+            backbone, [rewound[i] for i in raced.left], splits, settings, seeds=[order_seed] * len(raced.left),
+            progress=progress, callbacks=callbacks,
         )  # fmt: skip
+        retrained = {i: TuneResult(prompt, History(selection.split)) for i, prompt in enumerate(rewound)}
+        retrained |= zip(raced.left, results, strict=True)
         tried = [
-            RetrainedPrompt(token_ratio, piece_ratio, rewound[i], retrained[i].prompt, retrained[i].history)
+            RetrainedPrompt(token_ratio, piece_ratio, rewound[i], *retrained[i], raced.losses[i])
             for (token_ratio, piece_ratio), i in zip(ratios, index, strict=True)
         ]
         candidates += tried

@@ -87,6 +87,7 @@ def forecast(
     data_dir: str = "",
     methods: Sequence[str] | None = None,
     *,
+    backbone: str = "",
     machine: Machine | None = None,
     timed: bool = True,
 ) -> Forecast:
@@ -95,6 +96,7 @@ def forecast(
     Args:
         profile, tasks, seeds, data_dir: as on the command line.
         methods: default: the profile's.
+        backbone: in place of the profile's: a folder, a .gguf file or a hub id.
         machine: default: this one, measured for a second.
         timed: time a step of the backbone where it is on this machine; False: always take the matrix rate.
 
@@ -103,22 +105,24 @@ def forecast(
     """
     own = get_profile(profile)
     names = choose_tasks(tasks, profile)
-    configs = _with_parents(grid(profile, names, methods, seeds, data_dir=choose_source(data_dir, names)))
+    source = choose_source(data_dir, names)
+    configs = _with_parents(grid(profile, names, methods, seeds, data_dir=source, backbone=backbone))
     if not configs:
         raise ConfigError(f"profile {profile!r} with methods {methods!r}: no run to plan; name one method or more.")
-    known = known_config(own.backbone)
-    footprint = measure(known if known is not None else load_config(own.backbone, local=True))
-    machine = machine or probe_machine(own.backbone, configs[0].dtype)
+    backbone = configs[0].backbone
+    known = known_config(backbone)
+    footprint = measure(known if known is not None else load_config(backbone, local=True))
+    machine = machine or probe_machine(backbone, configs[0].dtype)
     sizes = {config.task: _sizes(config) for config in configs if config.seed == configs[0].seed}
     rate = machine.rate * EFFICIENCY[machine.device.type]
-    here = timed and is_here(own.backbone)
+    here = timed and is_here(backbone)
     if here:
-        backbone = load_backbone(own.backbone, max_source=own.max_source)
+        loaded = load_backbone(backbone, max_source=own.max_source)
         task, most = configs[0].task, 2 * machine.rate  # two seconds of products, at most
         length = sizes[task].mean_tokens
-        rate = backbone_rate(backbone, footprint, get_task(task), own.tune.batch_size, length, own.length, most)
+        rate = backbone_rate(loaded, footprint, get_task(task), own.tune.batch_size, length, own.length, most)
     runs = [plan_run(config, footprint, sizes[config.task], machine.dtype) for config in configs]
-    return Forecast(profile, footprint, machine, rate, here, is_here(own.backbone), sizes, runs)
+    return Forecast(profile, footprint, machine, rate, here, is_here(backbone), sizes, runs)
 
 
 def _with_parents(configs: Sequence[RunConfig]) -> list[RunConfig]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from xprompt.config.profiles import get_profile
 from xprompt.planning.forecast import CHARACTERS_PER_TOKEN, EFFICIENCY, Forecast, advise
 from xprompt.planning.workload import COPIES, MARGIN, PlannedRun
 from xprompt.units import align_columns, readable_duration, readable_size
@@ -17,13 +16,13 @@ def describe(plan: Forecast) -> str:
 
 
 def _facts(plan: Forecast) -> str:
-    profile, machine = get_profile(plan.profile), plan.machine
+    machine = plan.machine
     dtype = str(machine.dtype).removeprefix("torch.")
     download = readable_size(4 * plan.footprint.parameters)
     hub = "" if plan.local else f"; {download} to download (float32), unless in the cache"
     lines = [
-        f"Plan of profile {plan.profile}: the main table's {len(plan.runs)} runs with {profile.backbone}, protocol "
-        f"{plan.runs[0].config.protocol}. Nothing is downloaded.",
+        f"Plan of profile {plan.profile}: the main table's {len(plan.runs)} runs with {plan.runs[0].config.backbone}, "
+        f"protocol {plan.runs[0].config.protocol}. Nothing is downloaded.",
         "",
         f"Machine   {machine.name}, {dtype}: {readable_size(machine.free)} of memory free, "
         f"{machine.rate / 1e9:,.0f} billion operations per second in matrix products (measured)",

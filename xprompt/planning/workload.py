@@ -10,6 +10,7 @@ import torch
 from xprompt.config.methods import get_method
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
+from xprompt.methods.race import most_raced, num_left
 from xprompt.methods.ratio_search import halving_schedule
 from xprompt.planning.footprint import Footprint
 
@@ -122,8 +123,11 @@ def _training(
     """Steps per candidate, and the operations of all candidates, evaluations on the selection split included."""
     steps = settings.num_steps(train)
     every = settings.eval_every or math.ceil(train / settings.batch_size)
+    raced = 0
+    if search == "race":
+        raced, candidates = most_raced(candidates, selection), num_left(candidates)
     done = _candidate_steps(candidates, steps, search)
-    evaluated = (candidates + math.ceil(done / every)) * selection
+    evaluated = (candidates + math.ceil(done / every)) * selection + raced
     trained = done * min(settings.batch_size, train)
     return steps, (
         footprint.operations(
@@ -134,9 +138,9 @@ def _training(
 
 
 def _candidate_steps(candidates: int, steps: int, search: str) -> int:
-    """Steps over all candidates; successive halving ends most of them early."""
+    """Steps over all candidates; successive halving, of all or of those that a race leaves, ends most of them early."""
     total, left, done = 0, candidates, 0
-    for step, kept in (halving_schedule(candidates, steps) if search == "halving" else {}).items():
+    for step, kept in (halving_schedule(candidates, steps) if search in ("halving", "race") else {}).items():
         total, left, done = total + left * (step - done), kept, step
     return total + left * (steps - done)
 

@@ -36,6 +36,7 @@ def search_configs(
     selection: int,
     data_dir: str = "",
     quick: bool = False,
+    sources: Sequence[str] = (),
 ) -> list[RunConfig]:
     """Return the trials of one search that is the same for every method: multiples of the rate it has by default.
 
@@ -44,7 +45,9 @@ def search_configs(
         seed: of the trials; one that no reported run has.
         budget: share of the profile's steps that a trial has.
         selection: examples of train that are held out to compare the trials on.
-        data_dir, quick: as `grid` takes them.
+        data_dir: as `grid` takes it.
+        quick: a few steps, and the two ends of the factors alone.
+        sources: as `trial_configs` takes them.
 
     Raises `ConfigError` where a number is out of its range, a method has no rate, or the profile counts in epochs.
     """
@@ -60,12 +63,13 @@ def search_configs(
         trials += [
             (task, method, settings.optimizer, _rate(settings, factor), "paper", steps)
             for task in tasks
-            for factor in factors
+            for factor in ((factors[0], factors[-1])[: len(factors)] if quick else factors)
         ]
     most = 4 if quick else max((trial[5] for trial in trials), default=2)
     return trial_configs(
-        profile, trials, {}, seed=seed, steps=most, selection=selection, data_dir=data_dir, quick=quick
-    )
+        profile, trials, {}, seed=seed, steps=most, selection=selection, data_dir=data_dir, quick=quick,
+        sources=sources,
+    )  # fmt: skip
 
 
 def chosen_rates(rows: pd.DataFrame) -> dict[str, float]:
@@ -146,6 +150,27 @@ def baseline_table(rows: pd.DataFrame, rates: Mapping[str, float], reference: st
             line["verdict (Holm)"] = gap["verdict_holm"]
         lines.append({**line, "paper": known.get((reference, method), ""), "seeds": str(part["seed"].nunique())})
     return pd.DataFrame(lines).fillna("")
+
+
+def verdict_statement(gaps: pd.DataFrame) -> str:
+    """Name the methods that XPrompt is above and below on average, by Holm's verdicts over all of them.
+
+    Args:
+        gaps: XPrompt less each method, as `differences` returns them; of one task where there is no average.
+    """
+    last = AVERAGE if AVERAGE in set(gaps["task"]) else gaps["task"].iloc[0]
+    tested = corrected(gaps[gaps["task"] == last])
+    if (tested["n"] < 2).all():
+        return f"One seed does not decide between XPrompt and {len(tested)} other methods."
+    named = {
+        verdict: ", ".join(map(wording.method, tested[tested["verdict_holm"] == verdict]["b"])) or "none"
+        for verdict in ("above", "below")
+    }
+    return (
+        f"Of {len(tested)} methods XPrompt is significantly above {named['above']}, and below {named['below']} "
+        f"({'on average over the tasks' if last == AVERAGE else wording.task(last)}, Holm's correction, "
+        f"{tested['n'].max()} seeds)."
+    )
 
 
 def _settings(profile: str, method: str) -> TuneSettings:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,7 +27,8 @@ from xprompt.reporting import book_chapters, book_pages
 from xprompt.reporting.layout import Report
 
 PROJECT = ".book"  # the folder, in the output, of the Sphinx project and of what it has read so far
-EVERY = 300.0  # seconds between two builds while runs go on
+EVERY = 180.0  # seconds between two builds while runs go on
+SHARE = 0.05  # of the time, at most, that these builds take
 BESIDE = ("tables", "figures", "notebooks", "manifest.json")  # what pages link to
 _UNUSED = ("*.map", "*webpack-macros.html")  # of the theme, for its developers; half of the book's size
 
@@ -66,21 +68,22 @@ def kept_fresh(report: Report, every: float = EVERY) -> Iterator[None]:
 
     Args:
         report: the report that the block writes to.
-        every: seconds between two builds.
+        every: seconds until the first build, and between two; more where a build takes over `SHARE` of them.
 
     A build that fails is left out in silence: the one after the block tells why.
     """
     done = threading.Event()
 
     def refresh() -> None:
-        seen = None
-        while not done.wait(every):
+        seen, pause = None, every
+        while not done.wait(pause):
             state = _newest(report.store.runs)
             if state and state != seen:
-                seen = state
+                seen, began = state, time.monotonic()
                 command = [sys.executable, "-m", "xprompt", "book", str(report.root)]
                 with suppress(OSError):
                     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+                pause = max(every, (time.monotonic() - began) / SHARE)
 
     thread = threading.Thread(target=refresh, name="book", daemon=True)
     thread.start()
@@ -158,6 +161,7 @@ def _settings(contents: book_pages.Contents, static: Path) -> dict[str, Any]:
         "suppress_warnings": ["myst.header", "myst.xref_missing", "mystnb.unknown_mime_type"],
         # Nothing is executed and nothing fetched.
         "nb_execution_mode": "off",
+        "nb_merge_streams": True,
         "nb_ipywidgets_js": {},
         "myst_enable_extensions": ["dollarmath"],
         "myst_heading_anchors": 3,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,15 @@ class Contents:
         if self.is_quick:
             return [claims.Verdict(claim) for claim in claims.CLAIMS.values()]
         noted = {name: of for name, of in self.manifest.get("claims", {}).items() if not of.get("quick")}
-        return claims.judge(self.rows, noted, self.is_few_shot)
+        verdicts = claims.judge(self.rows, noted, self.is_few_shot)
+        return [replace(verdict, tasks=self._fewer_tasks(noted.get(verdict.claim.name, {}))) for verdict in verdicts]
+
+    def _fewer_tasks(self, claim: Mapping[str, Any]) -> str:
+        """The tasks that a notebook measured a claim on, where the main results have others."""
+        found = {self.records[run]["task"] for run in claim.get("runs", ()) if run in self.records}
+        if not found or self.rows.empty or found >= set(tasks_in(self.rows)):
+            return ""
+        return ", ".join(map(wording.task, sorted(found))) if len(found) < 3 else _count(len(found), "task")
 
     @property
     def name(self) -> str:
@@ -240,6 +248,16 @@ def _curve(record: Record) -> list[tuple[int, float]]:
             if h.get("selection_score") is not None]  # fmt: skip
 
 
+def _steps(record: Record) -> str:
+    """How long a run trains: steps or epochs, and behind a plus those of retraining; empty where it does not."""
+    config, method = record["config"], METHODS.get(record["method"])
+    settings = [config.get(name) for name in ("tune", "fine_tune") if method is None or name in method.settings]
+    if method is None or "prune" in method.settings:
+        settings.append((config.get("prune") or {}).get("retune"))
+    lengths = [f"{of['steps']}" if of.get("steps") else f"{of.get('epochs'):g} epochs" for of in settings if of]
+    return " + ".join(lengths) if record.get("history") else ""
+
+
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Settings as lines: "tune.steps" → "200"; what is unset is left out."""
     lines: dict[str, str] = {}
@@ -260,7 +278,7 @@ def _environment() -> Environment:
         loader=PackageLoader("xprompt.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"cell": _cell_text, "flat": _flat, "curve": _curve}
+    environment.filters |= {"cell": _cell_text, "flat": _flat, "curve": _curve, "steps": _steps}
     environment.globals |= {
         "method": wording.method, "task": wording.task, "points": wording.points, "duration": readable_duration,
         "metric": lambda name: wording.METRICS.get(name, name), "count": _count, "link": _link,

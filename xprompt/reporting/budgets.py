@@ -164,16 +164,16 @@ def study_figure(rows: pd.DataFrame) -> Figure:
     Lines are means over tasks with 95 % intervals over seeds; dots are a task and seed each; colours are retraining
     budgets.
     """
-    figure = Figure(figsize=(11, 7.4), layout="constrained")
-    (score, harmful), (over_tuned, over_matched) = figure.subplots(2, 2)
+    figure = Figure(figsize=(11, 7.2), layout="constrained")
+    (score, over_tuned, over_matched), (harmful, correlation, unused) = figure.subplots(2, 3)
+    unused.set_axis_off()
     once = rows.drop_duplicates(_KEY)
     line(score, once, "steps", "tuned", "black", "o", "prompt tuning")
     line(harmful, once, "steps", "harmful", "black", "o", "")
-    harmful.set_ylabel("negative tokens (circles)")
-    twin = harmful.twinx()
-    line(twin, once, "steps", "correlation", sns.color_palette("colorblind")[1], "s", "")
-    twin.set_ylabel("rank correlation with harm (squares)")
-    twin.grid(False)
+    harmful.set_ylabel("negative tokens of a prompt")
+    line(correlation, once, "steps", "correlation", "black", "o", "")
+    correlation.set_ylabel("rank correlation\nof importance and harm")
+    correlation.axhline(0, color="0.3", lw=1)
     budgets = sorted(rows["retrain_steps"].unique())
     for retrain_steps, colour in zip(budgets, sns.color_palette("crest", len(budgets)), strict=True):
         part = rows[rows["retrain_steps"] == retrain_steps]
@@ -184,7 +184,7 @@ def study_figure(rows: pd.DataFrame) -> Figure:
         axes.axhline(0, color="0.3", lw=1)
         axes.set_ylabel(f"XPrompt − {name} (points)")
     score.set_ylabel("score (points)")
-    for axes in (score, harmful, over_tuned, over_matched):
+    for axes in (score, over_tuned, over_matched, harmful, correlation):
         _log_steps(axes, rows["steps"])
     legend(figure, score)
     return figure

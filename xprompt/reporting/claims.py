@@ -49,10 +49,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim with what was measured; `measured` is None where nothing was."""
+    """A claim with what was measured; `measured` is None where nothing was.
+
+    Attributes:
+        tasks: on which tasks, where these are not all of the main results'; empty where they are.
+    """
 
     claim: Claim
     measured: Interval | None = None
+    tasks: str = ""
 
     @property
     def judgement(self) -> Judgement:
@@ -94,14 +99,13 @@ CLAIMS: dict[str, Claim] = {
     for claim in (
         Claim("main", "XPrompt is above prompt tuning", "Tab 1", ("xprompt", "prompt_tuning"), paper="+1.9 to +3.3"),
         Claim("matched", "… also with the same budget for both", "ours", ("xprompt", "prompt_tuning_matched")),
+        Claim("few-shot", "… also with 32 training examples", "Tab 2", ("xprompt", "prompt_tuning"), few_shot=True),
         Claim("fine-tuning", "XPrompt is above full fine-tuning", "Tab 1", ("xprompt", "fine_tuning"),
               paper="0.0 to +2.8"),
         Claim("p-tuning", "XPrompt is above P-Tuning", "Tab 1", ("xprompt", "p_tuning")),
         Claim("prefix-tuning", "XPrompt is above Prefix-Tuning", "Tab 1", ("xprompt", "prefix_tuning")),
         Claim("scale", "XPrompt gains at every model scale", "Fig 1"),
         Claim("negative", "Masking unimportant tokens helps", "Fig 2"),
-        Claim("few-shot", "… also with 32 examples", "Tab 2", ("xprompt", "prompt_tuning"),
-              few_shot=True),
         Claim("reversed", "XPrompt is above its reversed mask", "Fig 5", ("xprompt", "xprompt_reversed")),
         Claim("random", "XPrompt is above a random mask", "Fig 5", ("xprompt", "xprompt_random")),
         Claim("length", "XPrompt is above a prompt as short", "Fig 5", ("xprompt", "prompt_tuning_length")),
@@ -111,7 +115,7 @@ CLAIMS: dict[str, Claim] = {
         Claim("piece-level", "Both levels are above pieces alone", "Tab 4", ("xprompt", "xprompt_piece")),
         Claim("prompt-length", "100 tokens gain < 1 point over 20", "Tab 5", low=-INFINITE, high=1.0),
         Claim("initialisation", "Sampled vocabulary is the best start", "Tab 6"),
-        Claim("transfer", "XPrompt Transfer is above TaskTransfer", "Tab 7", ("xprompt_transfer", "task_transfer")),
+        Claim("transfer", "XPrompt transfers better", "Tab 7", ("xprompt_transfer", "task_transfer")),
         Claim("p-tuning-v2", "XPrompt is above P-Tuning v2", "Tab 8", ("xprompt", "p_tuning_v2")),
     )
 }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import PROTOCOLS, PruneSettings
@@ -76,7 +77,8 @@ def control_figure(gaps: pd.DataFrame) -> Figure:
     A mark is filled where Holm's verdict over the whole table is significant; circle: held_out, square: paper.
     """
     tasks = tasks_in(gaps)
-    figure, axes = panels(len(tasks), 3.4, 3.0, sharey=True)
+    names = [f"{wording.method(a)}\n− {wording.method(b)}" for a, b in CONTROL_PAIRS]
+    figure, axes = panels(len(tasks), 2.6, 3.2, sharey=True, names=names)
     marks = dict(zip(PROTOCOLS, (("s", method_style("prompt_tuning")[0]), ("o", method_style("xprompt")[0])),
                      strict=True))  # fmt: skip
     for panel, task in zip(axes, tasks, strict=True):
@@ -89,9 +91,10 @@ def control_figure(gaps: pd.DataFrame) -> Figure:
             filled = row["verdict_holm"] in ("above", "below")
             panel.plot(row["mean"], y, marker, ms=7, mec=colour, mfc=colour if filled else "white", mew=1.6)
         panel.set(title=wording.task(task), xlabel="points")
+        panel.xaxis.set_major_locator(MaxNLocator(4))
+        panel.tick_params(axis="y", labelsize=9)
         panel.grid(False, axis="y")
-    names = [f"{wording.method(a)}\n− {wording.method(b)}" for a, b in CONTROL_PAIRS]
-    axes[0].set_yticks(range(len(names)), names, fontsize=9)
+    axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     for protocol in dict.fromkeys(gaps["protocol"]):
         marker, colour = marks[protocol]

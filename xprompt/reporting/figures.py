@@ -61,7 +61,7 @@ def task_scores(rows: pd.DataFrame, protocol: str = "held_out") -> Figure:
     if not methods:
         raise ConfigError(f"no scores under the {protocol!r} protocol: run the grid with it first.")
     width = max(1.9, 0.34 * len(methods))  # inches per task
-    num_panels = math.ceil(width * len(tasks) / 16)
+    num_panels = math.ceil(width * len(tasks) / 11)
     per_panel = math.ceil(len(tasks) / num_panels)
     size = (max(5.5, width * per_panel), 0.9 + 3.7 * num_panels)
     figure = Figure(figsize=size, layout="constrained")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,10 @@ Record = Mapping[str, Any]
 PREDICTORS = {
     "importance": "importance", "first_order": "signed first order", "magnitude": "magnitude", "random": "random"
 }  # fmt: skip
+
+
+#: Of the colour-blind palette, without what is pale or close to another.
+_DISTINCT = [sns.color_palette("colorblind")[place] for place in (0, 1, 2, 3, 4, 9, 5)]
 
 
 def harm_configs(
@@ -137,8 +142,7 @@ def harm_figure(records: Sequence[Record], rows: pd.DataFrame) -> Figure:
     """
     longest = rows["steps"].max()
     chosen = [r for r in records if r["run"] in set(rows[rows["steps"] == longest]["run"])]
-    tasks = tasks_in(rows)
-    colours = dict(zip(tasks, sns.color_palette("colorblind", len(tasks)), strict=True))
+    colours = dict(zip(tasks_in(rows), itertools.cycle(_DISTINCT)))
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     grid = figure.subplots(2, 2, height_ratios=[1.15, 1])
     for (above, below), level in zip(grid.T, LEVELS, strict=True):
@@ -152,11 +156,14 @@ def harm_figure(records: Sequence[Record], rows: pd.DataFrame) -> Figure:
 
 
 def _draw_entries(axes: Axes, records: Sequence[Record], level: str, colours: Mapping[str, Any]) -> None:
+    points = []
     for record in records:
         values = record["details"]["leave_one_out"][level]
-        x = np.asarray(values["importance"]) / (max(values["importance"]) or 1.0)
-        axes.scatter(x, values["loss_change"], s=18 if level == "token" else 7, alpha=0.5, linewidths=0,
-                     color=[colours[record["task"]]])  # fmt: skip
+        share = np.asarray(values["importance"]) / (max(values["importance"]) or 1.0)
+        points += [(*at, *colours[record["task"]]) for at in zip(share, values["loss_change"], strict=True)]
+    mixed = np.random.default_rng(0).permutation(np.array(points))  # so that no task hides another
+    axes.scatter(mixed[:, 0], mixed[:, 1], s=18 if level == "token" else 7, alpha=0.5, linewidths=0, c=mixed[:, 2:],
+                 rasterized=True)  # fmt: skip
     for task, colour in colours.items():  # once a task, and dark enough for a legend
         axes.scatter([], [], s=24, color=[colour], label=wording.task(task))
     changes = np.abs(np.concatenate([r["details"]["leave_one_out"][level]["loss_change"] for r in records]))

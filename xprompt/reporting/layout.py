@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from xprompt.errors import ConfigError, did_you_mean
 from xprompt.files import cannot_write, clear_temporary, inside, sha256, write_atomically
@@ -159,20 +161,27 @@ class Report:
         *,
         rows: pd.DataFrame | None = None,
         runs: Iterable[str] = (),
+        finding: str = "",
     ) -> Picture:
         """Write figures/<item>.png and .svg, note them in the manifest, and return the picture to be shown.
 
+        The files say by themselves what they show: the finding stands above the figure, caption and seeds below it.
+
         Args:
             item: the paper's id, such as "fig1", or "beyond-…" for ours.
-            figure: the drawn figure.
+            figure: the drawn figure; it is left as it is.
             title: the caption, which explains marks and bars.
             rows, runs: where the runs behind the figure are named, as in `save_table`.
+            finding: what the figure shows, in one sentence.
         """
         _check(item)
         files, formats = {}, dict[str, dict[str, Any]](png={"dpi": 160}, svg={"metadata": {"Date": None}})
+        written = _write_around(figure, f"{title} {_seeds(rows)}".strip(), finding)
         for suffix, options in formats.items():
             figure.savefig(drawn := io.BytesIO(), format=suffix, bbox_inches="tight", **options)
             files[f"figures/{item}.{suffix}"] = drawn.getvalue()
+        for text in written:
+            text.remove()
         self._save(item, "figure", files, _runs(rows, runs), {"title": title})
         return Picture(self.figures / f"{item}.png", round(90 * figure.get_figwidth()))
 
@@ -267,6 +276,25 @@ def _check(item: str) -> None:
             f"item {item!r} is no table or figure of the paper ({', '.join(ITEMS)}): use one of these, or an id of "
             f"your own, {BEYOND!r} with letters, digits, '-', '_' and '.' after it."
         )
+
+
+def _write_around(figure: Figure, caption: str, finding: str) -> list[Text]:
+    """Write a caption below a figure and a finding above it, in lines as wide as the figure; return both."""
+    width = figure.get_figwidth()
+    places = ((caption, -0.02, "top", 9.0, "normal"), (finding, 1.02, "bottom", 10.5, "bold"))
+    return [
+        figure.text(0.01, y, textwrap.fill(text, max(30, int(width * 112 / size))), va=align, fontsize=size,
+                    fontweight=weight, parse_math=False)
+        for text, y, align, size, weight in places if text
+    ]  # fmt: skip
+
+
+def _seeds(rows: pd.DataFrame | None) -> str:
+    """How many seeds rows are of, as the end of a caption; empty where they do not say."""
+    if rows is None or "seed" not in rows or rows.empty:
+        return ""
+    count = rows["seed"].nunique()
+    return f"{count} seeds." if count > 1 else "One seed: no intervals."
 
 
 def _runs(rows: pd.DataFrame | None, runs: Iterable[str]) -> list[str]:

@@ -16,6 +16,8 @@ from xprompt.reporting.statistics import differences
 from xprompt.runs.grid import choose_seeds, choose_tasks, grid
 
 STRUCTURED = ("structured_linear", "structured_low_rank", "structured_layered")
+#: The methods whose learning rate is searched for.
+SEARCHED = ("prompt_tuning", *STRUCTURED, "intrinsic_subspace")
 #: What XPrompt starts from → XPrompt of it.
 PRUNED = {
     "prompt_tuning": "xprompt",
@@ -97,8 +99,8 @@ def structured_statements(rows: pd.DataFrame, spread: pd.DataFrame) -> list[str]
     by_method = spread.set_index("method")["spread"]
     sentences = wording.statements(gaps)
     if "prompt_tuning" in by_method and len(by_method) > 1:
-        others = by_method.drop("prompt_tuning")
-        steadier = [wording.method(str(name)) for name in others.index if others[name] < by_method["prompt_tuning"]]
+        others = [name for name in STRUCTURED if name in by_method]
+        steadier = [wording.method(name) for name in others if by_method[name] < by_method["prompt_tuning"]]
         sentences.append(
             f"Over {spread['rates'].max()} learning rates (one seed) scores scatter by "
             f"{wording.points(by_method['prompt_tuning'])} points with prompt tuning; "

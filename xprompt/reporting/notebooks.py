@@ -10,16 +10,18 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import nbformat
 import papermill
 import psutil
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -31,6 +33,7 @@ KERNEL, LANGUAGE = "python3", "python"
 START_TIMEOUT = 300  # seconds until a kernel must answer; imports on a busy disk take their time
 OUTPUT_TIMEOUT = 600  # seconds for the output of a cell that has ended, which may be much
 LONGEST = 1_000_000  # characters of one output that are kept
+_FORGET = "get_ipython().reset(new_session=True); __import__('gc').collect()"
 _NOISE = (
     "Executing Cell",
     "Ending Cell",
@@ -60,7 +63,15 @@ def parameters_of(notebook: Path) -> dict[str, Any]:
         ) from error
 
 
-def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], timeout: float | None = None) -> str | None:
+def execute(
+    notebook: Path,
+    output: Path,
+    parameters: Mapping[str, Any],
+    timeout: float | None = None,
+    *,
+    kernel: Kernel | None = None,
+    label: str = "",
+) -> str | None:
     """Execute one notebook in its own folder, with its output live on the terminal.
 
     Args:
@@ -68,6 +79,9 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], timeout
         output: the executed copy; it is written where it does not come to its end, too, as far as it went.
         parameters: values for the notebook's declared parameters.
         timeout: seconds for the whole notebook, after which its kernel is ended; None: no limit.
+        kernel: one that executes several notebooks of a folder, each from an empty namespace; None: a kernel for this
+            one, which ends with it.
+        label: stands before each line on the terminal.
 
     Returns None, or in one line what ended it early. Raises `ConfigError` where the file is no notebook, or has no such
     parameter, before any cell is run.
@@ -80,24 +94,29 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], timeout
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     limit = {} if timeout is None else {"timeout_func": _time_left(time.monotonic() + timeout)}
-    Kernel.exit_code = None
-    error, reason = None, None
-    with _live_output():
+    error, reason, whole = None, None, False
+    given, kernel = kernel, kernel or Kernel(notebook.parent)
+    with _live_output(label):
         try:
+            kernel.empty()
             papermill.execute_notebook(
                 _escape(notebook), _escape(output), parameters=dict(parameters), kernel_name=KERNEL, language=LANGUAGE,
-                cwd=str(notebook.parent), log_output=True, progress_bar=False, extra_arguments=["--log-level=40"],
-                start_timeout=START_TIMEOUT, iopub_timeout=OUTPUT_TIMEOUT, kernel_manager_class=Kernel, **limit,
+                log_output=True, progress_bar=False, extra_arguments=["--log-level=40"], km=kernel,
+                start_timeout=START_TIMEOUT, iopub_timeout=OUTPUT_TIMEOUT, **limit,
             )  # fmt: skip
+            whole = True
         except PapermillExecutionError as failure:
-            error = f"{failure.ename}: {failure.evalue}".splitlines()[0]
+            error, whole = f"{failure.ename}: {failure.evalue}".splitlines()[0], True
         except CellTimeoutError:
             reason = f"the notebook reached its time limit of {(timeout or OUTPUT_TIMEOUT) / 3600:.4g} hours"
         except DeadKernelError:
-            reason = f"the notebook's kernel died: {_describe_exit(Kernel.exit_code)}"
+            kernel.end()  # which tells how it ended
+            reason = f"the notebook's kernel died: {_describe_exit(kernel.exit_code)}"
         except Exception as failure:  # nothing that happens to one notebook may end the others
             reason = f"the notebook could not be executed: {_describe(failure)}"
-        finally:  # interrupted, too: papermill has written the cells so far and ended the kernel
+        finally:  # interrupted, too: papermill has written the cells so far
+            if given is None or not whole:
+                kernel.end()
             if output.exists():
                 number = _export(output, reason)
                 reason = reason and number and f"{reason}, in cell {number}" or reason
@@ -105,28 +124,77 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], timeout
 
 
 class Kernel(AsyncKernelManager):
-    """A kernel that tells how its process ended, and whose processes all end with it.
+    """A kernel for the notebooks of a folder, that tells how its process ended, and whose processes all end with it.
 
-    The workers that a cell started (joblib's, say) outlive a kernel that is killed, and would go on with its runs.
+    Its process starts with the first notebook, and again with the next one after it has ended. The workers that a cell
+    started (joblib's, say) outlive a kernel that is killed, and would go on with its runs.
     """
 
-    exit_code: ClassVar[int | None] = None  # of the last kernel that ended by itself; negative: the signal's number
+    exit_code: int | None = None  # of its last process that ended by itself; negative: the signal's number
 
     _session: int | None = None  # jupyter_client starts each kernel in a session of its own, named by its process
 
+    def __init__(self, folder: Path) -> None:
+        super().__init__(kernel_name=KERNEL)
+        self._folder = folder
+        self._client: Any = None  # of the last notebook
+
+    def client(self, **options: Any) -> Any:
+        self._client = super().client(**options)
+        return self._client
+
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # as AsyncKernelManager's is
-        await super().start_kernel(**options)
+        self.exit_code, self.shutting_down = None, False
+        await super().start_kernel(**{**options, "cwd": str(self._folder)})
         self._session = getattr(self.provisioner, "pid", None)
 
     async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
         if self.provisioner is not None and self.provisioner.has_process and not self.shutting_down:
-            Kernel.exit_code = await self.provisioner.poll()
+            self.exit_code = await self.provisioner.poll()
         await super().cleanup_resources(restart=restart)
-        if self._session and not restart and hasattr(os, "getsid"):
+        if not restart:
+            self.kill()
+            self._leave()
+            self.provisioner = None  # of a process that is gone; the next one has its own, and its own sockets
+            self.context = self._context_default()
+
+    def kill(self) -> None:
+        """End the process and all that it started, at once."""
+        if self._session and hasattr(os, "getsid"):
             for process in psutil.process_iter():
                 with suppress(OSError, psutil.Error):
                     if os.getsid(process.pid) == self._session:
                         process.kill()
+
+    def empty(self) -> None:
+        """Forget what the notebook before defined; modules stay imported, which is what takes a notebook long."""
+        if self.has_kernel:
+            run_sync(self._forget)()
+
+    def interrupt(self) -> None:
+        """Interrupt the cell that is running, as Ctrl-C does; from any thread."""
+        with suppress(RuntimeError, OSError):  # no process now
+            run_sync(self.interrupt_kernel)()
+
+    def end(self) -> None:
+        """Interrupt what is running and end the process with all that it started; nothing where there is none."""
+        if self.has_kernel:
+            run_sync(self._end)()
+
+    async def _forget(self) -> None:
+        await self._client.execute(_FORGET, silent=True, store_history=False, reply=True, timeout=START_TIMEOUT)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._client is not None:
+            self._client.stop_channels()
+            self._client = None
+
+    async def _end(self) -> None:
+        if await self.is_alive():
+            await self.shutdown_kernel()
+        else:
+            await self.cleanup_resources()
 
 
 def _escape(path: Path) -> str:
@@ -197,25 +265,31 @@ def _shorten(output: NotebookNode) -> None:
             part[name] = text[: LONGEST // 2] + cut + text[-LONGEST // 2 :] if plain else cut
 
 
-def _is_output(line: logging.LogRecord) -> bool:
-    line.msg, line.args = line.getMessage().rstrip("\n"), ()
-    return bool(line.msg) and not line.msg.startswith(_NOISE)
-
-
 @contextmanager
-def _live_output() -> Iterator[None]:
-    """Send a notebook's output, which papermill logs, to standard output, and drop papermill's own remarks."""
-    logger = logging.getLogger("papermill")
+def _live_output(label: str) -> Iterator[None]:
+    """Send the output of this thread's notebook, which papermill logs, to standard output, each line after `label`.
+
+    Papermill's own remarks are dropped.
+    """
+    logger, thread = logging.getLogger("papermill"), threading.get_ident()
+
+    def is_output(line: logging.LogRecord) -> bool:
+        if line.thread != thread:
+            return False
+        text = line.getMessage().rstrip("\n")
+        return bool(text) and not text.startswith(_NOISE)
+
+    class Labelled(logging.Formatter):
+        def format(self, line: logging.LogRecord) -> str:
+            return "\n".join(label + part for part in line.getMessage().rstrip("\n").split("\n"))
+
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(_is_output)
-    before = (logger.level, logger.propagate)
-    logger.setLevel(logging.INFO)
+    handler.setFormatter(Labelled())
+    handler.addFilter(is_output)
+    logger.setLevel(logging.INFO)  # for good: another thread's notebook may go on
     logger.propagate = False
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]

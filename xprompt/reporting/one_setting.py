@@ -18,6 +18,17 @@ from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in, tidy
 from xprompt.reporting.statistics import Interval, differences, interval, weakest, with_average
 from xprompt.runs.grid import grid
 
+#: Initialiser → how tables and figures name it.
+INITIALISERS = {
+    "vocab": "sampled words", "common": "common words", "labels": "label words", "uniform": "uniform",
+    "first": "first rows",
+}  # fmt: skip
+
+
+def named(value: str) -> str:
+    """Return a value of a setting as people read it: an initialiser by its title, any other as it is."""
+    return INITIALISERS.get(value, value)
+
 
 def setting_configs(
     profile: str, tasks: Any, methods: Sequence[str], seeds: Any, name: str, values: Sequence[Any], **choices: Any
@@ -74,11 +85,11 @@ def setting_table(rows: pd.DataFrame, reference: str, label: str) -> pd.DataFram
         of_method = gaps[gaps["method"] == method]
         for value in rows["setting"].unique():
             part = rows[(rows["method"] == method) & (rows["setting"] == value)]
-            line: dict[str, str] = {"method": wording.method(method), label: value}
+            line: dict[str, str] = {"method": wording.method(method), label: named(value)}
             for task in tasks:
                 scores = part[part["task"] == task]["value"].to_numpy()
                 line[wording.task(task)] = wording.cell(interval(scores)) if scores.size else ""
-            line[f"{wording.task(tasks[-1])} − {reference}"] = gap_cell(of_method, value, reference, tasks[-1])
+            line[f"{wording.task(tasks[-1])} − {named(reference)}"] = gap_cell(of_method, value, reference, tasks[-1])
             lines.append({**line, "paper": "", "seeds": str(part["seed"].nunique())})
     return pd.DataFrame(lines)
 
@@ -91,17 +102,18 @@ def setting_statements(rows: pd.DataFrame, reference: str, label: str) -> list[s
         means = part.groupby("setting", sort=False)["value"].mean()
         of_method = gaps[(gaps["method"] == method) & (gaps["task"] == last)]
         differ = [
-            f"{row['a']} is {row['verdict']} it ({wording.points(row['mean'], signed=True)}, 95 % interval "
+            f"{named(row['a'])} is {row['verdict']} it ({wording.points(row['mean'], signed=True)}, 95 % interval "
             f"{wording.span(row['low'], row['high'])})"
             for row in of_method.to_dict("records")
             if row["verdict"] in ("above", "below")
         ]
         seeds, name = part["seed"].nunique(), wording.method(method)
-        against = f"against {label} {reference}, " + (
+        against = f"against {label} {named(reference)}, " + (
             "one seed decides nothing" if seeds < 2 else "; ".join(differ) or "no significant difference"
         )
+        best = f"{named(str(means.idxmax()))}, {wording.points(means.max())} points"
         sentences.append(
-            f"{name[0].upper()}{name[1:]}: best with {label} {means.idxmax()}, {wording.points(means.max())} points "
+            f"{name[0].upper()}{name[1:]}: best with {label} {best} "
             f"({wording.task(last)}, {seeds} seed{'s' * (seeds > 1)}); {against}."
         )
     return sentences
@@ -127,7 +139,7 @@ def setting_figure(rows: pd.DataFrame, label: str) -> Figure:
             colour, marker = method_style(method)
             shift = 0.12 * (number - (len(methods) - 1) / 2)
             line(panel, part, "place", "value", colour, marker, wording.method(method), shift, joined)
-        panel.set_xticks(range(len(values)), values)
+        panel.set_xticks(range(len(values)), [named(value).replace(" ", "\n") for value in values])
         panel.set_xlim(-0.4, len(values) - 0.6)
         panel.set(title=wording.task(task), xlabel=label)
         panel.grid(False, axis="x")

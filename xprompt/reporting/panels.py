@@ -13,15 +13,23 @@ from matplotlib.figure import Figure
 
 from xprompt.reporting.by_seed import overall
 
-PANELS = 4  # next to each other
+PANELS, WIDEST = 4, 12.5  # next to each other, and together in inches: a page shrinks what is wider
 PALETTE = sns.color_palette("colorblind")
 
 
-def panels(count: int, width: float, height: float, sharey: bool = False) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure with `count` panels of so many inches, and those panels."""
-    columns = min(PANELS, count)
+def panels(
+    count: int, width: float, height: float, sharey: bool = False, names: Sequence[str] = ()
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with `count` panels of so many inches, and those panels.
+
+    Args:
+        names: what stands left of the panels; the figure has room for the longest line.
+    """
+    columns = min(PANELS, count, max(1, int(WIDEST / width)))
     num_rows = math.ceil(count / columns)
-    figure = Figure(figsize=(width * columns + 0.8, height * num_rows + 0.4), layout="constrained")
+    longest = max((len(text) for name in names for text in name.split("\n")), default=0)
+    room = max(0.8, 0.09 * longest)  # inches
+    figure = Figure(figsize=(width * columns + room, height * num_rows + 0.4), layout="constrained")
     axes = list(figure.subplots(num_rows, columns, squeeze=False, sharey=sharey).ravel())
     for unused in axes[count:]:
         unused.set_axis_off()
@@ -30,7 +38,8 @@ def panels(count: int, width: float, height: float, sharey: bool = False) -> tup
 
 def name_left(axes: Sequence[Axes], label: str) -> None:
     """Name the vertical axis of the first panel of every row."""
-    for panel in axes[::PANELS]:
+    grid = axes[0].get_gridspec()
+    for panel in axes[:: grid.ncols if grid else 1]:
         panel.set_ylabel(label)
 
 

@@ -110,7 +110,7 @@ def ratio_maps(records: Sequence[Record]) -> str | None:
 
     Args:
         records: run records of one protocol. Scores are on the split that the runs selected on. Of a task with runs
-            of both searches the grid's are shown: halving stops candidates early.
+            of several searches the grid's are shown: the others stop candidates early.
 
     Returns the SVG, or None where no XPrompt run has the prompt-tuning run that it started from.
     """
@@ -128,7 +128,8 @@ def ratio_maps(records: Sequence[Record]) -> str | None:
         ]  # fmt: skip
         table = pd.DataFrame(lines, columns=["token", "piece", "gain"])
         table = table.pivot_table(index="token", columns="piece", values="gain", aggfunc="mean")
-        maps[task] = table, len({r["seed"] for r in grids or found}), "" if grids else ", halving"
+        searches = sorted({r["details"].get("search", {}).get("strategy", "halving") for r in found})
+        maps[task] = table, len({r["seed"] for r in grids or found}), "" if grids else ", " + ", ".join(searches)
     maps = {task: entry for task, entry in maps.items() if entry[0].size > 1}
     if not maps:
         return None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import re
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import PROTOCOLS
 from xprompt.reporting import paper, wording
-from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in
+from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in, tidy
 from xprompt.reporting.statistics import (
     NO_DIFFERENCE,
     Interval,
@@ -22,6 +24,7 @@ from xprompt.reporting.statistics import (
     with_average,
 )
 from xprompt.tasks.registry import get_task
+from xprompt.units import align_columns
 
 
 def main_results(rows: pd.DataFrame, protocol: str = "held_out") -> pd.DataFrame:
@@ -46,6 +49,22 @@ def main_results(rows: pd.DataFrame, protocol: str = "held_out") -> pd.DataFrame
         fewest, most = of_task["n"].min(), of_task["n"].max()
         lines.append({**line, "seeds": str(most) if fewest == most else f"{fewest}–{most}"})
     return pd.DataFrame(lines)
+
+
+def so_far(records: Sequence[Mapping[str, Any]], configs: Sequence[RunConfig]) -> str:
+    """Return Tab 1 of a grid that is going on as a text, with the seeds behind each task and what is still to come.
+
+    Args:
+        records: those that are done, of the first run's protocol.
+        configs: all runs of the grid.
+    """
+    table = main_results(tidy(records), configs[0].protocol)
+    wanted = len({config.seed for config in configs})
+    table["seeds"] += f" of {wanted}"
+    done = Counter(task for task, _ in {(record["task"], record["seed"]) for record in records})
+    tasks = [get_task(task).name for task in dict.fromkeys(config.task for config in configs)]
+    seeds = [f"{wording.task(task)} {done[task]} of {wanted}" for task in tasks]
+    return f"Tab 1 so far:\n{to_text(table)}\nSeeds done: {', '.join(seeds)}"
 
 
 def unsolved_tasks(rows: pd.DataFrame, protocol: str = "held_out") -> list[str]:
@@ -131,7 +150,8 @@ def candidates(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """
     lines = []
     for record in records:
-        scores = sorted(100 * found["selection_score"] for found in record["details"].get("candidates", []))
+        found = [candidate["selection_score"] for candidate in record["details"].get("candidates", [])]
+        scores = sorted(100 * score for score in found if score is not None)  # one that a race dropped has none
         if not scores:
             continue
         middle = statistics.median(scores)
@@ -217,6 +237,11 @@ def take_home(compared: Mapping[str, Mapping[str, float]], kind: str) -> pd.Data
         }
         for name, row in compared.items()
     )
+
+
+def to_text(table: pd.DataFrame) -> str:
+    """Return the table for a terminal, its first column aligned to the left, the others to the right."""
+    return align_columns([list(table.columns), *table.to_numpy().tolist()])
 
 
 def to_markdown(table: pd.DataFrame) -> str:

@@ -19,6 +19,7 @@ from xprompt.config.settings import TuneSettings
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
 from xprompt.reporting.figures import method_style
+from xprompt.reporting.panels import legend
 from xprompt.runs.grid import grid
 
 TASK_PATTERN = "the task's own"
@@ -36,6 +37,7 @@ def trial_configs(
     selection: int,
     data_dir: str = "",
     quick: bool = False,
+    sources: Sequence[str] = (),
 ) -> list[RunConfig]:
     """Return the run of each trial.
 
@@ -48,6 +50,8 @@ def trial_configs(
         steps: training steps, >= 2. Every trial is evaluated after each half of these.
         selection: examples of train that are held out to compare the trials on.
         data_dir, quick: as `grid` takes them; quick trials all have `steps` steps.
+        sources: source tasks of the methods that start from other tasks' prompts, which are tuned for as many steps at
+            the profile's rate; a task is never its own source.
 
     Raises `ConfigError` or `DataError` before anything is run.
     """
@@ -62,12 +66,16 @@ def trial_configs(
             )
         task, method, optimizer, learning_rate, pattern, *longer = trial
         length = longer[0] if longer and not quick else steps
-        changes = {"optimizer": optimizer, "learning_rate": learning_rate, "steps": length, "eval_every": steps // 2}
+        declaration = get_method(method)
+        changes = {"optimizer": optimizer, "steps": length, "eval_every": steps // 2}
+        if not declaration.takes_learning_rate:
+            changes["learning_rate"] = learning_rate
         tune, fine_tune = (_trial_settings(settings, changes) for settings in (defaults.tune, defaults.fine_tune))
         configs += grid(
             profile, [task], [method], [seed], data_dir=data_dir, quick=quick, tune=tune, fine_tune=fine_tune,
             pattern=known.get(pattern, "paper"), selection_limit=selection, limit_validation=VALIDATION_EXAMPLES,
-            learning_rates={},  # a trial's own stands in its settings
+            learning_rates={method: learning_rate} if declaration.takes_learning_rate else {},
+            source_tasks=tuple(source for source in sources if source != task) if declaration.num_sources else (),
         )  # fmt: skip
     return configs
 
@@ -191,7 +199,7 @@ def trials_figure(rows: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("selection score (points); hollow: before training, filled: at its best")
-    axes.legend(loc="best")
+    legend(figure, axes)
     return figure
 
 

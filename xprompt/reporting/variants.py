@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError, shown
@@ -121,7 +122,8 @@ def variant_figure(rows: pd.DataFrame, reference: str) -> Figure:
     compared = [name for name in methods_in(rows) if name != reference]
     gaps = differences(means, [(name, reference) for name in compared])
     tasks = tasks_in(gaps)
-    figure, axes = panels(len(tasks), 3.2, 1.0 + 0.42 * len(compared), sharey=True)
+    names = [wording.method(name) for name in compared]
+    figure, axes = panels(len(tasks), 2.4, 1.0 + 0.42 * len(compared), sharey=True, names=names)
     for panel, task in zip(axes, tasks, strict=True):
         panel.axvline(0, color="0.3", lw=1)
         for row in gaps[gaps["task"] == task].to_dict("records"):
@@ -132,9 +134,10 @@ def variant_figure(rows: pd.DataFrame, reference: str) -> Figure:
                 panel.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
             filled = row["verdict"] in ("above", "below")
             panel.plot(row["mean"], y, marker, ms=7, mec=colour, mfc=colour if filled else "white", mew=1.6)
-        panel.set(title=wording.task(task), xlabel=f"points over {wording.method(reference)}")
+        panel.set(title=wording.task(task), xlabel=f"points over\n{wording.method(reference)}")
+        panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.grid(False, axis="y")
-    axes[0].set_yticks(range(len(compared)), [wording.method(name) for name in compared])
+    axes[0].set_yticks(range(len(compared)), names)
     axes[0].set_ylim(len(compared) - 0.4, -0.6)
     return figure
 

@@ -12,6 +12,7 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import joblib
 import psutil
 from filelock import FileLock
+from loky import get_reusable_executor
 from pydantic import Field, model_validator
 
 import xprompt
@@ -43,7 +45,7 @@ _MAX_PROCESSES = 8  # unless asked for: they share a GPU if there is one
 _LOOK_AGAIN = 1.0  # seconds between two looks at runs that another process does
 HELD = "another process does this run; the others first"
 _IDLE_SECONDS = 60  # until a process without a run ends, and its memory is free
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read as the numeric libraries are loaded
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read as the numeric libraries are loaded
 _NAMES = (*SIZES, "hub", "smollm2", *TASKS)  # of sources, backbones and tasks; anything else may be a path
 
 
@@ -86,7 +88,7 @@ _Ended = Iterator[tuple[PlannedRun, tuple[Mapping[str, Any], float] | Exception]
 
 
 def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
-    """List the different runs of `configs` and their ancestors, each once: roots, then their children, and so on."""
+    """List the different runs of `configs` and their ancestors, each once, in the order asked for, parents first."""
     runs: dict[str, PlannedRun] = {}
 
     def plan(config: RunConfig) -> PlannedRun:
@@ -98,7 +100,7 @@ def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
 
     for position, config in enumerate(configs):
         plan(config).positions.append(position)
-    return sorted(runs.values(), key=lambda run: run.depth)
+    return list(runs.values())
 
 
 def run_here(config: RunConfig, root: Path) -> Mapping[str, Any]:
@@ -150,7 +152,7 @@ class LocalOptions(Settings):
 
 
 class ProcessExecutor:
-    """Does runs in parallel in joblib's processes on this machine, level by level of ancestry.
+    """Does runs in parallel in joblib's processes on this machine, in the order asked for, children after parents.
 
     Without `workers` the profiles say how many: where each names the threads that its runs can use, as many as cores
     and memory allow, with enough runs each to pay for a process's start; else one, which needs no process. A run's
@@ -163,41 +165,69 @@ class ProcessExecutor:
 
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
         """Yield a step as each run ends; one at a time, as it begins too. Raises `ConfigError` where a process dies."""
-        runs, cores = plan_runs(configs), joblib.cpu_count(only_physical_cores=True)
-        used = [get_profile(config.profile).threads for config in configs]
-        threads = max((t for t in used if t is not None), default=0)
-        memory = psutil.virtual_memory().available
-        room = min(cores // threads, memory // _BYTES_PER_PROCESS, _MAX_PROCESSES) if threads and all(used) else 1
+        runs, profiles = plan_runs(configs), [config.profile for config in configs]
+        room, threads = count_processes(profiles), _threads(profiles)
         self.workers = max(1, min(self.options.workers or min(room, len(runs) // _RUNS_PER_PROCESS), len(runs)))
         if self.workers == 1:
             yield from LocalExecutor(lambda config: SimpleNamespace(record=self._run(config, self.root))).each(configs)
             return
-        threads = threads or max(1, cores // self.workers)
+        threads = threads or max(1, _cores() // self.workers)
         yield Step(None, note=f"{self.workers} processes with {threads} thread{'s' * (threads > 1)} each")
         yield from _steps(runs, self._ended(runs, threads))
 
     def _ended(self, runs: Sequence[PlannedRun], threads: int) -> _Ended:
-        with joblib.parallel_config("loky", inner_max_num_threads=threads, idle_worker_timeout=_IDLE_SECONDS):
-            parallel = joblib.Parallel(self.workers, return_as="generator_unordered", batch_size=1)
-        for _, level in itertools.groupby(runs, key=lambda run: run.depth):
-            left = [run for run in level if not run.dropped]
-            while left:
-                tasks = (joblib.delayed(_attempt)(i, self._run, run.config, self.root) for i, run in enumerate(left))
-                held = []
-                try:
-                    for i, outcome in parallel(tasks):
-                        if isinstance(outcome, HeldError):
-                            held.append(left[i])
-                        else:
-                            yield left[i], outcome
-                except BrokenProcessPool as error:
-                    raise ConfigError(
-                        "a worker's process was ended from outside, most likely because memory ran out. Finished runs "
-                        "are kept: give the same command again, with fewer --workers."
-                    ) from error
-                if len(held) == len(left):
+        """Do the runs in the order given, each as soon as its parents are done and a process is free."""
+        pool = get_reusable_executor(self.workers, timeout=_IDLE_SECONDS, env=dict.fromkeys(THREADS, str(threads)))
+        to_do, done, held = list(runs), set[PlannedRun](), set[PlannedRun]()
+        under_way: dict[Future[Any], PlannedRun] = {}
+        try:
+            while to_do or under_way:
+                ready = (run for run in to_do if run not in held and done.issuperset(run.parents))
+                for run in list(itertools.islice(ready, self.workers - len(under_way))):
+                    to_do.remove(run)
+                    under_way[pool.submit(_attempt, self._run, run.config, self.root)] = run
+                if not under_way:  # others do all that could be done now
                     time.sleep(_LOOK_AGAIN)
-                left = held
+                ended = wait(under_way, timeout=_LOOK_AGAIN if held else None, return_when=FIRST_COMPLETED).done
+                held.clear()
+                for future in ended:
+                    run, outcome = under_way.pop(future), future.result()
+                    if isinstance(outcome, HeldError):
+                        held.add(run)
+                        to_do.append(run)
+                    else:
+                        done.add(run)
+                        yield run, outcome
+                to_do = [run for run in to_do if not run.dropped]
+        except BrokenProcessPool as error:
+            raise ConfigError(
+                "a worker's process was ended from outside, most likely because memory ran out. Finished runs are "
+                "kept: give the same command again, with fewer --workers."
+            ) from error
+        finally:
+            if under_way:  # interrupted
+                pool.shutdown(kill_workers=True)
+
+
+def count_processes(profiles: Sequence[str]) -> int:
+    """Count the processes that have room on this machine for runs of these profiles, each at its `threads`.
+
+    As many as cores and memory allow, at most `_MAX_PROCESSES`; 1 where a profile names no number of threads, since
+    its runs may use all cores, or no profile is given.
+    """
+    threads = _threads(profiles)
+    if not threads or None in [get_profile(profile).threads for profile in profiles]:
+        return 1
+    return max(1, min(_cores() // threads, psutil.virtual_memory().available // _BYTES_PER_PROCESS, _MAX_PROCESSES))
+
+
+def _threads(profiles: Sequence[str]) -> int:
+    """Return the most threads that one of the profiles names; 0 where none does."""
+    return max((get_profile(profile).threads or 0 for profile in profiles), default=0)
+
+
+def _cores() -> int:
+    return int(joblib.cpu_count(only_physical_cores=True))
 
 
 class RayOptions(Settings):
@@ -258,7 +288,8 @@ class RayExecutor:
             marker.unlink(missing_ok=True)
 
     def _ended(self, ray: Any, runs: Sequence[PlannedRun], submit: Callable[..., Any]) -> _Ended:
-        to_do, tasks, under_way = deque(runs), dict[PlannedRun, Any](), dict[Any, PlannedRun]()
+        by_depth = sorted(runs, key=lambda run: run.depth)  # so that few of `workers` tasks wait for a parent
+        to_do, tasks, under_way = deque(by_depth), dict[PlannedRun, Any](), dict[Any, PlannedRun]()
         try:
             while to_do or under_way:
                 while to_do and len(under_way) < (self.options.workers or len(runs)):
@@ -390,7 +421,7 @@ def work_on_ray(run: Run, root: Path, marker: Path, threads: int, version: str, 
         wrong = f"has xprompt {xprompt.__version__}, not {version}: install the same version on every machine"
     if wrong:
         raise MachineError(f"a worker on {socket.gethostname()} {wrong}.")
-    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
     while True:
         try:
             return _timed(run, RunConfig(**settings), root)
@@ -398,13 +429,13 @@ def work_on_ray(run: Run, root: Path, marker: Path, threads: int, version: str, 
             time.sleep(_LOOK_AGAIN)
 
 
-def _attempt(number: int, run: Run, config: RunConfig, root: Path) -> tuple[int, Any]:
-    """Do a run as a joblib task; return what it raises, which would end all the others."""
+def _attempt(run: Run, config: RunConfig, root: Path) -> tuple[dict[str, Any], float] | Exception:
+    """Do a run in a process of the pool; return what it raises with where, which a process does not send otherwise."""
     try:
-        return number, _timed(run, config, root)
+        return _timed(run, config, root)
     except Exception as error:
-        error.__notes__ = [traceback.format_exc()]  # which a process does not send otherwise
-        return number, error
+        error.__notes__ = [traceback.format_exc()]
+        return error
 
 
 def _timed(run: Run, config: RunConfig, root: Path) -> tuple[dict[str, Any], float]:

@@ -195,7 +195,11 @@ def done(
 
 
 def collect(
-    configs: Sequence[RunConfig], run: Executor | Callable[[RunConfig], Any], *, progress: bool = False
+    configs: Sequence[RunConfig],
+    run: Executor | Callable[[RunConfig], Any],
+    *,
+    progress: bool = False,
+    interim: Callable[[Sequence[Mapping[str, Any]], Sequence[RunConfig]], str] | None = None,
 ) -> list[dict[str, Any]]:
     """Do the runs and return their records in the order of `configs`, with a line on standard output for each.
 
@@ -204,6 +208,9 @@ def collect(
         run: an executor, as `xprompt.get_executor` makes it, or what does one run, one after another; its result has
             `.record`, as that of `xprompt.run`.
         progress: show a bar of the runs as well.
+        interim: makes a text of records and `configs`, such as `rp.tables.so_far`, that is printed whenever a seed of
+            a task has all its methods and runs are left to do. The records are those of such seeds, of the first
+            run's protocol.
 
     Where runs go in parallel, a run's line appears when it ends. A + in place of its number marks a run that was not
     asked for, but that another one starts from. A run that the store had already is called read. The time left is
@@ -215,6 +222,7 @@ def collect(
     records: dict[int, dict[str, Any]] = {}
     begun: set[int | None] = set()
     spent: dict[str, list[float]] = {}
+    sets = _by_task_and_seed(configs)
     bar = tqdm(total=len(configs), desc="runs", unit="run", disable=not progress, leave=False)
     for step in executor.each(configs):
         bar.update(len(records) - bar.n)
@@ -235,7 +243,12 @@ def collect(
             points = f"{100 * step.record['score']:.1f} points"
             points += ", read" if read else f" in {readable_duration(step.seconds)}"
             start = "   " if step.position in begun else f"{number} {name}:"
-            print(f"{start} {points}{_left(to_do, spent, executor.workers)}", flush=True)
+            left = _left(to_do, spent, executor.workers)
+            print(f"{start} {points}{left}", flush=True)
+            whole = [places for places in sets if records.keys() >= places]
+            if interim and to_do and not read and any(step.position in places for places in whole):
+                among = [records[place] for places in whole for place in sorted(places)]
+                print(f"\n{interim(among, configs)}{left}\n", flush=True)
     bar.close()
     return [records[position] for position in range(len(configs))]
 
@@ -248,6 +261,15 @@ def done_before(record: Mapping[str, Any], moment: datetime.datetime) -> bool:
 
 def _run_name(config: RunConfig) -> str:
     return f"{get_task(config.task).name} {config.method} seed {config.seed} {config.protocol}"
+
+
+def _by_task_and_seed(configs: Sequence[RunConfig]) -> list[set[int]]:
+    """Return the places of the runs of each task and seed, of the first run's protocol."""
+    sets: dict[tuple[str, int], set[int]] = {}
+    for place, config in enumerate(configs):
+        if config.protocol == configs[0].protocol:
+            sets.setdefault((config.task, config.seed), set()).add(place)
+    return list(sets.values())
 
 
 def _number(number: int | str, configs: Sequence[RunConfig]) -> str:

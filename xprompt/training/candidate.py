@@ -44,6 +44,11 @@ class History:
         best = f"best {100 * self.best_score:.1f} at step {self.best_step} on {self.selection_split}"
         return f"History({len(self.entries)} evaluations, {best if self.entries else 'not trained'})"
 
+    @property
+    def last_step(self) -> int:
+        """Return the step of the last evaluation; 0 where there was none."""
+        return self.entries[-1]["step"] if self.entries else 0
+
     def _repr_html_(self) -> str:
         """Show the selection score at every evaluation."""
         return html.history(self.entries)

@@ -30,12 +30,14 @@ class Evaluation:
         score: their mean.
         loss: mean over the examples.
         predictions: label of each example, in the data's order.
+        losses: of each example, in the same order; their mean is `loss`, but for its rounding.
     """
 
     metrics: dict[str, float]
     score: float
     loss: float
     predictions: tuple[int, ...]
+    losses: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.metrics.items())
@@ -107,8 +109,9 @@ def evaluate_many(
     prompts, index = _distinct(prompts)
     num_prompts = len(prompts)  # C
     predicted = torch.zeros(num_prompts, len(data), dtype=torch.long)  # (C, N)
+    losses_of = torch.zeros(num_prompts, len(data), dtype=torch.float64)  # (C, N)
     loss_sums = torch.zeros(num_prompts, dtype=torch.float64, device=backbone.device)  # (C,)
-    on_device: list[tuple[torch.Tensor, torch.Tensor]] = []
+    on_device: list[tuple[torch.Tensor, ...]] = []
     rows = min(batch_size, CPU_ROWS) if backbone.device.type == "cpu" else batch_size
     for whole in batches(encoded, max(1, rows // num_prompts), seed=None):
         batch = shard(whole, process_group())  # B examples
@@ -125,15 +128,19 @@ def evaluate_many(
             scores = backbone.label_scores(vectors, inputs, verbalizer, prompt_mask, prompt_index)  # (C·B, labels)
             labels = scores.argmax(dim=1)  # (C·B,)
             losses = F.cross_entropy(scores, inputs.labels.to(scores.device), reduction="none")  # (C·B,)
-        loss_sums += losses.double().view(num_prompts, -1).sum(dim=1)
-        on_device.append((batch.index, labels.view(num_prompts, -1)))
-    for columns, labels in on_device:  # only here the CPU waits for the device
-        predicted[:, columns] = labels.cpu()
-    process_group().all_reduce([predicted, loss_sums])
+        losses = losses.double().view(num_prompts, -1)  # (C, B)
+        loss_sums += losses.sum(dim=1)
+        on_device.append((batch.index, labels.view(num_prompts, -1), losses))
+    for columns, labels, losses in on_device:  # only here the CPU waits for the device
+        predicted[:, columns], losses_of[:, columns] = labels.cpu(), losses.cpu()
+    process_group().all_reduce([predicted, loss_sums, losses_of])
     results = []
-    for predictions, loss in zip(predicted.tolist(), (loss_sums / len(data)).tolist(), strict=True):
+    for i, loss in enumerate((loss_sums / len(data)).tolist()):
+        predictions = predicted[i].tolist()
         values = metrics.compute(data.task, predictions, data.labels, data.groups)
-        results.append(Evaluation(values, metrics.score(values), loss, tuple(predictions)))
+        results.append(
+            Evaluation(values, metrics.score(values), loss, tuple(predictions), tuple(losses_of[i].tolist()))
+        )
     return [results[i] for i in index]
 
 
