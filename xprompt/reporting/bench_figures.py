@@ -60,6 +60,7 @@ _ENDINGS = {
     "_same_checkpoints": ": same checkpoint selected",
     "_one_pass": ", in one pass",
 }
+_SHARES = ("matrix_rate", "t5_share_")  # starts of rows whose ratio is a share, shown in percent
 _MARKERS = "osD^vP"
 
 
@@ -108,7 +109,7 @@ def bench_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "ours": _number(row.ours),
                 "unit": row.unit,
                 "ratio": _ratio(row),
-                "goal": "" if set_goal is None else f"≥ {set_goal:.2g}",
+                "goal": "" if set_goal is None else _goal(row.name, set_goal),
             }
         )
     return pd.DataFrame(
@@ -131,7 +132,9 @@ def statements(rows: pd.DataFrame) -> list[str]:
             continue
         low, high = (row.ratio_low, row.ratio_high) if _known(row.ratio_low) else (row.ratio, row.ratio)
         verdict = "reached" if low >= wanted else "missed" if high < wanted else "undecided: the interval contains it"
-        sentences.append(f"{text(row.name)} ({row.backbone}): {_ratio(row)}, goal ≥ {wanted:.2g}: {verdict}.")
+        sentences.append(
+            f"{text(row.name)} ({row.backbone}): {_ratio(row)}, goal {_goal(row.name, wanted)}: {verdict}."
+        )
     return sentences
 
 
@@ -221,7 +224,8 @@ def _point(axes: Axes, row: Any, y: float, colour: Any, marker: str) -> None:
         axes.plot([wanted], [y], marker="|", ms=10, mew=2, color="black", ls="", zorder=5)
     edge = row.ratio_high if _known(row.ratio_high) else row.ratio
     edge = wanted if wanted is not None and edge < wanted < 1.25 * edge else edge  # not on top of the goal
-    axes.annotate(f"{row.ratio:.2f}", (edge, y), xytext=(7, 0), textcoords="offset points",
+    shown = f"{100 * row.ratio:.0f} %" if _is_share(row.name) else f"{row.ratio:.2f}"
+    axes.annotate(shown, (edge, y), xytext=(7, 0), textcoords="offset points",
                   va="center", fontsize=7)  # fmt: skip
 
 
@@ -254,7 +258,17 @@ def _number(value: Any) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def _is_share(name: str) -> bool:
+    return name.startswith(_SHARES)
+
+
+def _goal(name: str, wanted: float) -> str:
+    return f"≥ {100 * wanted:.0f} %" if _is_share(name) else f"≥ {wanted:.2g}"
+
+
 def _ratio(row: Any) -> str:
     if not _known(row.ratio):
         return ""
-    return f"{row.ratio:.2f}" + (f" [{row.ratio_low:.2f}, {row.ratio_high:.2f}]" if _known(row.ratio_low) else "")
+    scale, digits, unit = (100, 0, " %") if _is_share(row.name) else (1, 2, "")
+    value, *ends = (f"{scale * part:.{digits}f}" for part in (row.ratio, row.ratio_low, row.ratio_high) if _known(part))
+    return f"{value}{unit}" + (f" [{', '.join(ends)}]" if ends else "")
