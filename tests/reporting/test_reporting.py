@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from xprompt import reporting as rp
 from xprompt.config.methods import METHODS, Method
@@ -403,6 +404,19 @@ def test_a_figures_files_say_what_it_shows_and_of_how_many_seeds(tmp_path):
     report.save_figure("tab1", figure, "A caption.", rows=rows[rows["seed"] == 0])
     svg = (tmp_path / "figures" / "tab1.svg").read_text()
     assert "A caption. One seed: no intervals." in svg and "finding" not in svg
+
+
+def test_a_caption_stands_below_the_legend(tmp_path):
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], color="red", label="a line")
+    axes.axis("off")
+    figure.legend(loc="outside lower center", frameon=False, labelcolor="red")
+    rp.Report(tmp_path).save_figure("tab1", figure, "A caption of two lines. " * 6)
+    pixels = matplotlib.image.imread(tmp_path / "figures" / "tab1.png")[..., :3]  # (height, width, 3)
+    red = np.flatnonzero(((pixels[..., 0] > 0.9) & (pixels[..., 1] < 0.5)).any(axis=1))
+    black = np.flatnonzero((pixels < 0.3).all(axis=-1).any(axis=1))
+    assert red.max() < black.min(), "rows of the legend, rows of the caption"
 
 
 def every_method() -> list[dict]:

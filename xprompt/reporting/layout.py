@@ -281,6 +281,8 @@ def _check(item: str) -> None:
 def _write_around(figure: Figure, caption: str, finding: str) -> list[Text]:
     """Write a caption below a figure and a finding above it, in lines as wide as the figure; return both."""
     width = figure.get_figwidth()
+    for legend in figure.legends:  # by default it stands in the saved box, and would move down into the caption
+        legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
     places = ((caption, -0.02, "top", 9.0, "normal"), (finding, 1.02, "bottom", 10.5, "bold"))
     return [
         figure.text(0.01, y, textwrap.fill(text, max(30, int(width * 112 / size))), va=align, fontsize=size,
