@@ -55,6 +55,7 @@ def made_up(scores=BASE, tasks=("boolq", "rte"), seeds=3, step=0.01, protocol="h
 def test_an_interval_by_hand():
     # mean 2, standard deviation 1, standard error 1/√3, t at 97.5 % with 2 degrees of freedom 4.302653
     of = rp.interval([1.0, 2.0, 3.0])
+    assert of.within(0, 4) == rp.Interval(of.mean, 0, 4, 3) and of.within(-9, 9) == of, "a share is never below 0 %"
     assert (of.mean, of.n) == (2.0, 3)
     assert of.half == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
     assert of.low == pytest.approx(2 - of.half) and of.high == pytest.approx(2 + of.half)
@@ -545,7 +546,8 @@ def test_unknown_items_and_a_damaged_manifest_are_errors(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"seeds": 2}, "2 seed(s)"),
+        ({"seeds": 1}, "One seed: there is no interval"),
+        ({"seeds": 2}, "2 seeds: the interval of XPrompt − prompt tuning reaches 0.0 points"),
         ({"dirty": True}, "not committed"),
         ({"protocol": "paper"}, "optimistic"),
         ({}, "generated"),

@@ -47,7 +47,7 @@ def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
         work = dict.fromkeys(steps, float(len(splits.train)))
         found.timings(name, backbone.name, hardware, seconds, work, "examples")
         found.rows.append(throughput(name, backbone.name, hardware, seconds, work, baseline="float32", ours="bfloat16"))
-        moved = [(tune()() - prompt()).detach().flatten() for tune in steps.values()]  # 2 × (P · H,)
-        cosine = float(torch.cosine_similarity(*moved, dim=0))
+        wide, short = ((tune()() - prompt()).detach().flatten() for tune in steps.values())  # (P · H,) each
+        cosine = float(torch.cosine_similarity(wide, short, dim=0))
         found.facts.append({"name": name, "backbone": backbone.name, "hardware": hardware, "cosine": cosine})
     return found

@@ -80,11 +80,11 @@ def attention_products(query: Tensor, key: Tensor, value: Tensor, backward: bool
     Scores and their weighted values; backward the gradients of values, weights, queries and keys. What a fused kernel
     computes twice to save memory is no product of the step.
     """
-    count, kept = query.shape[0] * query.shape[1], {"dtype": query.dtype, "device": query.device}
+    count = query.shape[0] * query.shape[1]
 
     def batch(rows: int, columns: int, transposed: bool = False) -> Layout:
         shape, stride = (count, rows, columns), (rows * columns, *((1, rows) if transposed else (columns, 1)))
-        return Layout(shape, stride, **kept)
+        return Layout(shape, stride, query.dtype, query.device)
 
     s, a, d, e = query.shape[2], key.shape[2], query.shape[3], value.shape[3]
     if not backward:
@@ -129,7 +129,7 @@ def measure(backbone: Backbone, size: Size, hardware: str) -> Findings:
     prompt = SoftPrompt.init(backbone, size.length)
     steps = TuningSteps.over(backbone, prompt, splits, size.settings(backbone.name, size.steps))
     products = record(steps)
-    sides = {"products": replay(products), "steps": steps}
+    sides: dict[str, Callable[[], object]] = {"products": replay(products), "steps": steps}
     seconds = interleave(sides, size.rounds, device=backbone.device)
     work = dict.fromkeys(sides, operations(products) / 1e9)
     found.timings("matrix_rate", backbone.name, hardware, seconds, work, "GFLOP")

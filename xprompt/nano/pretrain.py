@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
@@ -108,6 +109,7 @@ def pretrain(size: Size, steps: int, seed: int, batch: int, rate: float, output:
     print(f"vocabulary {tok.get_vocab_size()}, parameters {model.num_parameters():,}", flush=True)
     adam = optimiser(model, rate)
     losses: list[float] = []
+    half = size != SIZES["nano"]
     for step, (sources, targets) in enumerate(batches(encode, batch, steps, seed)):
         scale = min(1.0, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group in adam.param_groups:
@@ -126,8 +128,8 @@ def pretrain(size: Size, steps: int, seed: int, batch: int, rate: float, output:
             )
         if (step + 1) % 250 == 0:
             print("  ", {k: round(100 * v) for k, v in skills(model, encode).items()}, flush=True)
-            save(model, tok, output)
-    save(model, tok, output)
+            save(model, tok, output, half)
+    save(model, tok, output, half)
     (output / "training.json").write_text(
         json.dumps(
             {
@@ -158,9 +160,13 @@ def skills(model: T5ForConditionalGeneration, encode, size: int = 200, seed: int
     return shares
 
 
-def save(model: T5ForConditionalGeneration, tok, output: Path) -> None:
-    """Write the model and the tokenizer to a folder, with the checksums that loading verifies."""
-    model.save_pretrained(output)
+def save(model: T5ForConditionalGeneration, tok, output: Path, half: bool = False) -> None:
+    """Write the model and the tokenizer to a folder, with the checksums that loading verifies.
+
+    Args:
+        half: store float16, which is what a larger size is then, so that all three stay small enough for a package.
+    """
+    (copy.deepcopy(model).half() if half else model).save_pretrained(output)
     tokenizer.save(tok, output)
     checksums.write(output)
 

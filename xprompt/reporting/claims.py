@@ -168,4 +168,4 @@ def _share_of_parameters(rows: pd.DataFrame) -> Interval | None:
     if not {"xprompt", "prompt_tuning"} <= set(by_run):
         return None
     share = (100 * by_run["xprompt"] / by_run["prompt_tuning"]).dropna().groupby("seed").mean()
-    return interval(share.to_numpy()) if len(share) else None
+    return interval(share.to_numpy()).within(0, 100) if len(share) else None

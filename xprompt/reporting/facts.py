@@ -10,7 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from xprompt.reporting import wording
+from xprompt.reporting.claims import averages
 from xprompt.reporting.layout import MAIN, Report
+from xprompt.reporting.rows import tidy
+from xprompt.reporting.statistics import differences
 
 NOT_VERSIONS = {
     "hardware", "system", "threads", "device", "dtype", "dropout", "git_revision", "git_dirty", "started",
@@ -60,6 +64,10 @@ def summarize_runs(records: Mapping[str, Mapping[str, Any]], main: Iterable[str]
     facts = _facts(list(records.values()))
     if chosen := [records[run] for run in main if run in records]:
         facts |= {"seeds": _distinct(record["seed"] for record in chosen), **_ends(chosen)}
+        gap = averages(differences(tidy(_of_one_protocol(chosen)), [("xprompt", "prompt_tuning")])).get(
+            ("xprompt", "prompt_tuning")
+        )
+        facts["half_interval"] = None if gap is None or gap.n < 2 else round(gap.half, 2)
     return facts
 
 
@@ -79,9 +87,12 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
             "We made the generated tasks harder once, after looking at single prompt-tuning runs on their validation "
             "splits, so that prompt tuning leaves room for improvement: the gap to fine-tuning is partly by design."
         )
-    if facts["seeds"] and len(facts["seeds"]) < 5:
+    if len(facts["seeds"]) == 1:
+        sentences.append("One seed: there is no interval, and no difference between methods is decided.")
+    elif (half := facts.get("half_interval")) is not None:
         sentences.append(
-            f"{len(facts['seeds'])} seed(s): intervals are wide, and effects of a point or two do not show."
+            f"{len(facts['seeds'])} seeds: the interval of XPrompt − prompt tuning reaches {wording.points(half)} "
+            "points to either side; an effect that is smaller does not show."
         )
     if facts["seeds"]:
         sentences.append(
@@ -184,6 +195,13 @@ def _ends(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for r in by_method["xprompt"]
     ]
     return {"best_at_last_step": [sum(last), len(last)], "mildest_pruning": [sum(mildest), len(mildest)]}
+
+
+def _of_one_protocol(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records by the protocol that the main page shows."""
+    protocols = {record["protocol"] for record in records}
+    shown = "held_out" if "held_out" in protocols else min(protocols)
+    return [record for record in records if record["protocol"] == shown]
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

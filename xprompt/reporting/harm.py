@@ -121,11 +121,12 @@ def harm_statements(rows: pd.DataFrame) -> list[str]:
                    "one seed": "One seed does not decide whether importance ranks"}.get(
             of.verdict, "Importance does not significantly rank"
         )  # fmt: skip
+        shares = {name: with_span(overall(own, name).within(0, 100)) for name in ("harmful_lowest", "harmful")}
         sentences += [
             f"{verdict} {LEVELS[str(level)]} by the loss without them: rank correlation {with_span(of, 2)}; "
             f"the best predictor is {PREDICTORS[best]}, {with_span(spans[best], 2)}.",
             f"Of the quarter of {LEVELS[str(level)]} that importance prunes first, "
-            f"{with_span(overall(own, 'harmful_lowest'))} % do harm; of all, {with_span(overall(own, 'harmful'))} %.",
+            f"{shares['harmful_lowest']} % do harm; of all, {shares['harmful']} %.",
         ]
     return sentences
 

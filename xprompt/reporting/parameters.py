@@ -81,7 +81,7 @@ def parameter_statements(rows: pd.DataFrame) -> list[str]:
     low, high = known["xprompt, percent of prompt tuning"]
     of_model = 100 * rows["prompt_params"].iloc[0] / rows["model_params"].iloc[0]
     return [
-        f"XPrompt keeps {with_span(overall(rows, 'share'))} % of the prompt's parameters on average, "
+        f"XPrompt keeps {with_span(overall(rows, 'share').within(0, 100))} % of the prompt's parameters on average, "
         f"{rows['share'].min():.1f} to {rows['share'].max():.1f} % in single runs; the paper: {low:g} and {high:g} %.",
         f"The whole prompt is {of_model:.2g} % of this backbone; of the paper's "
         f"{known['prompt tuning, percent of the model']:g} %.",

@@ -115,7 +115,7 @@ def rounding_statement(found: pd.DataFrame) -> str:
     """Say how much of the last row's spread, the average's where there is one, is rounding."""
     if found.empty:
         return "Two seeds or more, each with its draws, are needed to separate rounding from seeds."
-    row = found.iloc[-1]
+    row = found.to_dict("records")[-1]
     where = "the average" if row["task"] == "average" else wording.task(row["task"])
     return (
         f"On {where} one seed whose initial prompt differs in its last bits alone spreads by {row['rounding']:.2f} "

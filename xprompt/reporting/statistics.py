@@ -61,6 +61,10 @@ class Interval:
             return "above"
         return "below" if self.high < 0 else NO_DIFFERENCE
 
+    def within(self, low: float, high: float) -> Interval:
+        """Return the interval without what no value can be, such as a share below 0 %."""
+        return Interval(self.mean, max(self.low, low), min(self.high, high), self.n) if self.n > 1 else self
+
 
 def interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Interval:
     """Return the mean of `values` with its Student-t interval, n − 1 degrees of freedom.
