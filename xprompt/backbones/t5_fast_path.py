@@ -12,8 +12,8 @@ Shapes: B batch, S prompt and source positions, H embedding width, N heads, D wi
 #   states. That is a seventh of all products of a T5 v1.1.
 # - Query and key of the decoder's self-attention: over one position, attention is the value.
 # - The mask, where no row of a batch is padded.
-# - Tensors that a sum or a ReLU can overwrite, and half of the root mean square's backward pass: 3.5 % of a step on
-#   nano (95 % interval 0.6 to 5.6 over 21 rounds), to the same bits.
+# - Tensors that a sum or a ReLU can overwrite, and half of the root mean square's backward pass: 4.8 % of a step on
+#   nano (95 % interval 2.3 to 7.2, 31 rounds of processor time), to the same bits.
 #
 # Fused attention is for long rows and for GPUs. On a CPU torch's own kernel gains nothing from a second core, and its
 # backward pass is slow: over 48 positions two cores do plain products 1.4 times as fast in evaluation, 1.7 in training.
