@@ -406,17 +406,22 @@ def test_a_figures_files_say_what_it_shows_and_of_how_many_seeds(tmp_path):
     assert "A caption. One seed: no intervals." in svg and "finding" not in svg
 
 
-def test_a_caption_stands_below_the_legend(tmp_path):
+@pytest.mark.parametrize("loc", ["outside lower center", "outside right center"])
+def test_a_legend_stands_clear_of_the_caption_and_of_the_axes(tmp_path, loc):
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], color="red", label="a line")
-    axes.axis("off")
-    figure.legend(loc="outside lower center", frameon=False, labelcolor="red")
-    rp.Report(tmp_path).save_figure("tab1", figure, "A caption of two lines. " * 6)
+    axes.set(xticks=[], yticks=[], facecolor="blue")
+    axes.plot([], color="red", label="a line")
+    figure.legend(loc=loc, frameon=False, labelcolor="red")
+    report = rp.Report(tmp_path)
+    for _ in range(2):  # a figure may be saved again
+        report.save_figure("tab1", figure, "A caption of two lines. " * 6)
     pixels = matplotlib.image.imread(tmp_path / "figures" / "tab1.png")[..., :3]  # (height, width, 3)
-    red = np.flatnonzero(((pixels[..., 0] > 0.9) & (pixels[..., 1] < 0.5)).any(axis=1))
-    black = np.flatnonzero((pixels < 0.3).all(axis=-1).any(axis=1))
-    assert red.max() < black.min(), "rows of the legend, rows of the caption"
+    legend, plot = (np.argwhere((np.abs(pixels - c) < 0.2).all(axis=-1)) for c in ([1, 0, 0], [0, 0, 1]))
+    caption = np.flatnonzero((pixels[legend[:, 0].max() + 1 :] < 0.3).all(axis=-1).any(axis=1))
+    assert len(caption) > 10, "both of its lines lie below the legend"
+    below, beside = legend[:, 0].min() > plot[:, 0].max(), legend[:, 1].min() > plot[:, 1].max()
+    assert below if "lower" in loc else beside
 
 
 def every_method() -> list[dict]:

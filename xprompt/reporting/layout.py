@@ -8,7 +8,8 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,9 +178,10 @@ class Report:
         _check(item)
         files, formats = {}, dict[str, dict[str, Any]](png={"dpi": 160}, svg={"metadata": {"Date": None}})
         written = _write_around(figure, f"{title} {_seeds(rows)}".strip(), finding)
-        for suffix, options in formats.items():
-            figure.savefig(drawn := io.BytesIO(), format=suffix, bbox_inches="tight", **options)
-            files[f"figures/{item}.{suffix}"] = drawn.getvalue()
+        with _legends_in_place(figure):
+            for suffix, options in formats.items():
+                figure.savefig(drawn := io.BytesIO(), format=suffix, bbox_inches="tight", **options)
+                files[f"figures/{item}.{suffix}"] = drawn.getvalue()
         for text in written:
             text.remove()
         self._save(item, "figure", files, _runs(rows, runs), {"title": title})
@@ -278,11 +280,25 @@ def _check(item: str) -> None:
         )
 
 
+@contextmanager
+def _legends_in_place(figure: Figure) -> Iterator[None]:
+    """Keep a figure's legends where its layout has them: by default they move to the edge of what is saved."""
+    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
+    try:
+        yield
+    finally:
+        for legend in figure.legends:
+            legend.set_bbox_to_anchor(None)
+        figure.set_layout_engine(engine)
+
+
 def _write_around(figure: Figure, caption: str, finding: str) -> list[Text]:
     """Write a caption below a figure and a finding above it, in lines as wide as the figure; return both."""
     width = figure.get_figwidth()
-    for legend in figure.legends:  # by default it stands in the saved box, and would move down into the caption
-        legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
     places = ((caption, -0.02, "top", 9.0, "normal"), (finding, 1.02, "bottom", 10.5, "bold"))
     return [
         figure.text(0.01, y, textwrap.fill(text, max(30, int(width * 112 / size))), va=align, fontsize=size,
