@@ -20,7 +20,7 @@ from xprompt.runs.run import RunResult
 from xprompt.runs.store import Store
 
 MAX_FILES = 100
-MAX_BYTES = 5_000_000
+MAX_BYTES = 5 * 2**20
 KEPT = ("*.md", "*.csv", "tables/*", "figures/*", "notebooks/*.ipynb")
 STAGES = ("tuned_prompt", "pruned_prompt", "rewound_prompt")
 
