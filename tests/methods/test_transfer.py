@@ -127,6 +127,6 @@ def test_runs_are_planned_after_all_they_start_from():
     target = xp.RunConfig(task="rte", method="xprompt_transfer", source_tasks=("cb",))
     runs = plan_runs([target, target.replace(method="prompt_tuning", source_tasks=())])
     assert [(run.config.task, run.config.method, run.depth) for run in runs] == [
-        ("cb", "prompt_tuning", 0), ("rte", "prompt_tuning", 0), ("cb", "xprompt", 1),
-        ("rte", "task_transfer_pruned", 2), ("rte", "xprompt_transfer", 3),
+        ("cb", "prompt_tuning", 0), ("cb", "xprompt", 1), ("rte", "task_transfer_pruned", 2),
+        ("rte", "xprompt_transfer", 3), ("rte", "prompt_tuning", 0),
     ]  # fmt: skip

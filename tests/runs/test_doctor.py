@@ -236,7 +236,8 @@ def test_what_a_killed_writer_left_of_a_table_goes_with_the_next_table(folder):
 def test_a_table_of_records_from_several_codes_says_so(tmp_path):
     report = rp.Report(tmp_path, "a")
     facts = {"task": "rte", "method": "majority", "seed": 0, "protocol": "held_out", "backbone": "b", "source": "nano",
-             "counts": {"validation": 1, "selection": 1}, "seconds": {"total": 1.0}}  # fmt: skip
+             "counts": {"validation": 1, "selection": 1}, "seconds": {"total": 1.0}, "profile": "nano", "metrics": {},
+             "score": 0.5, "num_params": 0}  # fmt: skip
     codes = {"1" * 16: {"code": "0" * 64}, "2" * 16: {"code": "1" * 64}, "3" * 16: {}}
     for run, made in codes.items():
         report.store.put({"run": run, "provenance": made, **facts})
