@@ -114,7 +114,7 @@ def test_draws_of_one_seed_count_by_their_mean_and_not_as_seeds():
     assert table["XPrompt (random mask)"][0].startswith("61.0 ±")
     assert table["XPrompt − XPrompt (reversed)"][2].startswith("+30.0 [")
     assert variants.order_statement(rows) == (
-        "From the best to the worst, by means over 3 seed(s): XPrompt 71.0, prompt tuning 61.0, XPrompt (random mask) "
+        "From the best to the worst, by means over 3 seeds: XPrompt 71.0, prompt tuning 61.0, XPrompt (random mask) "
         "61.0, XPrompt (reversed) 41.0."
     )
     assert "prompt tuning 1, XPrompt 9" in variants.candidate_statement(controls())

@@ -455,6 +455,17 @@ def test_a_method_that_is_added_appears_with_its_title_a_colour_and_a_marker(mon
     assert wording.statements(rp.differences(rows, [("new", "xprompt")]))[0].startswith("A new method is ")
 
 
+@pytest.mark.parametrize(("majority", "written"), [(0.75, False), (0.2, True)])
+def test_a_majority_class_far_below_is_written_and_squeezes_no_axis(majority, written):
+    figure = rp.figures.task_scores(rp.tidy(made_up({"majority": majority, "prompt_tuning": 0.8, "xprompt": 0.85})))
+    (axes,) = figure.axes
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == 3 * ["majority class 20.0"] * written, "of two tasks and their average"
+    assert (axes.get_ylim()[0] > 60) and (len(axes.collections) > 0)
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ("majority class" in legend) is not written
+
+
 def test_a_method_that_is_declared_nowhere_comes_last():
     rows = rp.tidy(made_up({"unknown": 0.7, "xprompt": 0.8, "majority": 0.5}))
     assert list(tables.main_results(rows).columns) == ["task", "majority class", "XPrompt", "unknown", "seeds"]

@@ -112,13 +112,14 @@ def statement(rows: pd.DataFrame) -> str:
     if good.empty:
         last = average.iloc[-1]
         return (
-            f"No budget is converged: from {last['before']} to {last['after']} steps the mean over the tasks moves "
-            f"by {wording.points(last['mean'], signed=True)} points ({last['n']} seed(s)); scores speak of a budget."
+            f"No budget is converged: from {last['before']} to {last['after']} steps the mean over the tasks moves by "
+            f"{wording.points(last['mean'], signed=True)} points ({wording.seeds(last['n'])}); scores speak of a "
+            "budget."
         )
     first = good.iloc[0]
     return (
         f"Converged from {first['before']} steps on: twice as many move the mean over the tasks by "
-        f"{wording.points(first['mean'], signed=True)} points ({first['n']} seed(s))."
+        f"{wording.points(first['mean'], signed=True)} points ({wording.seeds(first['n'])})."
     )
 
 

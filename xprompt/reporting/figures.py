@@ -54,7 +54,9 @@ def task_scores(rows: pd.DataFrame, protocol: str = "held_out") -> Figure:
         rows: tidy rows of one profile.
         protocol: the rows to show, "held_out" or "paper".
 
-    Small dots are the single seeds; the majority class is a dashed line. Raises `ConfigError` where there is no score.
+    Small dots are the single seeds; the majority class is a dashed line. Where that lies so far below the methods that
+    they would be drawn on top of each other, the axis ends above it and its score is written there. Raises
+    `ConfigError` where there is no score.
     """
     scores = with_average(rows[rows["protocol"] == protocol])
     tasks, methods = tasks_in(scores), [name for name in methods_in(scores) if name != "majority"]
@@ -66,13 +68,18 @@ def task_scores(rows: pd.DataFrame, protocol: str = "held_out") -> Figure:
     size = (max(5.5, width * per_panel), 0.9 + 3.7 * num_panels)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(num_panels, 1, sharey=True, squeeze=False)[:, 0]
+    of_methods = scores[scores["method"] != "majority"]["value"]
+    bottom = of_methods.min() - 0.5 * max(10.0, of_methods.max() - of_methods.min())
     drawn: dict[str, Any] = {}  # title → what the legend shows of it: one entry, though each task draws the method
     for place, axes in enumerate(panels):
-        _draw_scores(axes, scores, tasks[place * per_panel :][:per_panel], methods)
+        _draw_scores(axes, scores, tasks[place * per_panel :][:per_panel], methods, bottom)
         axes.set_xlim(-0.55, per_panel - 0.45)
         axes.set_ylabel("score on validation (points)")
         handles, titles = axes.get_legend_handles_labels()
         drawn |= dict(zip(titles, handles, strict=True))
+    if any(axes.texts for axes in panels):  # room below for what is written there
+        low, high = panels[0].get_ylim()
+        panels[0].set_ylim(low - 0.09 * (high - low), high)
     panels[0].set_title(f"{_profiles(scores)}, {_seeds(scores)}\n{wording.PROTOCOLS[protocol]}")
     titles = [title for title in map(wording.method, methods_in(scores)) if title in drawn]
     figure.legend([drawn[title] for title in titles], titles, loc="outside lower center", ncols=3, frameon=False,
@@ -80,14 +87,19 @@ def task_scores(rows: pd.DataFrame, protocol: str = "held_out") -> Figure:
     return figure
 
 
-def _draw_scores(axes: Axes, scores: pd.DataFrame, tasks: Sequence[str], methods: Sequence[str]) -> None:
+def _draw_scores(axes: Axes, scores: pd.DataFrame, tasks: Sequence[str], methods: Sequence[str], bottom: float) -> None:
     step = 0.8 / len(methods)
     for x, task in enumerate(tasks):
         majority = _values(scores, task, "majority")
         if majority.size:
             colour, _ = method_style("majority")
-            label = wording.method("majority")
-            axes.hlines(majority.mean(), x - 0.45, x + 0.45, colour, "--", lw=1.3, label=label)
+            label, level = wording.method("majority"), float(majority.mean())
+            if level >= bottom:
+                axes.hlines(level, x - 0.45, x + 0.45, colour, "--", lw=1.3, label=label)
+            else:
+                axes.text(x, 0.02, f"{label} {wording.points(level)}", color=colour, fontsize=9, ha="center",
+                          va="bottom", transform=axes.get_xaxis_transform(),
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
         for place, method in enumerate(methods):
             values = _values(scores, task, method)
             if values.size:

@@ -162,7 +162,7 @@ def subspace_statements(records: Sequence[Mapping[str, Any]]) -> list[str]:
     share = overall(found, "recovered")
     first = (
         f"Tuning coordinates alone, {found['coordinates'].max()} at most, recovers {with_span(share)} % of prompt "
-        f"tuning's score ({share.n} seed{'s' * (share.n > 1)}; no task is a source of its own subspace)."
+        f"tuning's score ({wording.seeds(share.n)}; no task is a source of its own subspace)."
     )
     gaps = differences(tidy(records), [("xprompt_subspace", "intrinsic_subspace")])
     return [first, *wording.statements(gaps)]

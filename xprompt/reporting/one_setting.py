@@ -114,7 +114,7 @@ def setting_statements(rows: pd.DataFrame, reference: str, label: str) -> list[s
         best = f"{named(str(means.idxmax()))}, {wording.points(means.max())} points"
         sentences.append(
             f"{name[0].upper()}{name[1:]}: best with {label} {best} "
-            f"({wording.task(last)}, {seeds} seed{'s' * (seeds > 1)}); {against}."
+            f"({wording.task(last)}, {wording.seeds(seeds)}); {against}."
         )
     return sentences
 

@@ -143,7 +143,7 @@ def ratio_maps(records: Sequence[Record]) -> str | None:
             image = axes.pcolormesh(table.to_numpy(), cmap="RdBu", vmin=-limit, vmax=limit)
             axes.set_xticks(np.arange(table.shape[1]) + 0.5, [f"{ratio:g}"[-2:] for ratio in table.columns])
             axes.set_yticks(np.arange(table.shape[0]) + 0.5, [f"{ratio:g}"[-2:] for ratio in table.index])
-            axes.set_title(f"{wording.task(task)}, {n} seed{'s' * (n > 1)}{note}")
+            axes.set_title(f"{wording.task(task)}, {wording.seeds(n)}{note}")
             axes.set_xlabel("piece prune ratio")
             axes.set_ylabel("token prune ratio")
         figure.colorbar(

@@ -102,7 +102,7 @@ def search_statements(rows: pd.DataFrame) -> list[str]:
             regret = over_seeds(part, name)[last]
             low, high = wording.points(regret.low, signed=True), wording.points(regret.high, signed=True)
             bounds = "" if regret.n < 2 else f", 95 % interval {low} to {high}"
-            basis = f"{wording.task(last)}, {regret.n} seed{'s' * (regret.n > 1)}{bounds}"
+            basis = f"{wording.task(last)}, {wording.seeds(regret.n)}{bounds}"
             sentences.append(f"{title}'s regret {where} is {wording.points(regret.mean)} points ({basis}).")
         trained, evaluated, seconds, tuning = (over_seeds(part, name)[last].mean for name in (*SHARES, "tuning_share"))
         sentences.append(

@@ -95,7 +95,7 @@ def distribution_figure(records: Iterable[Record], level: str) -> Figure:
         panel.bar(edges[:-1], np.mean(shares, axis=0), width=0.05, align="edge", color=colour, alpha=0.55, lw=0)
         for share in shares:
             panel.step(edges, [*share, share[-1]], where="post", color="0.25", lw=0.7, alpha=0.7)
-        panel.set(title=f"{wording.task(task)}, {len(shares)} seed{'s' * (len(shares) > 1)}", xlim=(0, 1),
+        panel.set(title=f"{wording.task(task)}, {wording.seeds(len(shares))}", xlim=(0, 1),
                   xlabel="importance (share of the largest)")  # fmt: skip
     name_left(axes, f"{LEVELS[level]} (%)")
     return figure

@@ -97,7 +97,7 @@ def order_statement(rows: pd.DataFrame) -> str:
     scores = scores[scores["task"] == tasks_in(scores)[-1]]
     means = scores.groupby("method")["value"].mean().sort_values(ascending=False)
     order = [f"{wording.method(str(name))} {wording.points(value)}" for name, value in means.items()]
-    return f"From the best to the worst, by means over {scores['seed'].nunique()} seed(s): {', '.join(order)}."
+    return f"From the best to the worst, by means over {wording.seeds(scores['seed'].nunique())}: {', '.join(order)}."
 
 
 def candidate_statement(records: Iterable[Mapping[str, Any]]) -> str:

@@ -42,6 +42,11 @@ def cell(value: Interval) -> str:
     return points(value.mean) if value.n < 2 else f"{points(value.mean)} ± {points(value.half)}"
 
 
+def seeds(count: int) -> str:
+    """Write how many seeds."""
+    return f"{count} seed{'s' * (count != 1)}"
+
+
 def span(low: float, high: float) -> str:
     """Write an interval of differences with its signs; empty where there is none."""
     return "" if math.isnan(low) else f"[{points(low, signed=True)}, {points(high, signed=True)}]"
@@ -57,10 +62,10 @@ def statement(row: Mapping[str, Any]) -> str:
     a, b = method(row["a"]), method(row["b"])
     subject = a[0].upper() + a[1:]
     size = points(abs(row["mean"]))
-    seeds = f"{row['n']} seed{'s' if row['n'] != 1 else ''}, {row['protocol']} protocol"
     if row["verdict"] == "one seed":
         return f"{subject} minus {b} {where}: {points(row['mean'], True)} points with one seed, which decides nothing."
-    basis = f"95 % interval {span(row['low'], row['high'])}, {seeds}"
+    interval = f"95 % interval {span(row['low'], row['high'])}"
+    basis = f"{interval}, {seeds(row['n'])}, {row['protocol']} protocol"
     if row["verdict"] in ("above", "below"):
         return f"{subject} is {size} points {row['verdict']} {b} {where} ({basis})."
     return f"No significant difference between {a} and {b} {where}: {points(row['mean'], True)} points ({basis})."
