@@ -44,7 +44,7 @@ def cell(value: Interval) -> str:
 
 def seeds(count: int) -> str:
     """Write how many seeds."""
-    return f"{count} seed{'s' * (count != 1)}"
+    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def span(low: float, high: float) -> str:
