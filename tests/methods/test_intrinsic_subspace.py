@@ -46,6 +46,18 @@ def test_what_makes_no_space_is_refused():
         SubspacePrompt(origin, [sources[0], sources[1][:2]])
 
 
+def test_sources_that_no_tuning_moved_leave_the_initial_prompt(splits):
+    context = context_of("intrinsic_subspace", tiny_model("seq2seq"), splits)
+    initial = initial_prompt(context)
+    for parent in context.parents:
+        parent.load_prompt = lambda name="tuned_prompt": initial.clone()
+    with pytest.warns(UserWarning, match="no prompt of cb, wic was moved by its tuning"):
+        result = intrinsic_subspace(context)
+    assert (result.num_params, result.details["dimensions"], result.seconds_before) == (0, 0, 3.0)
+    assert torch.equal(result.prompts["tuned_prompt"].embeddings, initial.embeddings)
+    assert result.report.metrics == xp.evaluate(context.backbone, initial, splits.validation)
+
+
 def test_only_coordinates_are_tuned_and_the_prompt_stays_in_the_space(splits):
     context = context_of("intrinsic_subspace", tiny_model("seq2seq"), splits)
     result = intrinsic_subspace(context)

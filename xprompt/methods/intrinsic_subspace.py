@@ -5,6 +5,7 @@ N: source tasks; D ≤ N: dimensions of the subspace; P: prompt tokens; H: embed
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from xprompt.errors import ConfigError
 from xprompt.methods.base import MethodContext, MethodResult
 from xprompt.methods.prompt_encoder import initial_prompt, tune_encoder
+from xprompt.prompts.soft_prompt import SoftPrompt
 
 
 class SubspacePrompt(nn.Module):
@@ -62,11 +64,18 @@ class SubspacePrompt(nn.Module):
 def intrinsic_subspace(context: MethodContext) -> MethodResult:
     """Tune coordinates in the space that the source tasks' tuned prompts span.
 
+    Where every source's best checkpoint is its first, the space is one point: the initial prompt is the result, nothing
+    is tuned, and a `UserWarning` says so.
+
     Source: Qin et al. (2021), Exploring Universal Intrinsic Task Subspace via Prompt Tuning. Differs: the decomposition
     is linear, by singular vectors, of a handful of prompts; theirs is an auto-encoder trained on a hundred tasks.
     """
     sources = [parent.load_prompt("tuned_prompt").masked().detach().cpu() for parent in context.parents]
-    encoder = SubspacePrompt(initial_prompt(context).embeddings.detach().cpu(), sources)
+    initial = initial_prompt(context)
+    origin = initial.embeddings.detach().cpu()
+    if all(torch.equal(source, origin) for source in sources):
+        return _one_point(context, initial)
+    encoder = SubspacePrompt(origin, sources)
     result = tune_encoder(
         context, encoder, "intrinsic subspace",
         {
@@ -76,5 +85,26 @@ def intrinsic_subspace(context: MethodContext) -> MethodResult:
         },
     )  # fmt: skip
     result.details["coordinates"] = encoder.coordinates.detach().tolist()
-    result.seconds_before = sum(parent.record["seconds"]["total"] for parent in context.parents)
+    result.seconds_before = _seconds(context)
     return result
+
+
+def _one_point(context: MethodContext, initial: SoftPrompt) -> MethodResult:
+    tasks = [parent.record["task"] for parent in context.parents]
+    warnings.warn(
+        f"{context.splits.task.name}: no prompt of {', '.join(tasks)} was moved by its tuning, so that there are no "
+        "coordinates to tune; the initial prompt is reported. Fix: tune the sources for longer or at a higher rate.",
+        stacklevel=2,
+    )
+    return MethodResult(
+        context.report(initial), 0, prompts={"init_prompt": initial, "tuned_prompt": initial},
+        details={
+            "source_tasks": tasks, "dimensions": 0, "explained": [], "coordinates": [],
+            "prompt_params": initial.num_params,
+        },
+        seconds_before=_seconds(context),
+    )  # fmt: skip
+
+
+def _seconds(context: MethodContext) -> float:
+    return sum(parent.record["seconds"]["total"] for parent in context.parents)
