@@ -22,8 +22,10 @@ from xprompt.files import sha256, try_folder
 from xprompt.reporting import book, facts
 from xprompt.reporting.layout import HANDED_OVER, MAIN, Report
 from xprompt.reporting.notebooks import Kernel, execute, parameters_of
-from xprompt.runs.executors import THREADS, count_processes, get_executor
+from xprompt.runs.executors import get_executor
 from xprompt.runs.grid import choose_seeds, choose_source, choose_tasks
+from xprompt.runs.planned_runs import THREADS
+from xprompt.runs.processes import count_processes
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import align_columns
 

@@ -12,7 +12,9 @@ import xprompt as xp
 from tests.runs.pretended_runs import failing, logged, pretended
 from tests.runs.test_run import config, place  # noqa: F401
 from xprompt import reporting as rp
-from xprompt.runs.executors import ProcessExecutor, absolute_paths, plan_runs
+from xprompt.runs.planned_runs import plan_runs
+from xprompt.runs.processes import ProcessExecutor
+from xprompt.runs.ray_tasks import absolute_paths
 from xprompt.runs.store import Store
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import xprompt
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import DataError
-from xprompt.runs.executors import ProcessExecutor, RayExecutor
+from xprompt.runs.processes import ProcessExecutor
+from xprompt.runs.ray_tasks import RayExecutor
 from xprompt.runs.store import Store, run_id
 
 SEARCHES = ("prompt_tuning", "prompt_tuning_matched", "xprompt", "prompt_tuning_length", "majority")

@@ -39,18 +39,15 @@ from xprompt import get_executor
 from xprompt import reporting as rp
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError, DataError
-from xprompt.runs import executors
-from xprompt.runs.executors import (
-    LocalExecutor,
-    LocalOptions,
+from xprompt.runs import processes
+from xprompt.runs.planned_runs import Step, plan_runs
+from xprompt.runs.processes import LocalExecutor, LocalOptions, ProcessExecutor
+from xprompt.runs.ray_tasks import (
     MachineError,
-    ProcessExecutor,
     RayExecutor,
     RayOptions,
-    Step,
     absolute_paths,
     count_slots,
-    plan_runs,
     work_on_ray,
 )
 from xprompt.runs.store import Store, run_id
@@ -203,7 +200,7 @@ def unpinned(seeds: int) -> list[RunConfig]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_that_another_process_does_comes_last(tmp_path, monkeypatch, workers):
     """Two processes that walk one grid share it, in place of following each other."""
-    monkeypatch.setattr(executors, "_LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(processes, "LOOK_AGAIN", 0.05)
     configs, store = grid(3, ("majority",)), Store(tmp_path)
     first = run_id(configs[0].identity(), "", "", "")
     done: list[int] = []

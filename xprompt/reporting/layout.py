@@ -24,8 +24,9 @@ from xprompt.files import cannot_write, clear_temporary, inside, sha256, write_a
 from xprompt.reporting import tables
 from xprompt.reporting.claims import CLAIMS
 from xprompt.reporting.statistics import Interval
-from xprompt.runs.executors import Executor, get_executor
+from xprompt.runs.executors import get_executor
 from xprompt.runs.manifest import read_manifest, write_manifest
+from xprompt.runs.planned_runs import Executor
 from xprompt.runs.store import Store
 
 ITEMS = ("fig1", "fig2", "fig5", "fig6", "fig7", "fig9", "fig10", *(f"tab{i}" for i in range(1, 11)))

@@ -20,7 +20,8 @@ from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import MOST_SEED, PROTOCOLS, TuneSettings
 from xprompt.errors import ConfigError, DataError, did_you_mean, shown
-from xprompt.runs.executors import Executor, LocalExecutor
+from xprompt.runs.planned_runs import Executor
+from xprompt.runs.processes import LocalExecutor
 from xprompt.runs.store import Store
 from xprompt.tasks.registry import get_task, split_tasks
 from xprompt.tasks.superglue import TASKS

@@ -1,0 +1,175 @@
+"""Executors on this machine: one run after another in this process, or in parallel in joblib's."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import joblib
+import psutil
+from loky import get_reusable_executor
+from pydantic import Field
+
+from xprompt.config.profiles import get_profile
+from xprompt.config.run_config import RunConfig
+from xprompt.config.settings import Settings
+from xprompt.errors import ConfigError, HeldError
+from xprompt.runs.planned_runs import (
+    LOOK_AGAIN,
+    THREADS,
+    Ended,
+    PlannedRun,
+    Run,
+    Step,
+    absolute_root,
+    as_steps,
+    plan_runs,
+    run_here,
+    timed,
+)
+from xprompt.runs.store import Store
+
+_RUNS_PER_PROCESS = 4  # a process takes as long to start as one of the smallest runs
+_BYTES_PER_PROCESS = 3 * 2**29  # with a small backbone
+_MAX_PROCESSES = 8  # unless asked for: they share a GPU if there is one
+HELD = "another process does this run; the others first"
+_IDLE_SECONDS = 60  # until a process without a run ends, and its memory is free
+
+
+class LocalExecutor:
+    """Does one run after another in this process, in the order given. `run(config)` returns what has a `.record`."""
+
+    workers = 1
+
+    def __init__(self, run: Callable[[RunConfig], Any]) -> None:
+        self._run = run
+
+    def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
+        """Yield a step as each run begins and one as it ends; an error ends all.
+
+        A run that another process does comes later, when the others are done.
+        """
+        to_do, told = deque(enumerate(configs)), set[int]()
+        while to_do:
+            position, config = to_do.popleft()
+            if position not in told:
+                yield Step(config, position)
+            began = time.perf_counter()
+            try:
+                record = dict(self._run(config).record)
+            except HeldError:
+                if position not in told:
+                    yield Step(config, position, note=HELD)
+                to_do.append((position, config))
+                told.add(position)
+                if all(other in told for other, _ in to_do):
+                    time.sleep(LOOK_AGAIN)
+                continue
+            yield Step(config, position, record, time.perf_counter() - began)
+
+
+class LocalOptions(Settings):
+    """Options of `ProcessExecutor`; a wrong value is a `ConfigError`."""
+
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="runs at a time; None: one, or where a profile's runs keep one core busy, one a core",
+    )
+
+
+class ProcessExecutor:
+    """Does runs in parallel in joblib's processes on this machine, in the order asked for, children after parents.
+
+    Without `workers` the profiles say how many: where each names the threads that its runs can use, as many as cores
+    and memory allow, with enough runs each to pay for a process's start; else one, which needs no process. A run's
+    numbers do not depend on it. Arguments as `get_executor`'s; `run` is what a process does for a run.
+    """
+
+    def __init__(self, store: Store | str | Path, run: Run = run_here, **options: Any) -> None:
+        self.options = LocalOptions(**options)
+        self.root, self.workers, self._run = absolute_root(store), self.options.workers or 1, run
+
+    def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
+        """Yield a step as each run ends; one at a time, as it begins too. Raises `ConfigError` where a process dies."""
+        runs, profiles = plan_runs(configs), [config.profile for config in configs]
+        room, threads = count_processes(profiles), _threads(profiles)
+        self.workers = max(1, min(self.options.workers or min(room, len(runs) // _RUNS_PER_PROCESS), len(runs)))
+        if self.workers == 1:
+            yield from LocalExecutor(lambda config: SimpleNamespace(record=self._run(config, self.root))).each(configs)
+            return
+        threads = threads or max(1, _cores() // self.workers)
+        yield Step(None, note=f"{self.workers} processes with {threads} thread{'s' * (threads > 1)} each")
+        yield from as_steps(runs, self._ended(runs, threads))
+
+    def _ended(self, runs: Sequence[PlannedRun], threads: int) -> Ended:
+        """Do the runs in the order given, each as soon as its parents are done and a process is free."""
+        pool = get_reusable_executor(self.workers, timeout=_IDLE_SECONDS, env=dict.fromkeys(THREADS, str(threads)))
+        to_do, done, held = list(runs), set[PlannedRun](), set[PlannedRun]()
+        under_way: dict[Future[Any], PlannedRun] = {}
+        try:
+            while to_do or under_way:
+                ready = (run for run in to_do if run not in held and done.issuperset(run.parents))
+                for run in list(itertools.islice(ready, self.workers - len(under_way))):
+                    to_do.remove(run)
+                    under_way[pool.submit(_attempt, self._run, run.config, self.root)] = run
+                if not under_way:  # others do all that could be done now
+                    time.sleep(LOOK_AGAIN)
+                ended = wait(under_way, timeout=LOOK_AGAIN if held else None, return_when=FIRST_COMPLETED).done
+                held.clear()
+                for future in ended:
+                    run, outcome = under_way.pop(future), future.result()
+                    if isinstance(outcome, HeldError):
+                        held.add(run)
+                        to_do.append(run)
+                    else:
+                        done.add(run)
+                        yield run, outcome
+                to_do = [run for run in to_do if not run.dropped]
+        except BrokenProcessPool as error:
+            raise ConfigError(
+                "a worker's process was ended from outside, most likely because memory ran out. Finished runs are "
+                "kept: give the same command again, with fewer --workers."
+            ) from error
+        finally:
+            if under_way:  # interrupted
+                pool.shutdown(kill_workers=True)
+
+
+def count_processes(profiles: Sequence[str]) -> int:
+    """Count the processes that have room on this machine for runs of these profiles, each at its `threads`.
+
+    As many as cores and memory allow, at most `_MAX_PROCESSES`; 1 where a profile names no number of threads, since
+    its runs may use all cores, or no profile is given.
+    """
+    threads = _threads(profiles)
+    if not threads or None in [get_profile(profile).threads for profile in profiles]:
+        return 1
+    return max(1, min(_cores() // threads, psutil.virtual_memory().available // _BYTES_PER_PROCESS, _MAX_PROCESSES))
+
+
+def _threads(profiles: Sequence[str]) -> int:
+    """Return the most threads that one of the profiles names; 0 where none does."""
+    return max((get_profile(profile).threads or 0 for profile in profiles), default=0)
+
+
+def _cores() -> int:
+    return int(joblib.cpu_count(only_physical_cores=True))
+
+
+def _attempt(run: Run, config: RunConfig, root: Path) -> tuple[dict[str, Any], float] | Exception:
+    """Do a run in a process of the pool; return what it raises with where, which a process does not send otherwise."""
+    try:
+        return timed(run, config, root)
+    except Exception as error:
+        error.__notes__ = [traceback.format_exc()]
+        return error
