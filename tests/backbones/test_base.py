@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.backbones.loading import wrap
 from xprompt.backbones.prefix_cache import PrefixCache
 from xprompt.backbones.subnormals import are_zero, subnormals_as_zero
+from xprompt.backbones.t5_encoder_block import FrozenEncoderBlock, can_run
 from xprompt.backbones.t5_fast_path import FrozenT5
 from xprompt.data.batching import Batch, batches
 from xprompt.tasks.registry import get_task
@@ -262,11 +264,28 @@ def test_in_bfloat16_on_a_cpu_a_decoder_attends_by_plain_products_and_is_the_sam
     assert fingerprint(narrow.weights_digest, narrow.model, narrow.tokenizer) == narrow.fingerprint
 
 
-@pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
-def test_what_the_fast_path_overwrites_changes_no_bit(feed_forward, monkeypatch):
+@pytest.mark.parametrize("rows_of_bias", [1, 2])
+def test_an_encoder_layer_by_hand_is_transformers_own_and_its_gradient_that_of_finite_differences(rows_of_bias):
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=32, d_model=6, d_kv=2, num_heads=3, d_ff=8, num_layers=1, dropout_rate=0.0)
+    model = T5ForConditionalGeneration(config).double().requires_grad_(False).eval()
+    for parameter in model.encoder.block[0].parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    exact = copy.deepcopy(model)  # transformers' norms compute in float32
+    exact_norms(exact)
+    (ours,), (theirs,) = model.encoder.block, exact.encoder.block
+    assert can_run(ours)
+    hidden = torch.randn(2, 4, 6, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(rows_of_bias, 3, 4, 4, dtype=torch.float64)
+    expected = theirs(hidden, position_bias=bias)[0]
+    assert torch.allclose(FrozenEncoderBlock.apply(hidden, bias, ours), expected, atol=1e-12, rtol=1e-12)
+    assert torch.autograd.gradcheck(lambda x: FrozenEncoderBlock.apply(x, bias, ours), (hidden,))
+
+
+def test_what_the_fast_path_overwrites_changes_no_bit(monkeypatch):
     torch.manual_seed(0)
     config = T5Config(vocab_size=320, d_model=32, d_kv=8, num_heads=4, d_ff=64, num_layers=3, pad_token_id=0,
-                      feed_forward_proj=feed_forward, decoder_start_token_id=0, eos_token_id=1)  # fmt: skip
+                      feed_forward_proj="gated-gelu", decoder_start_token_id=0, eos_token_id=1)  # fmt: skip
     backbone = wrap(T5ForConditionalGeneration(config), tiny_tokenizer(True), max_source=64)
     data = tiny_data(6, "train")
     batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)

@@ -20,6 +20,7 @@ In reading order:
 What makes it fast, with equal numbers:
 
 - `t5_fast_path`: only what a frozen T5 needs to score a label.
+- `t5_encoder_block`: an encoder layer with its backward pass by hand, for short rows on a CPU.
 - `prefix_cache`: a prompt shared by many rows is run once.
 - `gradient_checkpointing`: recompute activations instead of keeping them.
 - `malloc`: keep freed memory between steps on a CPU.

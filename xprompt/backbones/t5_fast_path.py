@@ -31,6 +31,7 @@ from transformers import PreTrainedModel, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5DenseActDense, T5LayerNorm
 
 from xprompt.backbones.gradient_checkpointing import is_recomputed, recompute
+from xprompt.backbones.t5_encoder_block import FrozenEncoderBlock, can_run
 
 #: Positions, prompt included, up to which attention is done by plain products on a CPU.
 PLAIN_ATTENTION = 96
@@ -86,6 +87,8 @@ class FrozenT5:
 
 
 def _encode_block(block: Any, hidden: Tensor, bias: Tensor) -> Tensor:
+    if torch.is_grad_enabled() and _is_short(hidden) and can_run(block):
+        return FrozenEncoderBlock.apply(hidden, bias, block)
     attention, feed_forward = block.layer
     hidden = _attend(attention.SelfAttention, _normalize(attention.layer_norm, hidden), bias).add_(hidden)
     return _feed_forward(feed_forward.DenseReluDense, _normalize(feed_forward.layer_norm, hidden)).add_(hidden)
