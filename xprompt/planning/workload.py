@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from xprompt.config.methods import get_method
 from xprompt.config.run_config import RunConfig
-from xprompt.config.settings import TuneSettings
+from xprompt.config.settings import PruneSettings, TuneSettings
 from xprompt.methods.race import most_raced, num_left
 from xprompt.methods.ratio_search import halving_schedule
 from xprompt.planning.footprint import Footprint
@@ -65,15 +66,15 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
         dtype = torch.promote_types(dtype, torch.float32)
     if learns:
         candidates, prompt = 1, 0
-        steps, operations = _training(footprint, settings, 1, "grid", train, selection, sizes.mean_tokens, True)
+        steps, operations = _training(footprint, settings, 1, None, train, selection, sizes.mean_tokens, True)
     elif work in ("prompt_tuning", "adapter"):
         candidates, prompt = 1, 0 if adapts else prompt
-        steps, operations = _training(footprint, settings, 1, "grid", train, selection, sizes.mean_tokens + prompt)
+        steps, operations = _training(footprint, settings, 1, None, train, selection, sizes.mean_tokens + prompt)
     elif work in ("search", "retraining"):
         settings, candidates = config.prune.retune, config.pruning.num_candidates
         length = sizes.mean_tokens + prompt
         steps, operations = _training(
-            footprint, settings, candidates, config.prune.search, train, selection, length
+            footprint, settings, candidates, config.prune, train, selection, length
         )  # fmt: skip
         if work == "search":
             scored = min(train, config.prune.importance_limit or train)
@@ -114,19 +115,24 @@ def _training(
     footprint: Footprint,
     settings: TuneSettings,
     candidates: int,
-    search: str,
+    search: PruneSettings | None,
     train: int,
     selection: int,
     length: int,
     learns: bool = False,
 ) -> tuple[int, float]:
-    """Steps per candidate, and the operations of all candidates, evaluations on the selection split included."""
+    """Steps per candidate, and the operations of all candidates, evaluations on the selection split included.
+
+    Args:
+        search: how candidates are compared and dropped; None where there is one.
+    """
     steps = settings.num_steps(train)
     every = settings.eval_every or math.ceil(train / settings.batch_size)
     raced = 0
-    if search == "race":
+    if search and search.search == "race":
         raced, candidates = most_raced(candidates, selection), num_left(candidates)
-    done = _candidate_steps(candidates, steps, search)
+    schedule = halving_schedule(candidates, steps) if search and search.stops_early else {}
+    done = _candidate_steps(candidates, steps, schedule)
     evaluated = (candidates + math.ceil(done / every)) * selection + raced
     trained = done * min(settings.batch_size, train)
     return steps, (
@@ -137,10 +143,10 @@ def _training(
     )
 
 
-def _candidate_steps(candidates: int, steps: int, search: str) -> int:
-    """Steps over all candidates; successive halving, of all or of those that a race leaves, ends most of them early."""
+def _candidate_steps(candidates: int, steps: int, schedule: Mapping[int, int]) -> int:
+    """Steps over all candidates, of which the schedule lets so many go on after a step."""
     total, left, done = 0, candidates, 0
-    for step, kept in (halving_schedule(candidates, steps) if search in ("halving", "race") else {}).items():
+    for step, kept in schedule.items():
         total, left, done = total + left * (step - done), kept, step
     return total + left * (steps - done)
 
