@@ -18,6 +18,7 @@ import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from xprompt.errors import ConfigError, did_you_mean
 from xprompt.files import cannot_write, clear_temporary, inside, sha256, write_atomically
@@ -182,7 +183,7 @@ class Report:
         with _legends_in_place(figure):
             for suffix, options in formats.items():
                 figure.savefig(drawn := io.BytesIO(), format=suffix, bbox_inches="tight", **options)
-                files[f"figures/{item}.{suffix}"] = drawn.getvalue()
+                files[f"figures/{item}.{suffix}"] = drawn.getvalue() if suffix == "svg" else _with_palette(drawn)
         for text in written:
             text.remove()
         self._save(item, "figure", files, _runs(rows, runs), {"title": title})
@@ -271,6 +272,14 @@ class Picture:
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         return self.path.read_bytes(), {"width": self.width}
+
+
+def _with_palette(png: io.BytesIO) -> bytes:
+    """Return a PNG of 256 colours in a third of the bytes: published figures are kept, and once more in notebooks."""
+    image = Image.open(png)
+    few = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(out := io.BytesIO(), "PNG", optimize=True, dpi=image.info["dpi"])
+    return out.getvalue()
 
 
 def _check(item: str) -> None:
