@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xprompt.config.methods import METHODS
 from xprompt.reporting import book_chapters, claims, facts, pictures, wording
+from xprompt.reporting.forest import REFERENCE_PAIRS
 from xprompt.reporting.layout import ITEMS, MAIN, Report
 from xprompt.reporting.rows import tasks_in, tidy
 from xprompt.tasks.superglue import TASKS
@@ -190,7 +191,7 @@ def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
         ),
         "Distance to the references": (
             "How far full fine-tuning is above prompt tuning, and prompt tuning above the majority class.",
-            pictures.forest(rows, _link, pictures.REFERENCE_PAIRS, width=8.2, every_task=True) if len(rows) else None,
+            pictures.forest(rows, _link, REFERENCE_PAIRS, width=8.2, every_task=True) if len(rows) else None,
         ),
         "Prune ratios": (
             "What each pair of prune ratios scores on the selection split, less what the unpruned prompt scores there: "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -20,11 +20,10 @@ from matplotlib.figure import Figure
 
 from xprompt.reporting import saliency, wording
 from xprompt.reporting.figures import method_style
-from xprompt.reporting.rows import AVERAGE, tasks_in
-from xprompt.reporting.statistics import PAIRS, differences, with_average
+from xprompt.reporting.forest import PROMPT_PAIRS, Link
+from xprompt.reporting.forest import forest as draw_forest
 
 Record = Mapping[str, Any]
-Link = Callable[[str], str]
 
 # Colours that stand for the page's own, and are replaced by them in the SVG.
 _INK, _FAINT, _GROUND = "#010203", "#040506", "#070809"
@@ -39,9 +38,6 @@ _LOOK: Any = {
 _TUNED = ("prompt_tuning",)
 _RETRAINED = ("xprompt", "prompt_tuning_matched")
 PANELS = 4  # next to each other
-REFERENCE_PAIRS = tuple(pair for pair in PAIRS if {"fine_tuning", "majority"} & set(pair))
-"""Differences so much larger than the others that one axis cannot show both."""
-PROMPT_PAIRS = tuple(pair for pair in PAIRS if pair not in REFERENCE_PAIRS)
 
 
 def forest(
@@ -52,57 +48,12 @@ def forest(
     width: float = 7.0,
     every_task: bool = False,
 ) -> str | None:
-    """Draw paired differences with their 95 % intervals, filled where 0 is outside, and each seed as a dot.
-
-    Args:
-        rows: tidy rows of one profile, backbone and protocol.
-        link: run ID → address of the run's page.
-        compared: (a, b) of the differences a − b.
-        width: inches.
-        every_task: all pairs on every task; else all pairs on average, and the first pair on every task.
-
-    Returns the SVG, or None where no two methods share a seed.
-    """
-    gaps = differences(rows, compared)
-    if gaps.empty:
-        return None
-    present = [pair for pair in compared if ((gaps["a"] == pair[0]) & (gaps["b"] == pair[1])).any()]
-    tasks = tasks_in(gaps)
-    shown: list[Any] = [row for row in gaps.to_dict("records")
-             if every_task or row["task"] == AVERAGE or _pair(row) == present[0] or len(tasks) == 1]  # fmt: skip
-
-    def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        below, pair, task = row["task"] != AVERAGE, present.index(_pair(row)), tasks.index(row["task"])
-        return (pair, below, task) if every_task else (below, pair, task)
-
-    shown.sort(key=place)
-    by_task = AVERAGE in tasks and not every_task
-    head = f"{_describe({**shown[0], 'task': AVERAGE}, False)}:"
-    names = [_describe(row, not by_task) for row in shown]
-    label = "; ".join(f"{name} {wording.points(row['mean'], True)}" for name, row in zip(names, shown, strict=True))
-    if by_task:
-        start = next(y for y, row in enumerate(shown) if row["task"] != AVERAGE)
-        shown.insert(start, None)
-        names.insert(start, head)
-    scores = with_average(rows)
+    """Draw the forest plot for a page. Arguments as of `forest.forest`; None where no two methods share a seed."""
     with mpl.rc_context(_LOOK):
-        figure = Figure(figsize=(width, 0.62 + 0.235 * len(shown)), layout="constrained")
-        axes = figure.subplots()
-        axes.axvline(0, color=_INK, lw=1)
-        for y, row in enumerate(shown):
-            if row is None:  # the line that says which pair follows, task by task
-                continue
-            colour = method_style(row["a"])[0]
-            decided = row["verdict"] in ("above", "below")
-            if row["n"] > 1:
-                axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
-            for x, run in _seed_gaps(scores, row):
-                _dot(axes, x, y + 0.28, colour, link(run) if run else None)
-            axes.plot(row["mean"], y, "o", ms=6.5, mec=colour, mfc=colour if decided else _GROUND, mew=1.6)
-        axes.set_yticks(range(len(shown)), names)
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.set_xlabel("points")
-        return to_svg(figure, f"Forest plot of paired differences: {label}")
+        figure = draw_forest(
+            rows, compared, width=width, every_task=every_task, link=link, ink=_INK, ground=_GROUND
+        )  # fmt: skip
+        return None if figure is None else to_svg(figure, str(figure.get_label()))
 
 
 def ratio_maps(records: Sequence[Record]) -> str | None:
@@ -234,32 +185,6 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[A
     for axes in panels[count:]:
         axes.set_axis_off()
     return figure, panels
-
-
-def _dot(axes: Axes, x: float, y: float, colour: Any, url: str | None) -> None:
-    dots = axes.scatter([x], [y], s=11, color=[colour], alpha=0.65, linewidths=0)
-    if url:
-        dots.set_urls([url])
-
-
-def _pair(row: Mapping[Any, Any]) -> tuple[str, str]:
-    return row["a"], row["b"]
-
-
-def _describe(row: Mapping[str, Any], every_task: bool) -> str:
-    """The pair in few words, of an average; below it, the task."""
-    if row["task"] != AVERAGE and not every_task:
-        return f"on {wording.task(row['task'])}"
-    names = [re.sub(r"^(?:prompt tuning|XPrompt) \((.*)\)$", r"\1", wording.method(name)) for name in _pair(row)]
-    pair = f"{names[0]} − {names[1].removeprefix('full ')}"
-    return pair if row["task"] == AVERAGE and not every_task else f"{pair}, {wording.task(row['task'])}"
-
-
-def _seed_gaps(scores: pd.DataFrame, row: Mapping[str, Any]) -> list[tuple[float, str]]:
-    """Each common seed's difference, with the ID of the run of `a`, "" for an average."""
-    of_task = scores[scores["task"] == row["task"]].drop_duplicates(["method", "seed"])
-    a, b = (of_task[of_task["method"] == name].set_index("seed") for name in _pair(row))
-    return [(a.loc[s, "value"] - b.loc[s, "value"], a.loc[s, "run"]) for s in a.index if s in b.index]
 
 
 def _key(record: Record) -> tuple[Any, ...]:
