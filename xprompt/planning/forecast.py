@@ -24,7 +24,7 @@ from xprompt.data.loading import load_task
 from xprompt.errors import ConfigError
 from xprompt.planning.footprint import Footprint, measure
 from xprompt.planning.machine import Machine, backbone_rate, probe_machine
-from xprompt.planning.workload import MARGIN, PlannedRun, Sizes, plan_run
+from xprompt.planning.workload import MARGIN, RunEstimate, Sizes, plan_run
 from xprompt.runs.grid import choose_source, choose_tasks, grid
 from xprompt.tasks.registry import get_task
 from xprompt.units import readable_size
@@ -58,7 +58,7 @@ class Forecast:
     timed: bool  # whether the rate was measured on the backbone itself
     local: bool  # whether the backbone is on this machine
     sizes: dict[str, Sizes]
-    runs: list[PlannedRun]
+    runs: list[RunEstimate]
 
     @cached_property
     def seconds(self) -> float:
@@ -71,11 +71,11 @@ class Forecast:
         return self.footprint.parameters * self.machine.dtype.itemsize
 
     @property
-    def too_large(self) -> list[PlannedRun]:
+    def too_large(self) -> list[RunEstimate]:
         """Runs that the device, or main memory on the way to it, cannot hold."""
         return [run for run in self.runs if not self.holds(run)]
 
-    def holds(self, run: PlannedRun) -> bool:
+    def holds(self, run: RunEstimate) -> bool:
         """Return whether memory is enough for a run. Every run loads the backbone, even one that trains nothing."""
         return run.memory <= self.machine.free and self.weights <= self.machine.memory
 

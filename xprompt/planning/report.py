@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from xprompt.planning.forecast import CHARACTERS_PER_TOKEN, EFFICIENCY, Forecast, advise
-from xprompt.planning.workload import COPIES, MARGIN, PlannedRun
+from xprompt.planning.workload import COPIES, MARGIN, RunEstimate
 from xprompt.units import align_columns, readable_duration, readable_size
 
 
@@ -42,7 +42,7 @@ def _table(plan: Forecast) -> str:
     rows = [head]
     ordered = sorted(plan.runs, key=lambda run: list(plan.sizes).index(run.config.task))
     for task, runs in groupby(ordered, key=lambda run: run.config.task):
-        of_method: dict[str, list[PlannedRun]] = {}
+        of_method: dict[str, list[RunEstimate]] = {}
         for run in runs:
             of_method.setdefault(run.config.method, []).append(run)
         for method, same in of_method.items():

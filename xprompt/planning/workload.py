@@ -34,7 +34,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class PlannedRun:
+class RunEstimate:
     """One run, and what it takes.
 
     Attributes:
@@ -53,7 +53,7 @@ class PlannedRun:
     recomputed: int
 
 
-def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch.dtype) -> PlannedRun:
+def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch.dtype) -> RunEstimate:
     """Estimate one run: prompt tuning, an adapter, fine-tuning, a search, or evaluation alone."""
     train, selection = _split(config, sizes)
     prompt = config.length
@@ -108,7 +108,7 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
     if settings.gradient_checkpointing:
         held[0] = held[1]
     memory, recomputed = (math.ceil(MARGIN * (weights + kept)) for kept in held)
-    return PlannedRun(config, candidates, steps, operations, memory, recomputed)
+    return RunEstimate(config, candidates, steps, operations, memory, recomputed)
 
 
 def _training(
