@@ -6,7 +6,7 @@ head, F width of the feed-forward's inside; rows are the B · S positions.
 
 # Half of a step on nano is not products. Autograd runs a kernel for each sum with a residual, for each sum of the
 # gradients of query, key and value, and several where a norm divides; here sums are the products' own accumulators, and
-# what is no longer needed is overwritten: a step of 16 takes 26 ms in place of 28.
+# what is no longer needed is overwritten.
 
 from __future__ import annotations
 
