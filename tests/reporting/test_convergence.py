@@ -71,3 +71,22 @@ def test_budget_one_is_the_run_of_the_main_results():
 def test_the_figure_draws_every_task():
     figure = convergence.budget_curves(ROWS)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["CB", "RTE", "average"]
+
+
+def test_xprompt_is_compared_with_tuning_that_takes_as_long():
+    def timed(found, seconds):
+        return [
+            {**record, "seconds": {"with_prompt_tuning": seconds[record["config"]["tune"]["steps"]]}}
+            for record in found
+        ]
+
+    scores = {("rte", 0, 100): 0.70, ("rte", 1, 100): 0.72, ("rte", 0, 200): 0.80, ("rte", 1, 200): 0.84}
+    tuned = timed(records(scores), {100: 10.0, 200: 20.0})
+    pruned = timed(records({("rte", 0, 100): 0.78, ("rte", 1, 100): 0.80, ("cb", 0, 100): 0.5}), {100: 18.0})
+    rows = convergence.longer_rows(tuned, [{**record, "run": record["run"] + "x"} for record in pruned])
+    assert list(rows["difference"].round(6)) == [8.0, 8.0, -2.0, -4.0]
+    assert set(rows["task"]) == {"rte"} and rows["xprompt_run"].str.endswith("x").all()
+    table = convergence.longer_table(rows)
+    assert list(table["seconds"]) == ["10", "20"] and list(table["of XPrompt"]) == ["18", "18"]
+    assert table["RTE"][0].startswith("+8.0") and table["RTE"][1].startswith("−3.0 [")
+    assert "of 200 steps 20 s: XPrompt minus that is −3.0 [" in convergence.longer_statement(rows)

@@ -1,10 +1,12 @@
 """Whether prompts were tuned until they stopped improving: runs of several budgets, what each doubling adds, a figure.
 
-A budget is converged when doubling it moves the mean over the tasks by less than half a point.
+A budget is converged when doubling it moves the mean over the tasks by less than half a point. And what XPrompt's time
+gives where it is spent on longer tuning.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +19,7 @@ from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
+from xprompt.reporting.by_seed import over_seeds, overall, with_span
 from xprompt.reporting.rows import AVERAGE, tasks_in, tidy
 from xprompt.reporting.statistics import differences, interval, with_average
 from xprompt.runs.grid import grid, quick_settings
@@ -147,3 +150,51 @@ def budget_curves(rows: pd.DataFrame) -> Figure:
     axes.set(xlabel="tuning steps", ylabel="score on validation (points)")
     figure.legend(loc="outside right center", frameon=False, fontsize=10)
     return figure
+
+
+def longer_rows(records: Iterable[Mapping[str, Any]], pruned: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a row for each task, seed and tuning budget: what XPrompt has over prompt tuning of that budget.
+
+    Args:
+        records: of prompt tuning, as for `budget_rows`.
+        pruned: of XPrompt, which starts from prompts of one budget.
+
+    Columns: task, seed, steps, difference (XPrompt minus prompt tuning, points), seconds of the prompt tuning, and
+    xprompt_seconds, its own prompt tuning included; run and xprompt_run.
+    """
+    found = {(record["task"], record["seed"]): record for record in pruned}
+    lines = []
+    for record in records:
+        if other := found.get((record["task"], record["seed"])):
+            lines.append(
+                {
+                    "task": record["task"], "seed": record["seed"], "steps": record["config"]["tune"]["steps"],
+                    "difference": 100 * (other["score"] - record["score"]),
+                    "seconds": record["seconds"]["with_prompt_tuning"],
+                    "xprompt_seconds": other["seconds"]["with_prompt_tuning"],
+                    "run": record["run"], "xprompt_run": other["run"],
+                }
+            )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def longer_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each budget of `longer_rows`: seconds of a run, and XPrompt's differences by task."""
+    lines = []
+    for steps, part in rows.groupby("steps"):
+        gaps = {wording.task(task): with_span(gap, signed=True) for task, gap in over_seeds(part, "difference").items()}
+        times = {"seconds": f"{part['seconds'].mean():.0f}", "of XPrompt": f"{part['xprompt_seconds'].mean():.0f}"}
+        lines.append({"steps": str(steps), **times, **gaps})
+    return pd.DataFrame(lines)
+
+
+def longer_statement(rows: pd.DataFrame) -> str:
+    """Say what XPrompt has over prompt tuning of the budget that takes most nearly as long."""
+    apart = rows.assign(apart=(rows["seconds"] / rows["xprompt_seconds"]).map(math.log).abs())
+    steps = apart.groupby("steps")["apart"].mean().idxmin()
+    part = rows[rows["steps"] == steps]
+    return (
+        f"XPrompt takes {part['xprompt_seconds'].mean():.0f} s a run with the prompt tuning it starts from, prompt "
+        f"tuning of {steps} steps {part['seconds'].mean():.0f} s: XPrompt minus that is "
+        f"{with_span(overall(part, 'difference'), signed=True)} points ({wording.seeds(part['seed'].nunique())})."
+    )
