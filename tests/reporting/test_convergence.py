@@ -87,6 +87,6 @@ def test_xprompt_is_compared_with_tuning_that_takes_as_long():
     assert list(rows["difference"].round(6)) == [8.0, 8.0, -2.0, -4.0]
     assert set(rows["task"]) == {"rte"} and rows["xprompt_run"].str.endswith("x").all()
     table = convergence.longer_table(rows)
-    assert list(table["seconds"]) == ["10", "20"] and list(table["of XPrompt"]) == ["18", "18"]
+    assert list(table["seconds"]) == ["10", "20"] and list(table["seconds of XPrompt"]) == ["18", "18"]
     assert table["RTE"][0].startswith("+8.0") and table["RTE"][1].startswith("−3.0 [")
     assert "of 200 steps 20 s: XPrompt minus that is −3.0 [" in convergence.longer_statement(rows)

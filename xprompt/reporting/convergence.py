@@ -183,7 +183,10 @@ def longer_table(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for steps, part in rows.groupby("steps"):
         gaps = {wording.task(task): with_span(gap, signed=True) for task, gap in over_seeds(part, "difference").items()}
-        times = {"seconds": f"{part['seconds'].mean():.0f}", "of XPrompt": f"{part['xprompt_seconds'].mean():.0f}"}
+        times = {
+            "seconds": f"{part['seconds'].mean():.0f}",
+            "seconds of XPrompt": f"{part['xprompt_seconds'].mean():.0f}",
+        }
         lines.append({"steps": str(steps), **times, **gaps})
     return pd.DataFrame(lines)
 
