@@ -78,8 +78,9 @@ class FrozenEncoderBlock(torch.autograd.Function):
         of_weights = torch.bmm(of_attended, value.transpose(1, 2))  # (B · N, S, S)
         of_scores = _aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)  # (B · N, S, S)
         of_normed = _by_row(torch.bmm(weights.transpose(1, 2), of_attended), batch) @ layer.v.weight  # (rows, H)
-        of_normed.addmm_(_by_row(torch.bmm(of_scores.transpose(1, 2), query), batch), layer.k.weight)
-        of_normed.addmm_(_by_row(torch.bmm(of_scores, key), batch), layer.q.weight)
+        of_key, of_query = torch.bmm(of_scores.transpose(1, 2), query), torch.bmm(of_scores, key)  # (B · N, S, D)
+        torch.addmm(of_normed, _by_row(of_key, batch), layer.k.weight, out=of_normed)
+        torch.addmm(of_normed, _by_row(of_query, batch), layer.q.weight, out=of_normed)
         of_normed.mul_(attention.layer_norm.weight)
         return _through_norm(out, of_normed, states, first_inverse).view_as(gradient), None, None
 
