@@ -282,6 +282,19 @@ def test_an_encoder_layer_by_hand_is_transformers_own_and_its_gradient_that_of_f
     assert torch.autograd.gradcheck(lambda x: FrozenEncoderBlock.apply(x, bias, ours), (hidden,))
 
 
+@pytest.mark.parametrize("place", ["hook", "module"])
+def test_an_encoder_layer_that_something_hangs_in_is_not_run_by_hand(place):
+    model = tiny_model("seq2seq").model
+    block = model.encoder.block[0]
+    assert can_run(block)
+    attention = block.layer[0].SelfAttention
+    if place == "hook":
+        attention.k.register_forward_hook(lambda module, inputs, output: 2 * output)
+    else:
+        attention.v = torch.nn.Sequential(attention.v)
+    assert not can_run(block) and can_run(model.encoder.block[1])
+
+
 def test_what_the_fast_path_overwrites_changes_no_bit(monkeypatch):
     torch.manual_seed(0)
     config = T5Config(vocab_size=320, d_model=32, d_kv=8, num_heads=4, d_ff=64, num_layers=3, pad_token_id=0,

@@ -22,14 +22,22 @@ _aten: Any = torch.ops.aten
 
 
 def can_run(block: Any) -> bool:
-    """Tell whether it is a layer of T5 with plain norms and a ReLU, as of the first generation."""
+    """Tell whether it is a layer of T5 with plain norms and a ReLU, as of the first generation, and nothing is hung in.
+
+    Methods that change keys or values do so by hooks on the linear maps, or in their place.
+    """
     attention, feed_forward = block.layer
-    dense = feed_forward.DenseReluDense
+    layer, dense = attention.SelfAttention, feed_forward.DenseReluDense
     return (
         type(attention.layer_norm) is type(feed_forward.layer_norm) is T5LayerNorm
         and isinstance(dense, T5DenseActDense)
         and type(dense.act) is nn.ReLU
+        and all(map(_is_plain, (layer.q, layer.k, layer.v, layer.o, dense.wi, dense.wo)))
     )
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    return type(linear) is nn.Linear and linear.bias is None and not linear._forward_hooks
 
 
 class FrozenEncoderBlock(torch.autograd.Function):
@@ -96,7 +104,7 @@ def _by_row(parted: Float[Tensor, "BN S D"], batch: int) -> Float[Tensor, "rows 
 
 
 def _inverse(states: Float[Tensor, "rows H"], norm: Any) -> Float[Tensor, "rows 1"]:
-    """Return 1 / √(mean of squares + ε)."""
+    """Return the inverse of the root mean square, ε added to the mean."""
     length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
     return length.square_().div_(states.shape[-1]).add_(norm.variance_epsilon).rsqrt_()
 
