@@ -153,7 +153,7 @@ class Backbone(ABC):
     @contextlib.contextmanager
     def dropout(self, active: bool) -> Iterator[None]:
         """Make the dropout state explicit for a block; off otherwise."""
-        if not active and not self.model.training:  # to set every module takes 4 % of a step on nano
+        if not active and not self.model.training:  # to set every module at every step takes time
             yield
             return
         self.model.train(active)

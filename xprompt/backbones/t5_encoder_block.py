@@ -22,9 +22,9 @@ _aten: Any = torch.ops.aten
 
 
 def can_run(block: Any) -> bool:
-    """Tell whether it is a layer of T5 with plain norms and a ReLU, as of the first generation, and nothing is hung in.
+    """Tell whether it is a layer of T5 with plain norms, a ReLU as of the first generation, and linear maps untouched.
 
-    Methods that change keys or values do so by hooks on the linear maps, or in their place.
+    Methods that change keys or values hook into these maps or replace them, which this layer would not see.
     """
     attention, feed_forward = block.layer
     layer, dense = attention.SelfAttention, feed_forward.DenseReluDense
@@ -37,7 +37,8 @@ def can_run(block: Any) -> bool:
 
 
 def _is_plain(linear: nn.Module) -> bool:
-    return type(linear) is nn.Linear and linear.bias is None and not linear._forward_hooks
+    hooked = linear._forward_hooks or linear._forward_pre_hooks
+    return type(linear) is nn.Linear and linear.bias is None and not hooked
 
 
 class FrozenEncoderBlock(torch.autograd.Function):

@@ -25,8 +25,9 @@ def _t5(size: str, about: str) -> Profile:
     )
 
 
-# At the paper's rate of 0.3 some seeds are thrown back in their first steps, and at 0.1 COPA and WSC need twice the
-# steps (`22_trials`). Retraining is by the recipe of tuning at its rate, as in the paper, for half its steps.
+# In trials of one seed some were thrown back in their first steps at the paper's rate of 0.3, and at 0.1 COPA and WSC
+# needed twice the steps. Twice these steps still add a point (`23_convergence`), but a run may take 45 seconds of one
+# core. Retraining is by the recipe of tuning at its rate, as in the paper, for half its steps.
 _NANO_TUNE = TuneSettings(
     learning_rate=0.2, schedule="linear", steps=1600, batch_size=16, eval_every=200, eval_batch_size=128
 )
