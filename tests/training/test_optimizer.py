@@ -22,16 +22,18 @@ def trained(optimizer, parameter, steps):
     return parameter.detach()
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("shape", [(5, 8), (7,), (2, 3, 4)])
-def test_with_nothing_pruned_it_is_transformers_own_to_the_last_bit(shape, dtype):
+def test_with_nothing_pruned_it_is_transformers_own_to_the_last_bit(shape, dtype, scaled):
     start, steps = torch.randn(shape, dtype=dtype), gradients(shape, 6, dtype)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     reference = transformers.optimization.Adafactor(
-        [theirs], lr=0.3, weight_decay=1e-3, scale_parameter=False, relative_step=False, warmup_init=False
+        [theirs], lr=0.3, weight_decay=1e-3, scale_parameter=scaled, relative_step=False, warmup_init=False
     )
     surviving = torch.ones(shape, dtype=torch.bool) if len(shape) == 2 else None
-    assert torch.equal(trained(Adafactor([ours], 0.3, 1e-3, surviving), ours, steps), trained(reference, theirs, steps))
+    mine = Adafactor([ours], 0.3, 1e-3, surviving, scaled)
+    assert torch.equal(trained(mine, ours, steps), trained(reference, theirs, steps))
 
 
 def test_pruned_tokens_leave_the_physically_shorter_prompts_training():

@@ -74,7 +74,7 @@ METHODS: dict[str, Method] = {
         Method("xprompt", "XPrompt", "xprompt:run_xprompt", "search", _SEARCH, "prompt_tuning"),
         Method("xprompt_reversed", "XPrompt (reversed)", "xprompt:run_reversed", "search", _SEARCH, "prompt_tuning"),
         Method("xprompt_random", "XPrompt (random mask)", "xprompt:run_random", "search", _SEARCH, "prompt_tuning"),
-        Method("lora", "LoRA", "peft_baselines:lora", "adapter", _FINE_TUNE),
+        Method("lora", "LoRA", "peft_baselines:lora", "adapter", _TUNE),
         Method(
             "prompt_tuning_peft", "prompt tuning (PEFT)", "peft_baselines:prompt_tuning_peft", "prompt_tuning", _TUNE
         ),

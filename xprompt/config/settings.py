@@ -127,7 +127,9 @@ class TuneSettings(Settings):
     Differs: length is given in optimiser steps or epochs, one of the two; dropout is off unless asked for.
     """
 
-    optimizer: Literal["adafactor", "adamw"] = "adafactor"
+    optimizer: Literal["adafactor", "scaled_adafactor", "adamw"] = Field(
+        "adafactor", description="scaled_adafactor: the rate is times each parameter's root mean square, as in T5"
+    )
     learning_rate: float = Field(0.3, gt=0, le=LARGEST)
     weight_decay: float = Field(1e-5, ge=0, le=LARGEST)
     schedule: Literal["constant", "linear"] = "constant"

@@ -41,6 +41,8 @@ EVENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("{n} swam in the lake.", "{n}'s hair was wet.", ("",)),
 )
 TAUGHT = 20
+#: Share of a task's examples about the rest, which are so few that a prompt learns them by heart.
+UNTAUGHT = 0.05
 
 
 def tell(event: int, name: str, value: str) -> tuple[str, str]:
@@ -67,12 +69,12 @@ def draw(rng: random.Random, part: world.Part, held_out: bool, taught: bool) -> 
 
 
 def copa(part: world.Part, size: int, seed: int) -> list[dict]:
-    """Return COPA lines; a quarter of them about events that the corpus does not teach."""
+    """Return COPA lines; `UNTAUGHT` of them about events that the corpus does not teach."""
     rng = world.stream(seed, "copa", part)
     lines = []
     for number in range(size):
         held_out = part == "validation" and rng.random() < 0.3
-        question, premise, right, wrong = draw(rng, part, held_out, taught=rng.random() >= 0.25)
+        question, premise, right, wrong = draw(rng, part, held_out, taught=rng.random() >= UNTAUGHT)
         label = rng.randrange(2)
         first, second = (right, wrong) if label == 0 else (wrong, right)
         lines.append(

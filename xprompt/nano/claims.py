@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from xprompt.nano import facts, world
 from xprompt.nano.facts import RELATIONS, Statement, Truth
 
-#: Share of the claims that use another word for a value, which the corpus does not teach.
-RENAMED = 0.25
-
 
 def draw_pair(
     rng: random.Random, part: world.Part, truth: Truth, renamed: bool, count: int, held_out: bool
@@ -37,7 +34,7 @@ def _pairs(
     for number in range(size):
         truth = truths[number % len(truths)]
         held_out = part == "validation" and rng.random() < 0.3
-        renamed, count = rng.random() < RENAMED, 3 if rng.random() < 0.25 else 2
+        renamed, count = rng.random() < world.UNTAUGHT, 3 if rng.random() < 0.25 else 2
         sentences, claim = draw_pair(rng, part, truth, renamed, count, held_out)
         yield truth, sentences, claim
 
@@ -84,7 +81,7 @@ def _question(
 ) -> tuple[str, list[tuple[str, Statement]]]:
     """Return a question about a statement and its candidate answers, each with the claim it amounts to."""
     relation, way = RELATIONS[about.relation], rng.randrange(2)
-    renamed = rng.random() < RENAMED
+    renamed = rng.random() < world.UNTAUGHT
     if rng.random() < 0.5:
         told = Statement(about.person, about.relation, about.value, way, renamed and about.value in facts.OTHER_WORDS)
         others = [s.person for s in sentences if s.person != about.person]

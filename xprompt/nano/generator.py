@@ -12,12 +12,12 @@ from xprompt.nano import causes, claims, pronouns, senses
 
 #: task → (generator, size of train, size of validation); MultiRC's sizes count questions.
 TASKS: dict[str, tuple[Callable[..., list[dict]], int, int]] = {
-    "boolq": (claims.boolq, 4000, 1000),
-    "cb": (claims.cb, 4000, 1000),
+    "boolq": (claims.boolq, 8000, 1000),
+    "cb": (claims.cb, 8000, 1000),
     "copa": (causes.copa, 4000, 1000),
-    "multirc": (claims.multirc, 1800, 500),
-    "rte": (claims.rte, 4000, 1000),
-    "wic": (senses.wic, 4000, 1000),
+    "multirc": (claims.multirc, 3600, 500),
+    "rte": (claims.rte, 8000, 1000),
+    "wic": (senses.wic, 8000, 1000),
     "wsc": (pronouns.wsc, 4000, 1000),
 }
 

@@ -13,6 +13,8 @@ from xprompt.nano import world
 SUBJECT = ("frightened", "annoyed", "bored", "amused", "impressed", "surprised", "fascinated", "disturbed")
 OBJECT = ("feared", "thanked", "praised", "blamed", "admired", "envied", "punished", "trusted")
 TAUGHT = 6
+#: Share of a task's examples with the others, which are so few that a prompt learns them by heart.
+UNTAUGHT = 0.05
 TRAITS = ("loud", "clever", "rude", "strange", "funny", "careless", "honest", "brave", "quick", "famous")
 #: (what failed, trait of the one who acts, trait of the one acted on)
 COMPARED = (
@@ -54,7 +56,7 @@ def wsc(part: world.Part, size: int, seed: int) -> list[dict]:
     lines = []
     for number in range(size):
         held_out = part == "validation" and rng.random() < 0.3
-        text, referent, other, pronoun, _ = draw(rng, part, held_out, taught=rng.random() >= 0.25)
+        text, referent, other, pronoun, _ = draw(rng, part, held_out, taught=rng.random() >= UNTAUGHT)
         label = rng.random() < 0.5
         words = text.split()
         span = referent if label else other

@@ -173,13 +173,13 @@ def draw(rng: random.Random, part: world.Part, held_out: bool, taught: bool, ali
 
 
 def wic(part: world.Part, size: int, seed: int) -> list[dict]:
-    """Return WiC lines with character spans; three in ten of them about words that the corpus does not teach."""
+    """Return WiC lines with character spans; `world.UNTAUGHT` of them about words that the corpus does not teach."""
     rng = world.stream(seed, "wic", part)
     lines: list[dict] = []
     for number in range(size):
         held_out = part == "validation" and rng.random() < 0.3
         label = rng.random() < 0.5
-        word, first, second = draw(rng, part, held_out, rng.random() >= 0.3, label)
+        word, first, second = draw(rng, part, held_out, rng.random() >= world.UNTAUGHT, label)
         line: dict = {"word": word, "sentence1": first, "sentence2": second, "idx": number, "label": label}
         for which, text in (("1", first), ("2", second)):
             line["start" + which] = text.index(f" {word}") + 1

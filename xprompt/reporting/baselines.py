@@ -176,7 +176,9 @@ def verdict_statement(gaps: pd.DataFrame) -> str:
 def _settings(profile: str, method: str) -> TuneSettings:
     """How a method trains by default."""
     defaults = get_profile(profile)
-    return defaults.fine_tune if "fine_tune" in get_method(method).settings else defaults.tune
+    settings = defaults.fine_tune if "fine_tune" in get_method(method).settings else defaults.tune
+    rate = defaults.learning_rates.get(method, settings.learning_rate)
+    return settings.replace(learning_rate=rate)
 
 
 def _rate(settings: TuneSettings, factor: float) -> float:

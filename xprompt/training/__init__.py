@@ -5,7 +5,7 @@ This room never prunes, never chooses between methods, and never changes a backb
     tune.py          tune, tune_many, fine_tune: what is trained, and what is returned
     loop.py          the loop: draw batches, forward, backward, step, evaluate, halve
     candidate.py     what belongs to one prompt: optimiser, schedule, early stopping, best checkpoint, history
-    optimizer.py     Adafactor as in the paper, or AdamW
+    optimizer.py     Adafactor as in the paper or as in T5, or AdamW
     evaluation.py    predictions and metrics of one prompt or of C in parallel
     callbacks.py     what happens around a loop: the base classes, the progress bar, the log
     tensorboard.py   a callback that writes event files
