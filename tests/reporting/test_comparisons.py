@@ -41,16 +41,16 @@ def trial(method: str, rate: float, score: float, task: str = "rte") -> dict:
 
 
 def test_the_search_is_the_same_multiples_of_each_methods_own_default():
-    methods = ["prompt_tuning", "lora", "p_tuning_v2"]
+    methods = ["prompt_tuning", "lora", "fine_tuning"]
     configs = rp.baselines.search_configs("nano", ["rte"], methods, [0.1, 1], seed=7, budget=0.5, selection=48)
     tune, fine_tune = PROFILES["nano"].tune, PROFILES["nano"].fine_tune
     found = [(config.method, config.training) for config in configs]
+    defaults = {"prompt_tuning": tune.learning_rate, "lora": 0.001, "fine_tuning": fine_tune.learning_rate}
     assert [(name, settings.learning_rate) for name, settings in found] == [
-        (name, pytest.approx(factor * (fine_tune if name == "lora" else tune).learning_rate))
-        for name in methods for factor in (0.1, 1)
-    ]  # fmt: skip
-    assert {settings.steps for name, settings in found if name != "lora"} == {tune.steps // 2}
-    assert {(s.steps, s.optimizer) for name, s in found if name == "lora"} == {(fine_tune.steps // 2, "adamw")}
+        (name, pytest.approx(factor * defaults[name])) for name in methods for factor in (0.1, 1)
+    ]
+    assert {settings.steps for name, settings in found if name != "fine_tuning"} == {tune.steps // 2}
+    assert {s.optimizer for name, s in found if name == "fine_tuning"} == {"scaled_adafactor"}
     assert {config.seed for config in configs} == {7}
 
 

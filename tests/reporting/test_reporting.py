@@ -234,7 +234,7 @@ def test_the_best_rate_has_the_highest_mean_score_over_tasks_then_the_lower_loss
 
 
 def test_a_trials_settings_are_those_that_its_method_is_declared_to_use():
-    record = made_up_trial("lora", 0.1, [0.5, 0.6], [0.9, 0.8])
+    record = made_up_trial("fine_tuning", 0.1, [0.5, 0.6], [0.9, 0.8])
     record["config"]["fine_tune"] = {"optimizer": "adafactor", "learning_rate": 0.002}
     (row,) = rp.trials.trial_rows([record]).to_dict("records")
     assert (row["optimizer"], row["learning_rate"]) == ("adafactor", 0.002)
