@@ -193,6 +193,12 @@ def test_a_manifest_of_0_1_0_has_no_seal_and_is_read(tmp_path):
             rp.Report(tmp_path).manifest()
 
 
+def test_a_folder_in_a_manifests_place_is_not_to_be_deleted(tmp_path):
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(StoreError, match="a folder is in its place, move that away"):
+        rp.Report(tmp_path).manifest()
+
+
 @pytest.mark.parametrize("name", ["records.jsonl", "prompts.safetensors", "manifest.json", "tables/tab1.md"])
 def test_a_published_file_that_is_gone_or_empty_is_seen(folder, tmp_path, name):
     target = tmp_path / "published"

@@ -84,7 +84,7 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
             "paper's numbers are shown for orientation only."
         )
         sentences.append(
-            "Model and tasks were made, and made again, after looking at runs on the validation splits: a quarter of "
+            "Model and tasks were made, and made again, after looking at runs on the validation splits: some 15 % of "
             "most tasks hangs on words that fine-tuning learns and a prompt hardly can, so that the gap between the "
             "two is by design."
         )

@@ -30,7 +30,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         if not isinstance(manifest.get("notebooks"), dict) or not all(map(_is_item, manifest["items"].values())):
             raise ValueError("an item has no notebook, files or runs")
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise StoreError(f"{path} is not whole ({error}): delete it; runs are kept.") from error
+        way_out = "a folder is in its place, move that away" if path.is_dir() else "delete it; runs are kept"
+        raise StoreError(f"{path} is not whole ({error}): {way_out}.") from error
     return manifest
 
 
