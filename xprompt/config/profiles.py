@@ -35,7 +35,7 @@ _NANO_TUNE = TuneSettings(
     learning_rate=0.2, schedule="linear", steps=1600, batch_size=16, eval_every=400, eval_batch_size=128
 )
 _NANO_RETUNE = _NANO_TUNE.replace(steps=500, eval_every=125)
-# As T5 was fine-tuned. In trials AdamW at 1e-3, one rate for weights and embeddings, learned fewer of the untaught words.
+# As T5 was fine-tuned. In trials AdamW at 1e-3, one rate for weights and embeddings, learned fewer untaught words.
 _NANO_FINE_TUNE = TuneSettings(
     optimizer="scaled_adafactor", learning_rate=0.01, weight_decay=0.0, schedule="linear", steps=800, batch_size=32,
     eval_every=200, eval_batch_size=128, max_grad_norm=1.0,
