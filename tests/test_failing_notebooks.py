@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from xprompt import reproduce
 from xprompt.errors import ConfigError
-from xprompt.reporting.notebooks import LONGEST, Kernel, execute, parameters_of
+from xprompt.reporting.notebooks import GIVES_WAY, LONGEST, Kernel, execute, parameters_of
 
 STARTED = "print('half way')"
 BAD_MATHS = [r"\left(", "{", r"\begin{matrix} a", r"\begin{foo}\end{bar}", "{" * 3000, "a<b & c"]
@@ -135,6 +135,20 @@ def test_notebooks_that_share_a_kernel_share_its_imports_and_nothing_else(tmp_pa
         cells = nbformat.read(tmp_path / "out" / path.name, as_version=4).cells
         assert [cell.execution_count for cell in cells][:2] == [1, 2], path.name
     assert not psutil.pid_exists(int(last[0]))
+
+
+@pytest.mark.skipif(not hasattr(os, "setpriority"), reason="needs Unix priorities")
+@pytest.mark.timeout(240)
+def test_a_kernel_that_gives_way_is_nicer_than_its_parent(tmp_path, capsys):
+    path = write(tmp_path / "a.ipynb", ["import os; print(os.getpriority(os.PRIO_PROCESS, 0))"])
+    for gives_way in (False, True):
+        kernel = Kernel(tmp_path, gives_way)
+        try:
+            assert execute(path, tmp_path / "out.ipynb", {"profile": "x"}, timeout=120, kernel=kernel) is None
+        finally:
+            kernel.end()
+    usual, nice = map(int, capsys.readouterr().out.split())
+    assert usual == os.getpriority(os.PRIO_PROCESS, 0) and nice == max(usual, GIVES_WAY)
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf", "1e308"])

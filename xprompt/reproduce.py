@@ -179,8 +179,9 @@ def locate_reports() -> Path:
 def _execute_all(plan: Plan, report: Report) -> list[str]:
     """Execute the plan's notebooks and return the names of those that failed, in the plan's order.
 
-    Where runs keep one core busy each, those with a grid of runs go one after another, and the others beside them. Such
-    small notebooks share a kernel's process, so that each need not import everything again.
+    Where runs keep one core busy each, those with a grid of runs go one after another, and the others beside them, in
+    the time that is left: the main table comes first. Such small notebooks share a kernel's process, so that each need
+    not import everything again.
     """
     threads, at_a_time = get_profile(plan.profile).threads, _notebooks_at_a_time(plan)
     grids = deque(path for path in plan.notebooks if at_a_time == 1 or _has_grid(path))
@@ -207,7 +208,9 @@ def _execute_all(plan: Plan, report: Report) -> list[str]:
             kernel.end()
 
     folder = next(iter(plan.notebooks)).parent
-    lanes = [(Kernel(folder), [grids.popleft, others.pop]), (Kernel(folder), [others.popleft])][:at_a_time]
+    lanes = [
+        (Kernel(folder), [grids.popleft, others.pop]), (Kernel(folder, gives_way=True), [others.popleft])
+    ][:at_a_time]  # fmt: skip
     shared = {name: str(threads) for name in THREADS} if at_a_time > 1 else {}
     with _environment(shared), ThreadPoolExecutor(at_a_time) as pool:
         working = [pool.submit(work, *lane) for lane in lanes]

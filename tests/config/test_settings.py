@@ -144,3 +144,11 @@ def test_a_switch_is_true_or_false(value):
     with pytest.raises(xp.ConfigError, match="dropout: Input should be true or false, not a text or a number"):
         xp.TuneSettings(steps=1, dropout=value)
     assert xp.TuneSettings(steps=1, dropout=True).dropout is True
+
+
+def test_scaled_settings_change_the_length_and_how_often_they_evaluate_alone():
+    by_steps = xp.TuneSettings(steps=1000, eval_every=250, schedule="linear")
+    assert by_steps.scaled(0.25) == by_steps.replace(steps=250, eval_every=62)
+    assert by_steps.replace(eval_every=1).scaled(0.5) == by_steps.replace(steps=500, eval_every=1)
+    assert by_steps.replace(eval_every=None).scaled(3) == by_steps.replace(steps=3000, eval_every=None)
+    assert xp.TuneSettings(epochs=20, patience=5).scaled(0.5) == xp.TuneSettings(epochs=10, patience=5)

@@ -158,6 +158,14 @@ class TuneSettings(Settings):
             )
         return self
 
+    def scaled(self, times: float) -> TuneSettings:
+        """Return settings of `times` the length, in steps or epochs as it is given, evaluated as often on the way."""
+        if self.steps is None:
+            assert self.epochs is not None
+            return self.replace(epochs=self.epochs * times)
+        every = None if self.eval_every is None else max(1, round(self.eval_every * times))
+        return self.replace(steps=round(self.steps * times), eval_every=every)
+
     def num_steps(self, num_examples: int) -> int:
         """Return the optimiser steps for a training set of `num_examples`."""
         if self.steps is not None:

@@ -45,7 +45,7 @@ def study_configs(
     """
     tuned = budget_configs(profile, tasks, seeds, budgets, **choices)
     pruning, retune = tuned[0].prune, tuned[0].prune.retune
-    if retune.steps is None or retune.eval_every is None:
+    if retune.steps is None:
         raise ConfigError(f"profile {profile} retrains for {retune.epochs} epochs; budgets are multiples of steps.")
     if not retrain_budgets or min(retrain_budgets) * retune.steps < 1:
         raise ConfigError(
@@ -54,9 +54,7 @@ def study_configs(
     prunings = [
         pruning.replace(
             token_ratios=_with_none(pruning.token_ratios), piece_ratios=_with_none(pruning.piece_ratios),
-            retune=retune.replace(
-                steps=round(retune.steps * times), eval_every=max(1, round(retune.eval_every * times))
-            ),
+            retune=retune.scaled(times),
         )
         for times in retrain_budgets
     ]  # fmt: skip

@@ -40,17 +40,13 @@ def budget_configs(
     Raises `ConfigError` where a budget is no step at all, or the profile counts in epochs.
     """
     tune = quick_settings(profile)["tune"] if choices.get("quick") else get_profile(profile).tune
-    if tune.steps is None or tune.eval_every is None:
+    if tune.steps is None:
         raise ConfigError(f"profile {profile} tunes for {tune.epochs} epochs; budgets are multiples of `tune.steps`.")
     if not budgets or min(budgets) * tune.steps < 1:
         raise ConfigError(f"budgets {list(budgets)}: give multiples of {tune.steps} steps, one or more steps each.")
-    scaled = [
-        tune.replace(steps=round(tune.steps * budget), eval_every=max(1, round(tune.eval_every * budget)))
-        for budget in budgets
-    ]
     return [
         config
-        for settings in scaled
+        for settings in map(tune.scaled, budgets)
         for config in grid(profile, tasks, ["prompt_tuning"], seeds, ["held_out"], tune=settings, **choices)
     ]
 

@@ -50,10 +50,9 @@ def harm_configs(
     if settings.epochs is None:
         tuned = budget_configs(profile, tasks, seeds, budgets, quick=quick, **choices)
         return [config.replace(method="leave_one_out") for config in tuned]
-    scaled = [settings.replace(epochs=settings.epochs * budget) for budget in budgets]
     return [
         config
-        for tune in scaled
+        for tune in map(settings.scaled, budgets)
         for config in grid(profile, tasks, ["leave_one_out"], seeds, quick=quick, **choices, tune=tune)
     ]
 

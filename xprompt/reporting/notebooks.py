@@ -33,6 +33,7 @@ KERNEL, LANGUAGE = "python3", "python"
 START_TIMEOUT = 300  # seconds until a kernel must answer; imports on a busy disk take their time
 OUTPUT_TIMEOUT = 600  # seconds for the output of a cell that has ended, which may be much
 LONGEST = 1_000_000  # characters of one output that are kept
+GIVES_WAY = 10  # the niceness of a kernel whose notebooks take what time the runs leave: some fifth of a busy core
 _FORGET = "get_ipython().reset(new_session=True); __import__('gc').collect()"
 _NOISE = (
     "Executing Cell",
@@ -128,15 +129,20 @@ class Kernel(AsyncKernelManager):
 
     Its process starts with the first notebook, and again with the next one after it has ended. The workers that a cell
     started (joblib's, say) outlive a kernel that is killed, and would go on with its runs.
+
+    Args:
+        folder: of the notebooks, where their cells run.
+        gives_way: whether busy processes beside it go first, where the system knows priorities as Unix does.
     """
 
     exit_code: int | None = None  # of its last process that ended by itself; negative: the signal's number
 
     _session: int | None = None  # jupyter_client starts each kernel in a session of its own, named by its process
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, gives_way: bool = False) -> None:
         super().__init__(kernel_name=KERNEL)
         self._folder = folder
+        self._gives_way = gives_way
         self._client: Any = None  # of the last notebook
 
     def client(self, **options: Any) -> Any:
@@ -147,6 +153,11 @@ class Kernel(AsyncKernelManager):
         self.exit_code, self.shutting_down = None, False
         await super().start_kernel(**{**options, "cwd": str(self._folder)})
         self._session = getattr(self.provisioner, "pid", None)
+        if self._gives_way and self._session and hasattr(os, "setpriority"):
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self._session, GIVES_WAY)
+            with suppress(OSError):  # Linux shares time by session first, unless it is told not to
+                Path(f"/proc/{self._session}/autogroup").write_text(str(GIVES_WAY), encoding="utf-8")
 
     async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
         if self.provisioner is not None and self.provisioner.has_process and not self.shutting_down:
