@@ -11,9 +11,11 @@ from collections import Counter
 
 import pytest
 
+import xprompt as xp
 from xprompt.backbones.pretrained import nano_checkpoint
 from xprompt.errors import DataError
 from xprompt.nano import causes, corpus, facts, generator, pronouns, senses, world
+from xprompt.nano.untaught import needs_untaught
 from xprompt.tasks.registry import get_task
 
 SPLITS = ("train", "validation")
@@ -241,6 +243,33 @@ def test_unknown_names_fail():
 def test_generators_need_no_torch():
     use = "from xprompt.nano import generator; generator.raw_examples('copa', 'train')"
     subprocess.run([sys.executable, "-c", f"import sys; {use}; assert 'torch' not in sys.modules"], check=True)
+
+
+@pytest.mark.parametrize(
+    "task, fields, needed",
+    [
+        ("rte", {"premise": "Anna lives in the forest.", "hypothesis": "Anna lives in the woods."}, True),
+        ("rte", {"premise": "Anna lives in the forest.", "hypothesis": "Anna lives in the forest."}, False),
+        ("multirc", {"paragraph": "Tom has a dog.", "question": "What does Tom own?", "answer": "a hound"}, True),
+        ("wic", {"word": "court", "sentence1": "Tom held a bat.", "sentence2": "Tom swung a bat."}, True),
+        ("wic", {"word": "bat", "sentence1": "Tom spoke in court.", "sentence2": "Tom swung the bat."}, False),
+        ("copa", {"premise": "Today Anna saw a ghost.", "choice1": "Anna was hungry."}, True),
+        ("copa", {"premise": "Anna's house looked new.", "choice1": "Anna was hungry."}, True),
+        ("copa", {"premise": "Anna skipped dinner.", "choice1": "Anna saw a ghost."}, False),
+        ("wsc", {"text": "Tom trusted Paul because he was brave.", "span1": "Tom", "span2": "he"}, True),
+        ("wsc", {"text": "Tom feared Paul because he was brave.", "span1": "Tom", "span2": "he"}, False),
+    ],
+)
+def test_what_an_example_needs_that_pre_training_left_out(task, fields, needed):
+    assert needs_untaught(task, fields) == needed
+
+
+@pytest.mark.parametrize("task", generator.TASKS)
+def test_the_share_of_examples_that_need_something_untaught_is_the_one_that_is_said(task):
+    wanted = 0.05 if task in ("copa", "wsc") else 0.11 if task == "multirc" else world.UNTAUGHT
+    examples = xp.load_task(task, source="nano").train.examples
+    needs = [needs_untaught(task, example.fields) for example in examples]
+    assert sum(needs) / len(needs) == pytest.approx(wanted, abs=0.015)
 
 
 # ---- the checkpoint

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
+import xprompt as xp
 from xprompt import reporting as rp
 from xprompt.errors import ConfigError
 from xprompt.reporting import convergence
@@ -90,3 +93,42 @@ def test_xprompt_is_compared_with_tuning_that_takes_as_long():
     assert list(table["seconds"]) == ["10", "20"] and list(table["seconds of XPrompt"]) == ["18", "18"]
     assert table["RTE"][0].startswith("+8.0") and table["RTE"][1].startswith("−3.0 [")
     assert "of 200 steps 20 s: XPrompt minus that is −3.0 [" in convergence.longer_statement(rows)
+
+
+class TestTaught:
+    """Six examples of RTE, two of them with a word that pre-training left out; the scores by hand."""
+
+    WORDS = ("forest", "forest", "woods", "forest", "dale", "forest")
+    LABELS = (0, 1, 0, 1, 1, 0)
+
+    @pytest.fixture
+    def splits(self):
+        fields = [{"premise": f"Anna lives in the {word}.", "hypothesis": "Anna has a cat."} for word in self.WORDS]
+        examples = [SimpleNamespace(fields=each) for each in fields]
+        answers = {"labels": self.LABELS, "groups": [str(i) for i in range(6)], "task": xp.get_task("rte")}
+        return {"rte": SimpleNamespace(examples=examples, **answers)}
+
+    def parts(self, splits, source="nano"):
+        found = records({("rte", 0, 100): 4 / 6, ("rte", 0, 200): 5 / 6})
+        for record, predictions in zip(found, ([0, 1, 1, 1, 0, 0], [0, 1, 0, 1, 0, 0]), strict=True):
+            record.update(source=source, predictions=predictions)
+        return convergence.taught_rows(found, splits)
+
+    def test_each_part_is_scored_on_its_own_examples(self, splits):
+        parts = self.parts(splits)
+        assert {name: list(rows["value"]) for name, rows in parts.items()} == {
+            "taught": [100.0, 100.0], "not taught": [0.0, 50.0]
+        }  # fmt: skip
+        table = convergence.taught_table(parts)
+        assert table[["examples", "steps", "RTE"]].to_numpy().tolist() == [
+            ["taught", "100", "100.0"], ["taught", "200", "100.0"],
+            ["not taught", "100", "0.0"], ["not taught", "200", "50.0"],
+        ]  # fmt: skip
+        said = convergence.taught_statement(parts)
+        assert said == (
+            "From 100 to 200 steps prompts gain 0.0 points on what was taught in pre-training, and +50.0 points on "
+            "what was not taught in pre-training."
+        )
+
+    def test_only_generated_examples_have_parts(self, splits):
+        assert self.parts(splits, source="folder") == {} == convergence.taught_rows([], splits)

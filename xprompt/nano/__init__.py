@@ -12,6 +12,7 @@ In reading order:
 - `causes`: examples like COPA's.
 - `senses`: examples like WiC's.
 - `pronouns`: examples like WSC's.
+- `untaught`: which examples need what pre-training does not teach.
 - `corpus`: the text that the T5 is pre-trained on.
 - `tokenizer`: its vocabulary.
 - `sizes`: the widths that it comes in.

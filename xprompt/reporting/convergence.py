@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import ticker
@@ -18,8 +19,10 @@ from matplotlib.figure import Figure
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError
+from xprompt.nano.untaught import needs_untaught
 from xprompt.reporting import wording
-from xprompt.reporting.by_seed import over_seeds, overall, with_span
+from xprompt.reporting.by_seed import gap_cell, over_seeds, overall, with_span
+from xprompt.reporting.resampling import drawn_scores
 from xprompt.reporting.rows import AVERAGE, tasks_in, tidy
 from xprompt.reporting.statistics import differences, interval, with_average
 from xprompt.runs.grid import grid, quick_settings
@@ -99,6 +102,47 @@ def convergence_table(rows: pd.DataFrame) -> pd.DataFrame:
             line["the next budget adds"] += f" {wording.span(gap[0]['low'], gap[0]['high'])}"
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def taught_rows(records: Iterable[Mapping[str, Any]], splits: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the scores of `budget_rows` on two parts of validation: what needs nothing that pre-training left out.
+
+    Args:
+        records: of prompt tuning, as for `budget_rows`, with predictions.
+        splits: task → the split that its runs report on.
+
+    Returns "taught" and "not taught" → rows; nothing where the examples are not those generated for nano.
+    """
+    records = [record for record in records if record["source"] == "nano" and record["task"] in splits]
+    weights = {}
+    for task in {record["task"] for record in records}:
+        needs = np.array([needs_untaught(task, example.fields) for example in splits[task].examples])
+        weights[task] = np.stack([~needs, needs])  # (2, N)
+    scores = {r["run"]: drawn_scores(splits[r["task"]], r["predictions"], weights[r["task"]]) for r in records}
+    rows = budget_rows(records)
+    rows = rows[rows["metric"] == "score"]
+    return {
+        name: rows.assign(value=[scores[run][part] for run in rows["run"]])
+        for part, name in enumerate(("taught", "not taught") if records else ())
+    }
+
+
+def taught_table(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of `convergence_table` for each part of `taught_rows`."""
+    tables = [convergence_table(rows) for rows in parts.values()]
+    for name, table in zip(parts, tables, strict=True):
+        table.insert(0, "examples", name)
+    return pd.concat(tables, ignore_index=True)
+
+
+def taught_statement(parts: Mapping[str, pd.DataFrame]) -> str:
+    """Say what the last budget adds to each part of `taught_rows`, on average or on the one task there is."""
+    said = []
+    for name, rows in parts.items():
+        before, after = [str(steps) for steps in sorted(rows["steps"].unique())[-2:]]
+        gaps = differences(_by_steps(rows), [(after, before)])
+        said.append(f"{gap_cell(gaps, after, before, tasks_in(gaps)[-1])} points on what was {name} in pre-training")
+    return f"From {before} to {after} steps prompts gain {', and '.join(said)}."
 
 
 def statement(rows: pd.DataFrame) -> str:
