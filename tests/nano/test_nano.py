@@ -12,9 +12,9 @@ from collections import Counter
 import pytest
 
 import xprompt as xp
-from xprompt.backbones.pretrained import nano_checkpoint
 from xprompt.errors import DataError
 from xprompt.nano import causes, corpus, facts, generator, pronouns, senses, world
+from xprompt.nano.sizes import SIZES
 from xprompt.nano.untaught import needs_untaught
 from xprompt.tasks.registry import get_task
 
@@ -287,20 +287,35 @@ LEAST: dict[str, float] = {
 }
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=SIZES)
+def model(request):
+    import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    folder = nano_checkpoint()
-    return AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    folder = SIZES[request.param].path
+    backbone = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
+    return backbone.eval(), AutoTokenizer.from_pretrained(folder)
 
 
-def test_checkpoint_is_the_one_on_its_card():
-    folder = nano_checkpoint()
-    weights = folder / "model.safetensors"
-    assert weights.stat().st_size <= 12_000_000
+@pytest.mark.parametrize("size", SIZES)
+def test_a_checkpoint_is_the_one_on_its_card(size):
+    folder = SIZES[size].path
+    weights, training = folder / "model.safetensors", json.loads((folder / "training.json").read_text())
     assert hashlib.sha256(weights.read_bytes()).hexdigest() in (folder / "README.md").read_text(encoding="utf-8")
     assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= {p.name for p in folder.iterdir()}
+    assert training["rate"] == SIZES[size].rate
+
+
+def test_all_sizes_are_small_enough_for_a_package_and_read_the_same_words():
+    weights = [(size.path / "model.safetensors").stat().st_size for size in SIZES.values()]
+    assert sum(weights) <= 30_000_000
+    assert len({(size.path / "tokenizer.json").read_bytes() for size in SIZES.values()}) == 1
+
+
+def test_the_sizes_are_one_two_and_four_times_nano_and_are_computed_in_float32():
+    backbones = [xp.load_backbone(size) for size in SIZES]
+    assert [round(each.num_params / backbones[0].num_params) for each in backbones] == [1, 2, 4]
+    assert {str(each.dtype) for each in backbones} == {"torch.float32"}
 
 
 def test_skills(model):

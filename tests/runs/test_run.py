@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import subprocess
 import time
 from types import SimpleNamespace
 
@@ -289,6 +290,24 @@ def test_the_codes_digest_changes_with_every_source_file_that_makes_numbers(tmp_
     (package / "room" / "notes.txt").write_text("no code")
     (package / "reporting" / "table.py").write_text("# what only reads records")
     assert len(seen) == 3 and digest() in seen
+
+
+def test_a_change_in_any_room_of_the_package_makes_the_tree_dirty(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    for room in ("runs", "pruning"):
+        (package / room).mkdir(parents=True)
+    for name in ("__init__.py", "runs/provenance.py", "pruning/prune.py"):
+        (package / name).write_text(f"# {name}")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "-qm", "x"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance.xprompt, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(provenance, "__file__", str(package / "runs" / "provenance.py"))
+    revision = provenance._revision.__wrapped__
+    assert revision()["git_dirty"] is False and re.fullmatch("[0-9a-f]{40}", revision()["git_revision"])
+    (tmp_path / "notes.txt").write_text("no part of the package")
+    assert revision()["git_dirty"] is False
+    (package / "pruning" / "prune.py").write_text("# another")
+    assert revision()["git_dirty"] is True
 
 
 def test_a_stage_named_outside_the_run_is_not_read(config, tmp_path):

@@ -178,13 +178,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=1.2e-3)
+    parser.add_argument("--rate", type=float, help="default: the size's own")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="default: its folder in this package")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     size = SIZES[options.size]
-    pretrain(size, options.steps, options.seed, options.batch, options.rate, options.output or size.path)
+    rate = size.rate if options.rate is None else options.rate
+    pretrain(size, options.steps, options.seed, options.batch, rate, options.output or size.path)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ class Size:
         hidden: H, the width of its embeddings.
         heads: of each attention.
         feed_forward: width of each feed-forward layer.
+        rate: peak learning rate of its pre-training. At nano's, 1.2e-3, the wider ones never learn to judge claims.
     """
 
     folder: str
     hidden: int
     heads: int
     feed_forward: int
+    rate: float
 
     @property
     def path(self) -> Path:
@@ -32,7 +34,7 @@ class Size:
 
 #: by the name that `load_backbone` takes
 SIZES = {
-    "nano": Size("checkpoint", 128, 4, 384),
-    "nano-2x": Size("checkpoint_2x", 192, 6, 512),
-    "nano-4x": Size("checkpoint_4x", 256, 8, 768),
+    "nano": Size("checkpoint", 128, 4, 384, 1.2e-3),
+    "nano-2x": Size("checkpoint_2x", 192, 6, 512, 8e-4),
+    "nano-4x": Size("checkpoint_4x", 256, 8, 768, 6e-4),
 }

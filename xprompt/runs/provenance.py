@@ -72,7 +72,7 @@ def code_digest() -> str:
 @functools.cache
 def _revision() -> dict[str, Any]:
     def git(*words: str) -> str:
-        here = Path(__file__).parent
+        here = Path(xprompt.__file__).parent  # whose every room makes numbers, or reads them
         # An installed package may lie in the working tree of another project.
         subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, check=True)
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()

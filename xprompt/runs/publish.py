@@ -19,7 +19,7 @@ from xprompt.runs.manifest import read_manifest, write_manifest
 from xprompt.runs.run import RunResult
 from xprompt.runs.store import Store
 
-MAX_FILES = 100
+MAX_FILES = 250
 MAX_BYTES = 5 * 2**20
 KEPT = ("*.md", "*.csv", "tables/*", "figures/*", "notebooks/*.ipynb")
 STAGES = ("tuned_prompt", "pruned_prompt", "rewound_prompt")
