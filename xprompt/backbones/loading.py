@@ -32,8 +32,8 @@ def load_backbone(
     """Load a frozen backbone. On a CPU, the process keeps freed memory from then on (`malloc`).
 
     Args:
-        name: "nano" (embedded; "nano-2x" and "nano-4x" once `nox -s pretrain` has made them), "smollm2" (from a Python
-            package), a local folder, a GGUF file, or a hub id.
+        name: "nano" (embedded, as are the wider "nano-2x" and "nano-4x"), "smollm2" (from a Python package), a local
+            folder, a GGUF file, or a hub id.
         device: default: the first GPU, else the CPU.
         dtype: default: bfloat16 on a GPU, float32 elsewhere.
         revision: of a hub model.
