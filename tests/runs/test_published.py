@@ -101,7 +101,7 @@ def test_every_record_of_this_version_is_found_by_its_settings(name, splits_once
     for record in store.records():
         if record["task"] not in xp.TASKS:
             continue  # a custom task: its declaration is not published
-        found = xp.find(xp.RunConfig(**not_recorded | record["config"]), store)
+        found = xp.find(xp.RunConfig(**not_recorded | {"backbone": record["backbone"]} | record["config"]), store)
         assert found is not None and found.record == record, record["run"]
 
 
@@ -278,7 +278,7 @@ def _fail(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("harm", "says"),
-    [(_lose_run, "missing or damaged"), (_add_files, "more than 100 files"), (_add_bytes, r"figures/large\.png"),
+    [(_lose_run, "missing or damaged"), (_add_files, rf"more than {publishing.MAX_FILES} files"), (_add_bytes, r"figures/large\.png"),
      (_fail, "disk is full")],
     ids=lambda given: getattr(given, "__name__", ""),
 )  # fmt: skip
