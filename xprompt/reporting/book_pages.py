@@ -168,8 +168,10 @@ def run_pages(contents: Contents) -> Iterator[tuple[str, dict[str, Any], str]]:
     for item, entry in contents.manifest["items"].items():
         for run in entry["runs"]:
             named.setdefault(run, []).append(item)
+    several = len({record["backbone"] for record in contents.records.values()}) > 1
     for run, record in contents.records.items():
         title = f"{wording.method(record['method'])} on {wording.task(record['task'])}, seed {record['seed']}"
+        title += f", {record['backbone']}" * several
         body = _render(
             "run.html.j2", record=record, title=title, quick=contents.is_quick or run in contents.quick,
             items=named.get(run, []), parent=_parent(contents, record), details=record.get("details") or {},
@@ -182,7 +184,7 @@ def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
     """Heading → (what it shows, SVG), of the pictures that the runs give."""
     main, rows = contents.main, contents.rows
     searched = [r for r in contents.records.values() if contents.is_quick or r["run"] not in contents.quick]
-    searched = [r for r in searched if main and r["protocol"] == main[0]["protocol"]]
+    searched = [r for r in searched if main and all(r[name] == main[0][name] for name in ("protocol", "backbone"))]
     drawn = {
         "All differences": (
             "Each pair of methods on each task, paired by seed. A mark is filled where 0 is outside the 95 % interval; "
