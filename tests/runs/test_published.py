@@ -278,8 +278,8 @@ def _fail(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("harm", "says"),
-    [(_lose_run, "missing or damaged"), (_add_files, rf"more than {publishing.MAX_FILES} files"), (_add_bytes, r"figures/large\.png"),
-     (_fail, "disk is full")],
+    [(_lose_run, "missing or damaged"), (_add_files, rf"more than {publishing.MAX_FILES} files"),
+     (_add_bytes, r"figures/large\.png"), (_fail, "disk is full")],
     ids=lambda given: getattr(given, "__name__", ""),
 )  # fmt: skip
 def test_publishing_that_fails_leaves_the_target_as_it_was(report, tmp_path, monkeypatch, harm, says):

@@ -104,14 +104,14 @@ def convergence_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def taught_rows(records: Iterable[Mapping[str, Any]], splits: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+def taught_rows(records: Iterable[Mapping[str, Any]], splits: Mapping[str, Any]) -> pd.DataFrame:
     """Return the scores of `budget_rows` on two parts of validation: what needs nothing that pre-training left out.
 
     Args:
         records: of prompt tuning, as for `budget_rows`, with predictions.
         splits: task → the split that its runs report on.
 
-    Returns "taught" and "not taught" → rows; nothing where the examples are not those generated for nano.
+    Returns a column `examples` besides, "taught" or "not taught"; no row where the examples are not those of nano.
     """
     records = [record for record in records if record["source"] == "nano" and record["task"] in splits]
     weights = {}
@@ -121,26 +121,28 @@ def taught_rows(records: Iterable[Mapping[str, Any]], splits: Mapping[str, Any])
     scores = {r["run"]: drawn_scores(splits[r["task"]], r["predictions"], weights[r["task"]]) for r in records}
     rows = budget_rows(records)
     rows = rows[rows["metric"] == "score"]
-    return {
-        name: rows.assign(value=[scores[run][part] for run in rows["run"]])
-        for part, name in enumerate(("taught", "not taught") if records else ())
-    }
+    parts = [
+        rows.assign(value=[scores[run][part] for run in rows["run"]], examples=name)
+        for part, name in enumerate(("taught", "not taught"))
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
-def taught_table(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def taught_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `convergence_table` for each part of `taught_rows`."""
-    tables = [convergence_table(rows) for rows in parts.values()]
-    for name, table in zip(parts, tables, strict=True):
-        table.insert(0, "examples", name)
+    tables = []
+    for name, part in rows.groupby("examples", sort=False):
+        tables.append(convergence_table(part.drop(columns="examples")))
+        tables[-1].insert(0, "examples", name)
     return pd.concat(tables, ignore_index=True)
 
 
-def taught_statement(parts: Mapping[str, pd.DataFrame]) -> str:
+def taught_statement(rows: pd.DataFrame) -> str:
     """Say what the last budget adds to each part of `taught_rows`, on average or on the one task there is."""
+    before, after = [str(steps) for steps in sorted(rows["steps"].unique())[-2:]]
     said = []
-    for name, rows in parts.items():
-        before, after = [str(steps) for steps in sorted(rows["steps"].unique())[-2:]]
-        gaps = differences(_by_steps(rows), [(after, before)])
+    for name, part in rows.groupby("examples", sort=False):
+        gaps = differences(_by_steps(part.drop(columns="examples")), [(after, before)])
         said.append(f"{gap_cell(gaps, after, before, tasks_in(gaps)[-1])} points on what was {name} in pre-training")
     return f"From {before} to {after} steps prompts gain {', and '.join(said)}."
 

@@ -33,7 +33,7 @@ KERNEL, LANGUAGE = "python3", "python"
 START_TIMEOUT = 300  # seconds until a kernel must answer; imports on a busy disk take their time
 OUTPUT_TIMEOUT = 600  # seconds for the output of a cell that has ended, which may be much
 LONGEST = 1_000_000  # characters of one output that are kept
-GIVES_WAY = 10  # the niceness of a kernel whose notebooks take what time the runs leave: some fifth of a busy core
+GIVES_WAY = 10  # the niceness of a kernel whose notebooks take what time the runs leave
 _FORGET = "get_ipython().reset(new_session=True); __import__('gc').collect()"
 _NOISE = (
     "Executing Cell",
@@ -155,7 +155,8 @@ class Kernel(AsyncKernelManager):
         self._session = getattr(self.provisioner, "pid", None)
         if self._gives_way and self._session and hasattr(os, "setpriority"):
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, self._session, GIVES_WAY)
+                nice = max(GIVES_WAY, os.getpriority(os.PRIO_PROCESS, self._session))
+                os.setpriority(os.PRIO_PROCESS, self._session, nice)
             with suppress(OSError):  # Linux shares time by session first, unless it is told not to
                 Path(f"/proc/{self._session}/autogroup").write_text(str(GIVES_WAY), encoding="utf-8")
 
