@@ -200,9 +200,10 @@ def importance_map(token: Any, piece: Any, token_mask: Any, piece_mask: Any, tit
     norms = [_norm(token), _norm(piece)] * 2
     images = []
     palette = mpl.colormaps["viridis"].with_extremes(bad=PRUNED)
+    drawn = {"cmap": palette, "edgecolors": "white", "linewidth": 0.3, "rasterized": True}  # hundreds of cells a map
     for axes, (values, mask), norm in zip(grids, shown, norms, strict=True):
         cells = np.ma.masked_where(~np.broadcast_to(mask, values.shape), values)
-        images.append(axes.pcolormesh(cells, cmap=palette, norm=norm, edgecolors="white", linewidth=0.3))
+        images.append(axes.pcolormesh(cells, norm=norm, **drawn))
         axes.set_facecolor(PRUNED)
         axes.grid(False)
         wide = values.shape[1] > 1

@@ -178,11 +178,11 @@ class Report:
             finding: what the figure shows, in one sentence.
         """
         _check(item)
-        files, formats = {}, dict[str, dict[str, Any]](png={"dpi": 160}, svg={"metadata": {"Date": None}})
+        files, formats = {}, dict[str, dict[str, Any]](png={}, svg={"metadata": {"Date": None}})
         written = _write_around(figure, f"{title} {_seeds(rows)}".strip(), finding)
         with _legends_in_place(figure):
             for suffix, options in formats.items():
-                figure.savefig(drawn := io.BytesIO(), format=suffix, bbox_inches="tight", **options)
+                figure.savefig(drawn := io.BytesIO(), format=suffix, dpi=160, bbox_inches="tight", **options)
                 files[f"figures/{item}.{suffix}"] = drawn.getvalue() if suffix == "svg" else _with_palette(drawn)
         for text in written:
             text.remove()

@@ -78,6 +78,6 @@ def line(
     places = sorted(rows[x].unique())
     spans = [overall(rows[rows[x] == place], y) for place in places]
     errors = [0.0 if math.isnan(span.half) else span.half for span in spans]
-    axes.scatter(rows[x] + shift, rows[y], s=8, color=[colour], alpha=0.35, linewidths=0)
+    axes.scatter(rows[x] + shift, rows[y], s=8, color=[colour], alpha=0.35, linewidths=0, rasterized=True)
     axes.errorbar([place + shift for place in places], [span.mean for span in spans], yerr=errors, color=colour,
                   marker=marker, ms=5, lw=1.4, capsize=3, label=label, ls="-" if joined else "")  # fmt: skip

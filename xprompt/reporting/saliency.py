@@ -92,9 +92,9 @@ def distribution_figure(records: Iterable[Record], level: str) -> Figure:
                 counts, _ = np.histogram(values / (values.max() or 1.0), edges)
                 shares.append(100 * counts / counts.sum())
         colour = method_style("xprompt")[0]
-        panel.bar(edges[:-1], np.mean(shares, axis=0), width=0.05, align="edge", color=colour, alpha=0.55, lw=0)
+        panel.stairs(np.mean(shares, axis=0), edges, fill=True, color=colour, alpha=0.55, lw=0)
         for share in shares:
-            panel.step(edges, [*share, share[-1]], where="post", color="0.25", lw=0.7, alpha=0.7)
+            panel.stairs(share, edges, baseline=None, color="0.25", lw=0.7, alpha=0.7)
         panel.set(title=f"{wording.task(task)}, {wording.seeds(len(shares))}", xlim=(0, 1),
                   xlabel="importance (share of the largest)")  # fmt: skip
     name_left(axes, f"{LEVELS[level]} (%)")
