@@ -46,6 +46,13 @@ def test_a_doubling_is_paired_by_seed_and_averaged_over_tasks():
     assert pd.isna(gaps.loc[("rte", 200, 400), "converged"]), "one task says nothing about the profile"
 
 
+def test_doublings_are_read_by_title_and_interval():
+    table = convergence.doublings_table(convergence.doublings(ROWS)).set_index(["task", "steps"])
+    assert table.loc[("RTE", "100 → 200"), "adds"] == "+11.0 [−1.7, +23.7]"  # 11 ± 12.706 · 1
+    assert table.loc[("RTE", "200 → 400"), "converged"] == ""
+    assert list(table.loc["average"]["converged"]) == ["no", "yes"]
+
+
 def test_the_statement_names_the_first_converged_budget_or_says_that_none_is():
     assert convergence.statement(ROWS).startswith("Converged from 200 steps on: twice as many move the mean")
     short = convergence.statement(ROWS[ROWS["steps"] < 400])

@@ -81,6 +81,21 @@ def doublings(rows: pd.DataFrame) -> pd.DataFrame:
     return table[["task", "before", "after", "mean", "low", "high", "n", "converged"]]
 
 
+def doublings_table(gaps: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `doublings` as they are read: task by task, and for the average whether it is converged."""
+    answers = {True: "yes", False: "no"}
+    return pd.DataFrame(
+        {
+            "task": wording.task(gap["task"]),
+            "steps": f"{gap['before']} → {gap['after']}",
+            "adds": f"{wording.points(gap['mean'], signed=True)} {wording.span(gap['low'], gap['high'])}".strip(),
+            "seeds": gap["n"],
+            "converged": answers.get(gap["converged"], ""),
+        }
+        for gap in gaps.to_dict("records")
+    )
+
+
 def _by_steps(rows: pd.DataFrame) -> pd.DataFrame:
     """Put the budget in the place of the method, which is the same in all rows."""
     return rows.assign(method=rows["steps"].astype(str)).drop(columns="steps")
