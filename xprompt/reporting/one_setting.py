@@ -15,7 +15,7 @@ from xprompt.reporting.by_seed import gap_cell
 from xprompt.reporting.figures import method_style
 from xprompt.reporting.panels import legend, line, name_left, panels
 from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in, tidy
-from xprompt.reporting.statistics import Interval, differences, interval, weakest, with_average
+from xprompt.reporting.statistics import Interval, differences, interval, with_average
 from xprompt.runs.grid import grid
 
 #: Initialiser → how tables and figures name it.
@@ -95,28 +95,36 @@ def setting_table(rows: pd.DataFrame, reference: str, label: str) -> pd.DataFram
 
 
 def setting_statements(rows: pd.DataFrame, reference: str, label: str) -> list[str]:
-    """Say for each method which value is best on average, and which differ significantly from the reference."""
+    """Say for each method which value is best on average, and which differ significantly from the reference.
+
+    Args:
+        rows, reference: as of `setting_table`.
+        label: what a number counts, such as "tokens"; what is no number stands alone.
+    """
     gaps, last, sentences = setting_gaps(rows, reference), tasks_in(rows)[-1], []
     for method in methods_in(rows):
         part = rows[(rows["method"] == method) & (rows["task"] == last)]
         means = part.groupby("setting", sort=False)["value"].mean()
         of_method = gaps[(gaps["method"] == method) & (gaps["task"] == last)]
         differ = [
-            f"{named(row['a'])} is {row['verdict']} it ({wording.points(row['mean'], signed=True)}, 95 % interval "
-            f"{wording.span(row['low'], row['high'])})"
+            f"{row['verdict']} with {_counted(row['a'], label)} ({wording.points(row['mean'], signed=True)}, "
+            f"95 % interval {wording.span(row['low'], row['high'])})"
             for row in of_method.to_dict("records")
             if row["verdict"] in ("above", "below")
         ]
         seeds, name = part["seed"].nunique(), wording.method(method)
-        against = f"against {label} {named(reference)}, " + (
+        against = f"against {_counted(reference, label)}, " + (
             "one seed decides nothing" if seeds < 2 else "; ".join(differ) or "no significant difference"
         )
-        best = f"{named(str(means.idxmax()))}, {wording.points(means.max())} points"
+        best = f"{_counted(str(means.idxmax()), label)}, {wording.points(means.max())} points"
         sentences.append(
-            f"{name[0].upper()}{name[1:]}: best with {label} {best} "
-            f"({wording.task(last)}, {wording.seeds(seeds)}); {against}."
+            f"{name[0].upper()}{name[1:]}: best with {best} ({wording.task(last)}, {wording.seeds(seeds)}); {against}."
         )
     return sentences
+
+
+def _counted(value: str, label: str) -> str:
+    return f"{value} {label}" if value.isdecimal() else named(value)
 
 
 def setting_figure(rows: pd.DataFrame, label: str) -> Figure:
@@ -149,12 +157,15 @@ def setting_figure(rows: pd.DataFrame, label: str) -> Figure:
 
 
 def above_all(rows: pd.DataFrame, value: str) -> Interval | None:
-    """Return what a value is above the one that comes closest to it on average; None where it is alone.
+    """Return what a value is above the best of the others on average; None where there is no other.
 
     Args:
-        rows: of one method, as `setting_rows` returns them.
+        rows: of one method, as `setting_rows` returns them. A value that gives the same runs is no other: "common" of a
+            vocabulary that has no more than 5,000 words is "vocab".
     """
     gaps = setting_gaps(rows, value)
-    last = gaps[gaps["task"] == tasks_in(rows)[-1]]
-    turned = last.assign(mean=-last["mean"], low=-last["high"], high=-last["low"])
-    return weakest(turned) if len(turned) else None
+    others = gaps[(gaps["task"] == tasks_in(rows)[-1]) & ((gaps["low"] != 0) | (gaps["high"] != 0))]
+    if others.empty:
+        return None
+    best = others.loc[others["mean"].idxmax()]
+    return Interval(-best["mean"], -best["high"], -best["low"], int(best["n"]))

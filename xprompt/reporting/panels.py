@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
 from xprompt.reporting.by_seed import overall
 
@@ -78,6 +79,8 @@ def line(
     places = sorted(rows[x].unique())
     spans = [overall(rows[rows[x] == place], y) for place in places]
     errors = [0.0 if math.isnan(span.half) else span.half for span in spans]
-    axes.scatter(rows[x] + shift, rows[y], s=8, color=[colour], alpha=0.35, linewidths=0, rasterized=True)
+    beside = offset_copy(axes.transData, axes.figure, x=4, units="points")  # of the bar, which would hide them
+    axes.scatter(rows[x] + shift, rows[y], s=9, color=[colour], alpha=0.4, linewidths=0, transform=beside,
+                 rasterized=True)  # fmt: skip
     axes.errorbar([place + shift for place in places], [span.mean for span in spans], yerr=errors, color=colour,
                   marker=marker, ms=5, lw=1.4, capsize=3, label=label, ls="-" if joined else "")  # fmt: skip
