@@ -219,13 +219,6 @@ def test_the_readme_fits_one_sitting():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
 
 
-def test_published_reports_are_compact():
-    for report in (ROOT / "reports" / "published").iterdir():
-        files = [path for path in report.rglob("*") if path.is_file()]
-        assert len(files) <= 100, f"{report.name}: {len(files)} files"
-        assert sum(path.stat().st_size for path in files) <= 5 * 2**20, f"{report.name} is over 5 MB"
-
-
 def test_package_data_is_in_the_package_and_not_ignored_by_git():
     data = ["reporting/paper.json", "reporting/templates/index.md.j2", "reporting/static/book.css"]
     data += [f"nano/checkpoint/{name}" for name in ("model.safetensors", "config.json", "tokenizer.json")]
