@@ -121,7 +121,7 @@ _COLUMNS = {
     "tuned": ("prompt tuning", 1), "harmful": ("tokens without which the score is higher", 1),
     "correlation": ("rank correlation of importance and harm", 2), "xprompt": ("XPrompt", 1),
     "matched": ("matched budget", 1), "over_tuned": ("XPrompt − prompt tuning", 1),
-    "over_matched": ("XPrompt − matched budget", 1), "pruned_nothing": ("chose to prune nothing (%)", 0),
+    "over_matched": ("XPrompt − matched budget", 1),
 }  # fmt: skip
 
 
@@ -134,8 +134,9 @@ def study_table(rows: pd.DataFrame) -> pd.DataFrame:
             title: with_span(spans[name], digits, signed=True) if name.startswith("over") else cell(spans[name], digits)
             for name, (title, digits) in _COLUMNS.items()
         }
+        nothing = f"{(part['pruned_nothing'] > 0).sum()} of {len(part)} runs"
         lines.append({"tuned for": str(steps), "retrained for": str(retrain_steps), **cells,
-                      "seeds": str(part["seed"].nunique())})  # fmt: skip
+                      "chose to prune nothing": nothing, "seeds": str(part["seed"].nunique())})  # fmt: skip
     return pd.DataFrame(lines)
 
 
