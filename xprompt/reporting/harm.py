@@ -113,7 +113,8 @@ def harm_statements(rows: pd.DataFrame) -> list[str]:
     """Say for each level, at the longest tuning, whether importance ranks what the prompt needs, and what does best."""
     sentences = []
     for level, part in rows[rows["steps"] == rows["steps"].max()].groupby("level", sort=False):
-        spans = {str(name): overall(group, "correlation") for name, group in part.groupby("predictor", sort=False)}
+        by_predictor = part.groupby("predictor", sort=False)
+        spans = {str(name): overall(group, "correlation").within(-1, 1) for name, group in by_predictor}
         best = max(spans, key=lambda name: spans[name].mean)
         own, of = part[part["predictor"] == "importance"], spans["importance"]
         verdict = {"above": "Importance ranks", "below": "Importance ranks in reverse",
