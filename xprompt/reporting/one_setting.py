@@ -167,5 +167,5 @@ def above_all(rows: pd.DataFrame, value: str) -> Interval | None:
     others = gaps[(gaps["task"] == tasks_in(rows)[-1]) & ((gaps["low"] != 0) | (gaps["high"] != 0))]
     if others.empty:
         return None
-    best = others.loc[others["mean"].idxmax()]
+    best: Any = max(others.to_dict("records"), key=lambda row: row["mean"])
     return Interval(-best["mean"], -best["high"], -best["low"], int(best["n"]))

@@ -79,7 +79,8 @@ def line(
     places = sorted(rows[x].unique())
     spans = [overall(rows[rows[x] == place], y) for place in places]
     errors = [0.0 if math.isnan(span.half) else span.half for span in spans]
-    beside = offset_copy(axes.transData, axes.figure, x=4, units="points")  # of the bar, which would hide them
+    whole: Any = axes.figure
+    beside = offset_copy(axes.transData, whole, x=4, units="points")  # of the bar, which would hide them
     axes.scatter(rows[x] + shift, rows[y], s=9, color=[colour], alpha=0.4, linewidths=0, transform=beside,
                  rasterized=True)  # fmt: skip
     axes.errorbar([place + shift for place in places], [span.mean for span in spans], yerr=errors, color=colour,
