@@ -293,6 +293,8 @@ def test_two_readings_agree_where_they_prune_the_same_of_the_tokens_that_are_lef
     assert list(rows["agreement"]) == [0.0, 100.0] and list(rows["chance"]) == [25.0, 50.0]
     assert list(rows["correlation"]) == pytest.approx([0.8, 0.8])  # 1 − 6 · 2 / (4 · 15)
     assert "0.80 with the first scores; of those pruned 50.0 % are the same" in hierarchy.reading_statement(rows)
+    apart = hierarchy.reading_statement(rows.assign(seed=[0, 1]))  # 50 ± 635 %, and no correlation is above 1
+    assert "0.80 [0.80, 0.80]" in apart and "50.0 [0.0, 100.0] % are the same" in apart
     table = hierarchy.reading_table(
         [record("xprompt", details=details, prune=prune), record("xprompt", prune={"piece_ratios": [0.25]}, score=0.6)]
     )
@@ -366,3 +368,11 @@ def test_the_axis_spans_the_values_and_not_their_interval():
     panels.line(panel, rows, "x", "y", "k", "o", "label")
     panels.fit(panel, rows["y"])
     assert panel.get_ylim() == pytest.approx((-1.5, 11.5))
+
+
+def test_an_interval_is_drawn_as_far_as_values_can_be():
+    figure, (panel,) = panels.panels(1, 3, 3)
+    rows = pd.DataFrame({"task": "cb", "seed": [0, 1], "x": [1, 1], "y": [90.0, 100.0]})  # 95 ± 63.5
+    panels.line(panel, rows, "x", "y", "k", "o", "label", possible=(0, 100))
+    (bar,) = panel.containers[0].lines[2][0].get_segments()
+    assert bar[:, 1] == pytest.approx([95 - 12.7062 * 5, 100], abs=1e-3)

@@ -5,6 +5,7 @@ Differs: the paper has one budget. Here each level may also prune nothing, so th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -168,9 +169,9 @@ def study_figure(rows: pd.DataFrame) -> Figure:
     unused.set_axis_off()
     once = rows.drop_duplicates(_KEY)
     line(score, once, "steps", "tuned", "black", "o", "prompt tuning")
-    line(harmful, once, "steps", "harmful", "black", "o", "")
+    line(harmful, once, "steps", "harmful", "black", "o", "", possible=(0, math.inf))
     harmful.set_ylabel("negative tokens of a prompt")
-    line(correlation, once, "steps", "correlation", "black", "o", "")
+    line(correlation, once, "steps", "correlation", "black", "o", "", possible=(-1, 1))
     correlation.set_ylabel("rank correlation\nof importance and harm")
     correlation.axhline(0, color="0.3", lw=1)
     budgets = sorted(rows["retrain_steps"].unique())

@@ -163,10 +163,10 @@ def reading_statement(rows: pd.DataFrame) -> str:
     Args:
         rows: as `agreement_rows` makes them.
     """
-    correlation, same, chance = (overall(rows, name) for name in ("correlation", "agreement", "chance"))
+    correlation, same = overall(rows, "correlation").within(-1, 1), overall(rows, "agreement").within(0, 100)
     return (
         f"Scored again after tokens are pruned, pieces keep a rank correlation of {with_span(correlation, 2)} with the "
-        f"first scores; of those pruned {with_span(same)} % are the same, {chance.mean:.1f} % by chance."
+        f"first scores; of those pruned {with_span(same)} % are the same, {rows['chance'].mean():.1f} % by chance."
     )
 
 
@@ -180,7 +180,8 @@ def agreement_figure(rows: pd.DataFrame) -> Figure:
     figure, axes = panels(len(tasks), 3.4, 2.7)
     for panel, task in zip(axes, tasks, strict=True):
         part = rows[rows["task"] == task]
-        line(panel, part, "piece_ratio", "agreement", method_style("xprompt")[0], "o", "pruned by both readings")
+        line(panel, part, "piece_ratio", "agreement", method_style("xprompt")[0], "o", "pruned by both readings",
+             possible=(0, 100))  # fmt: skip
         chance = part.groupby("piece_ratio")["chance"].mean()
         panel.plot(chance.index, chance, "--", color="0.35", lw=1.2, label="by chance")
         panel.set(ylim=(0, 104), xlabel="piece prune ratio", title=wording.task(task))

@@ -68,6 +68,7 @@ def line(
     label: str,
     shift: float = 0.0,
     joined: bool = True,
+    possible: tuple[float, float] = (-math.inf, math.inf),
 ) -> None:
     """Draw the mean of column `y` over seeds at every `x`, with its 95 % interval; every row is a dot.
 
@@ -75,10 +76,12 @@ def line(
         rows: of one task.
         shift: to the right, so that no line hides another.
         joined: whether a line joins the places, which have an order then.
+        possible: the least and the greatest value there can be; an interval ends there.
     """
     places = sorted(rows[x].unique())
-    spans = [overall(rows[rows[x] == place], y) for place in places]
-    errors = [0.0 if math.isnan(span.half) else span.half for span in spans]
+    spans = [overall(rows[rows[x] == place], y).within(*possible) for place in places]
+    errors = [[0.0 if math.isnan(end) else abs(end - span.mean) for span, end in zip(spans, ends, strict=True)]
+              for ends in ([span.low for span in spans], [span.high for span in spans])]  # fmt: skip
     whole: Any = axes.figure
     beside = offset_copy(axes.transData, whole, x=4, units="points")  # of the bar, which would hide them
     axes.scatter(rows[x] + shift, rows[y], s=9, color=[colour], alpha=0.4, linewidths=0, transform=beside,
