@@ -11,6 +11,7 @@ from xprompt.config.settings import (
     LARGEST,
     MOST,
     MOST_TOKENS,
+    Dtype,
     Initialiser,
     MethodName,
     PruneSettings,
@@ -36,6 +37,7 @@ class Profile(Settings):
         description="CPU threads a run makes use of, so that several run in parallel; None: all",
     )
     init: Initialiser = "vocab"
+    dtype: Dtype | None = Field(None, description="of the frozen backbone; None: bfloat16 on a GPU, float32 elsewhere")
     tune: TuneSettings
     fine_tune: TuneSettings
     prune: PruneSettings

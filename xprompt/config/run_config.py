@@ -15,6 +15,7 @@ from xprompt.config.settings import (
     MOST,
     MOST_SEED,
     MOST_TOKENS,
+    Dtype,
     Initialiser,
     MethodName,
     Protocol,
@@ -59,7 +60,7 @@ class RunConfig(Settings):
     )
     selection: float = Field(0.0, gt=0, lt=1)
     selection_limit: int = Field(0, ge=1, le=MOST)
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] | None = None
+    dtype: Dtype | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -24,6 +24,7 @@ from xprompt.errors import ConfigError, did_you_mean, shown
 Protocol = Literal["paper", "held_out"]
 Mode = Literal["zero", "drop"]
 Level = Literal["both", "token", "piece"]
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 Initialiser = Literal["vocab", "common", "uniform", "labels", "first"]
 
 
