@@ -178,6 +178,13 @@ def test_a_pattern_is_another_run_on_other_inputs_and_the_papers_is_no_news(conf
     assert first["provenance"]["data_fingerprint"] != second["provenance"]["data_fingerprint"]
 
 
+def test_a_run_has_its_profiles_dtype_where_it_names_none():
+    assert xp.RunConfig(task="cb", profile="smollm2").dtype == xp.PROFILES["smollm2"].dtype == "bfloat16"
+    assert xp.RunConfig(task="cb", profile="smollm2", dtype="float32").dtype == "float32"
+    assert xp.RunConfig(task="cb").dtype is None
+
+
+
 def test_a_profiles_pattern_is_its_tasks_and_can_be_declined():
     own = xp.RunConfig(task="wsc", profile="smollm2")
     assert own.pattern == xp.PROFILES["smollm2"].patterns["wsc"] == own.replace(seed=1).pattern
