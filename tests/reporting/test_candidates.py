@@ -21,5 +21,11 @@ def test_best_median_and_worst_are_in_points_and_runs_without_candidates_are_lef
     ]  # fmt: skip
 
 
+def test_one_candidate_is_no_choice_and_is_shown_where_there_is_no_other():
+    single, several = record("prompt_tuning_matched", [0.5]), record("xprompt", [0.5, 0.8])
+    assert list(tables.candidates([single, several])["method"]) == ["XPrompt"]
+    assert list(tables.candidates([single])["candidates"]) == ["1"]
+
+
 def test_no_searches_give_no_rows():
     assert tables.candidates([record("majority", [])]).empty

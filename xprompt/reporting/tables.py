@@ -146,7 +146,8 @@ def candidates(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return a row per run that chose among candidates: their number, and their best, median and worst score in points.
 
     Args:
-        records: run records; those without candidates are left out. Scores are on the split that a run selected on.
+        records: run records; those without candidates are left out, and where any chose among several, those with
+            a single one too. Scores are on the split that a run selected on.
     """
     lines = []
     for record in records:
@@ -166,7 +167,8 @@ def candidates(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 **{name: wording.points(value) for name, value in numbers.items()},
             }
         )
-    return pd.DataFrame(lines)
+    lines.sort(key=lambda line: (line["protocol"], line["method"]))
+    return pd.DataFrame([line for line in lines if line["candidates"] != "1"] or lines)
 
 
 def stages(prompts: Mapping[str, Any], measured: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
