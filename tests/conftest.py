@@ -17,6 +17,9 @@ from xprompt.data.splits import Splits, TaskDataset
 from xprompt.tasks.example import Example
 from xprompt.tasks.registry import get_task
 
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # more threads than cores wait for each other
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+
 #: A folder with the real release, never part of the project: tests that read it skip where it is not there.
 SUPERGLUE = Path(os.environ.get("XPROMPT_SUPERGLUE") or Path(__file__).parents[2] / "shared" / "superglue")
 NO_SUPERGLUE = "no SuperGLUE release here: set XPROMPT_SUPERGLUE to a folder that has it"

@@ -184,7 +184,6 @@ def test_a_run_has_its_profiles_dtype_where_it_names_none():
     assert xp.RunConfig(task="cb").dtype is None
 
 
-
 def test_a_profiles_pattern_is_its_tasks_and_can_be_declined():
     own = xp.RunConfig(task="wsc", profile="smollm2")
     assert own.pattern == xp.PROFILES["smollm2"].patterns["wsc"] == own.replace(seed=1).pattern
