@@ -146,7 +146,7 @@ def verdict(rows: pd.DataFrame) -> list[str]:
     shortest, longest = rows["steps"].min(), rows["steps"].max()
     after = rows["retrain_steps"].max()
     ends = [rows[(rows["steps"] == steps) & (rows["retrain_steps"] == after)] for steps in (shortest, longest)]
-    harmful = [with_span(overall(part, "harmful")) for part in ends]
+    harmful = [with_span(overall(part, "harmful").within(0, math.inf)) for part in ends]
     fair = [overall(part, "over_matched") for part in ends]
     gains = [with_span(span, signed=True) for span in fair]
     decided = {"above": "pruning helps", "below": "pruning harms", "one seed": "one seed does not decide"}
