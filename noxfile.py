@@ -57,7 +57,7 @@ def reproduce(session: nox.Session) -> None:
 def book(session: nox.Session) -> None:
     """Build the books of the published reports into reports/book/, or of those named; `-- --help` lists the options."""
     prepare(session)
-    published = ["nano", "smollm2", "smollm2-few-shot"]
+    published = ["nano", "smollm2", "smollm2-40-steps", "smollm2-few-shot"]
     chosen = session.posargs or [*(f"reports/published/{name}" for name in published), "--output", "reports/book"]
     session.run("python", "-m", "xprompt", "book", *chosen, env=QUIET)
 

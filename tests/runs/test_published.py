@@ -31,7 +31,7 @@ PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
 RUN, OTHER = "0123456789abcdef", "fedcba9876543210"
 
 
-@pytest.fixture(scope="module", params=["nano", "smollm2", "smollm2-few-shot"])
+@pytest.fixture(scope="module", params=["nano", "smollm2", "smollm2-40-steps", "smollm2-few-shot"])
 def name(request: pytest.FixtureRequest) -> str:
     """A report; all tests of one follow each other, so that its backbone is loaded once."""
     return request.param

@@ -342,7 +342,7 @@ def test_a_path_with_a_comma_names_one_task(tmp_path, monkeypatch):
     assert len(split_tasks("," * 100_000)) == 100_001
 
 
-@pytest.mark.parametrize("name", [5, None, {}, [], b"rte", object()], ids=str)
+@pytest.mark.parametrize("name", [5, None, {}, [], b"rte", object()], ids=lambda name: type(name).__name__)
 def test_a_task_is_named_by_text_or_path(name):
     with pytest.raises(xp.ConfigError, match="load_task: name takes str or Path or Task, and was given"):
         xp.load_task(name)
