@@ -72,7 +72,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the test suite, a file a core; `-- -k NAME` and pytest's other options narrow it, `-- -n 0` takes one core."""
+    """Run the test suite, a file a core; `-- -k NAME` and pytest's other options narrow it, `-- -n 0`: one core."""
     prepare(session, "test,gguf")
     session.run("python", "-m", "pytest", *PARALLEL, *session.posargs, env=QUIET)
 
