@@ -194,7 +194,7 @@ def nano(seeds: int) -> list[RunConfig]:
 
 
 def unpinned(seeds: int) -> list[RunConfig]:
-    return [RunConfig(task="cb", profile="smollm2", method="majority", seed=seed) for seed in range(seeds)]
+    return [RunConfig(task="cb", profile="smollm2-gpu", method="majority", seed=seed) for seed in range(seeds)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -138,6 +138,7 @@ def _run_sphinx(project: Path, book: Path, contents: book_pages.Contents, fresh:
             app.connect("html-page-context", _add_tables_script)
             app.build(force_all=fresh)
         shutil.rmtree(book.parent / "jupyter_execute", ignore_errors=True)  # myst-nb's copies of the notebooks
+        shutil.rmtree(book / "_static" / "locales", ignore_errors=True)  # half a megabyte that no page reads
     except Exception as error:
         raise StoreError(
             f"the book of {contents.root} could not be built ({type(error).__name__}: {error}). Delete "
