@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -80,8 +81,7 @@ def line(
     """
     places = sorted(rows[x].unique())
     spans = [overall(rows[rows[x] == place], y).within(*possible) for place in places]
-    errors = [[0.0 if math.isnan(end) else abs(end - span.mean) for span, end in zip(spans, ends, strict=True)]
-              for ends in ([span.low for span in spans], [span.high for span in spans])]  # fmt: skip
+    errors = np.nan_to_num([[span.mean - span.low for span in spans], [span.high - span.mean for span in spans]])
     whole: Any = axes.figure
     beside = offset_copy(axes.transData, whole, x=4, units="points")  # of the bar, which would hide them
     axes.scatter(rows[x] + shift, rows[y], s=9, color=[colour], alpha=0.4, linewidths=0, transform=beside,
