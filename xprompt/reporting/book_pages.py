@@ -177,7 +177,7 @@ def run_pages(contents: Contents) -> Iterator[tuple[str, dict[str, Any], str]]:
             items=named.get(run, []), parent=_parent(contents, record), details=record.get("details") or {},
             protocols=wording.PROTOCOLS,
         )  # fmt: skip
-        yield f"runs/{run}", {"title": title, "body": body, "sidebars": []}, "run.html"
+        yield f"runs/{run}", {"title": title, "body": body}, "run.html"
 
 
 def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
