@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from xprompt.backbones.base import IGNORE_INDEX, Backbone
 from xprompt.backbones.prefix_cache import CacheState, PrefixCache
+from xprompt.backbones.zero_states import stop_gradients_at_zero_states
 from xprompt.data.batching import Batch
 from xprompt.errors import BackboneError
 
@@ -27,6 +28,7 @@ class DecoderBackbone(Backbone):
     def __init__(self, model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int = 256) -> None:
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._prefix_cache = PrefixCache(model.eval())
+        stop_gradients_at_zero_states(model)
         super().__init__(model, tokenizer, name=name, max_source=max_source)
 
     @torch.no_grad()
