@@ -57,7 +57,16 @@ def test_the_statement_names_the_first_converged_budget_or_says_that_none_is():
     assert convergence.statement(ROWS).startswith("Converged from 200 steps on: twice as many move the mean")
     short = convergence.statement(ROWS[ROWS["steps"] < 400])
     assert short.startswith("No budget is converged: from 100 to 200 steps") and "9.0" in short
-    assert "nothing can be said" in convergence.statement(ROWS[ROWS["task"] == "rte"])
+    assert "nothing can be said" in convergence.statement(ROWS[ROWS["steps"] == 400])
+
+
+def test_one_task_alone_is_judged_by_itself():
+    alone = ROWS[ROWS["task"] == "rte"]
+    assert convergence.statement(alone[alone["steps"] < 400]) == (
+        "No budget is converged: from 100 to 200 steps RTE moves by +11.0 points (2 seeds); scores speak of a budget."
+    )
+    assert convergence.convergence_table(alone)["the next budget adds"][0] == "+11.0 [−1.7, +23.7]"
+    assert list(convergence.doublings_table(convergence.doublings(alone))["converged"])[0] == "no"
 
 
 def test_the_table_has_a_row_a_budget_and_a_column_a_task():

@@ -501,6 +501,10 @@ def test_pruned_cells_are_grey_in_the_map_after_and_not_before():
     np.testing.assert_allclose(colours[np.ma.getmaskarray(after).ravel()][:, :3], 0.72, atol=0.01)
     labels = " ".join(axes.get_xlabel() + axes.get_ylabel() for axes in figure.axes)
     assert "nats" in labels and "prompt token" in labels and "piece of the token" in labels
+    assert "lost" not in figure.axes[3].get_title()
+    piece_mask[2] = False
+    title = rp.figures.importance_map(token, piece, token_mask, piece_mask).axes[3].get_title()
+    assert title == f"after (grey: pruned): 3 tokens, {piece_mask[3:].sum()} pieces, 1 more lost all pieces"
 
 
 def test_a_map_of_parts_that_do_not_fit_is_refused():

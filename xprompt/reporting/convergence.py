@@ -69,20 +69,20 @@ def doublings(rows: pd.DataFrame) -> pd.DataFrame:
         rows: as `budget_rows` makes them.
 
     Returns columns task, before, after (steps), mean, low, high (points), n (seeds), and `converged`: of the average,
-    whether a doubling moves it by less than `CONVERGED` points.
+    or of the one task there is, whether a doubling moves it by less than `CONVERGED` points.
     """
     budgets = sorted(rows["steps"].unique())
     as_methods = _by_steps(rows)
     pairs = [(str(after), str(before)) for before, after in zip(budgets, budgets[1:], strict=False)]
     gaps = differences(as_methods, pairs)
     table = gaps.assign(before=gaps["b"].astype(int), after=gaps["a"].astype(int))
-    doubled = (table["task"] == AVERAGE) & (table["after"] >= 2 * table["before"])
+    doubled = (table["task"] == _whole(table)) & (table["after"] >= 2 * table["before"])
     table["converged"] = (table["mean"].abs() < CONVERGED).where(doubled)
     return table[["task", "before", "after", "mean", "low", "high", "n", "converged"]]
 
 
 def doublings_table(gaps: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `doublings` as they are read: task by task, and for the average whether it is converged."""
+    """Return the rows of `doublings` as they are read: task by task, and for all together whether they converged."""
     answers = {True: "yes", False: "no"}
     return pd.DataFrame(
         {
@@ -96,13 +96,19 @@ def doublings_table(gaps: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _whole(gaps: pd.DataFrame) -> str | None:
+    """Return what a budget is judged by: the average, or the one task there is."""
+    tasks = tasks_in(gaps)
+    return tasks[-1] if tasks else None
+
+
 def _by_steps(rows: pd.DataFrame) -> pd.DataFrame:
     """Put the budget in the place of the method, which is the same in all rows."""
     return rows.assign(method=rows["steps"].astype(str)).drop(columns="steps")
 
 
 def convergence_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per budget: each task's mean ± half the 95 % interval, the average, and what doubling adds to it."""
+    """Return a row per budget: each task's mean ± half the 95 % interval, the average, what the next budget adds."""
     scores = with_average(_by_steps(rows))
     gaps = doublings(rows)
     lines = []
@@ -111,7 +117,7 @@ def convergence_table(rows: pd.DataFrame) -> pd.DataFrame:
         for task in tasks_in(scores):
             values = scores[(scores["method"] == str(steps)) & (scores["task"] == task)]["value"].to_numpy()
             line[wording.task(task)] = wording.cell(interval(values)) if values.size else ""
-        gap = gaps[(gaps["before"] == steps) & (gaps["task"] == AVERAGE)].to_dict("records")
+        gap = gaps[(gaps["before"] == steps) & (gaps["task"] == _whole(gaps))].to_dict("records")
         line["the next budget adds"] = wording.points(gap[0]["mean"], signed=True) if gap else ""
         if gap and gap[0]["n"] > 1:
             line["the next budget adds"] += f" {wording.span(gap[0]['low'], gap[0]['high'])}"
@@ -165,20 +171,21 @@ def taught_statement(rows: pd.DataFrame) -> str:
 def statement(rows: pd.DataFrame) -> str:
     """Say in one sentence which budget is converged, or that none is."""
     gaps = doublings(rows)
-    average = gaps[(gaps["task"] == AVERAGE) & gaps["converged"].notna()]
-    if average.empty:
-        return "No budget is twice another on two tasks or more: nothing can be said about convergence."
-    good = average[average["converged"].astype(bool)]
+    judged = gaps[gaps["converged"].notna()]
+    if judged.empty:
+        return "No budget is twice another: nothing can be said about convergence."
+    what = "the mean over the tasks" if _whole(gaps) == AVERAGE else wording.task(_whole(gaps))
+    good = judged[judged["converged"].astype(bool)]
     if good.empty:
-        last = average.iloc[-1]
+        last = judged.iloc[-1]
         return (
-            f"No budget is converged: from {last['before']} to {last['after']} steps the mean over the tasks moves by "
+            f"No budget is converged: from {last['before']} to {last['after']} steps {what} moves by "
             f"{wording.points(last['mean'], signed=True)} points ({wording.seeds(last['n'])}); scores speak of a "
             "budget."
         )
     first = good.iloc[0]
     return (
-        f"Converged from {first['before']} steps on: twice as many move the mean over the tasks by "
+        f"Converged from {first['before']} steps on: twice as many move {what} by "
         f"{wording.points(first['mean'], signed=True)} points ({wording.seeds(first['n'])})."
     )
 

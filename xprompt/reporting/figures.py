@@ -217,7 +217,9 @@ def importance_map(token: Any, piece: Any, token_mask: Any, piece_mask: Any, tit
     grids[0].set_yticklabels(range(1, length + 1, 1 if length <= 24 else 5))
     grids[0].set_ylabel("prompt token")
     grids[1].set_title(f"before: {length} tokens, {length * pieces} pieces")
-    grids[3].set_title(f"after: {int(surviving.any(1).sum())} tokens, {int(surviving.sum())} pieces (pruned in grey)")
+    left, emptied = int(surviving.any(1).sum()), int((token_mask & ~surviving.any(1)).sum())
+    note = f", {emptied} more lost all pieces" if emptied else ""
+    grids[3].set_title(f"after (grey: pruned): {left} tokens, {int(surviving.sum())} pieces{note}")
     labels = {
         0: r"importance of the token, mean $|\partial L/\partial\gamma_i|$ (nats)",
         1: r"importance of the piece, mean $|\partial L/\partial\zeta_{ij}|$ (nats)",
