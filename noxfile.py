@@ -1,4 +1,4 @@
-"""The project's commands: `nox -s reproduce`, `book`, `bench`, `tests`, `lint`; for maintainers four more.
+"""The project's commands: `nox -s reproduce`, `book`, `bench`, `tests`, `lint`; for maintainers five more.
 
 Each session has one virtual environment, made once and used again. Everything is installed at the versions of
 constraints.txt, so that what runs here is what was tested. Arguments after `--` go to the program, whose own command

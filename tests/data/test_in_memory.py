@@ -100,6 +100,7 @@ def test_a_data_set_that_cannot_be_loaded_is_one_sentence(monkeypatch):
         (ROWS, {"label_words": ["calm", "wild"]}, "needed label → word"),
         (ROWS, {"template": "{text.upper}"}, "braces hold the plain name"),
         (ROWS, {"colour": 3}, "colour"),
+        (ROWS, {"verbalizer": {"0": "calm", "1": "wild"}}, "label_words here: rename it"),
         (ROWS, {"name": "rte"}, "the name 'rte' is taken"),
         (ROWS, {"validation": ROWS, "validation_share": 0.2}, "one of them"),
         ({"train": ROWS, "dev": ROWS}, {"validation": ROWS}, "one of them"),

@@ -90,7 +90,7 @@ def test_the_best_rate_is_named_and_so_is_one_at_an_end():
     assert (
         "wider one may find more: LoRA (0.01)." in text and "profile's own rate, as all reports: prompt tuning" in text
     )
-    assert "on 48 examples of train, 1 task(s), one seed" in text
+    assert "on 48 examples of train, 1 task, one seed" in text
 
 
 def test_baselines_are_compared_with_xprompt_on_the_average():
@@ -335,7 +335,7 @@ def test_evidence_says_what_is_left_and_how_many_seeds_half_a_point_needs():
     (row,) = rp.evidence.seeds_table(gaps).to_dict("records")
     assert row["standard deviation"] == "0.50" and row["seeds for 0.5 points"] == "10"
     table = rp.evidence.evidence_table(gaps)
-    assert table["seeds and examples"][1] == "[0.0, +2.4]" and table["verdict (Holm)"].tolist() == ["above", "above"]
+    assert table["seeds and examples"][1] == "[−0.04, +2.4]" and table["verdict (Holm)"].tolist() == ["above", "above"]
     assert "nothing to test" in rp.evidence.evidence_statements(gaps.assign(n=1))[0]
 
 

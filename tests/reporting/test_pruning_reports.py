@@ -244,16 +244,17 @@ def test_a_predictor_that_ranks_what_the_prompt_needs_has_rank_correlation_one()
     assert rank_correlation([1, 2, 3], [1, 9, 4]) == pytest.approx(0.5)
 
 
-def test_the_statements_speak_of_the_longest_tuning_and_of_the_seeds():
+def test_the_statements_speak_of_every_tuning_and_of_the_seeds():
     short = [left_out(seed=seed, steps=10, change=(-4, -3, 1, -2)) for seed in (0, 1)]
     records = short + [left_out(seed=seed) for seed in (0, 1)]
     sentences = harm.harm_statements(harm.harm_rows(records))
-    assert sentences[0].startswith(
-        "Importance ranks tokens by the loss without them: rank correlation 1.00 [1.00, 1.00]"
+    assert len(sentences) == 4 and sentences[0].startswith("After 10 steps on CB: importance ranks in reverse tokens")
+    assert sentences[2].startswith(
+        "After 100 steps on CB: importance ranks tokens by the loss without them, with a rank correlation of 1.00 "
+        "[1.00, 1.00]. Of"
     )
-    assert "100.0 [100.0, 100.0] % do harm; of all, 25.0" in sentences[1]
-    assert harm.harm_statements(harm.harm_rows(short))[0].startswith("Importance ranks in reverse tokens")
-    assert "One seed" in harm.harm_statements(harm.harm_rows(records[2:3]))[0]
+    assert "100.0 [100.0, 100.0] % do harm, which lowers the loss when they go; of all, 25.0" in sentences[2]
+    assert "one seed" in harm.harm_statements(harm.harm_rows(records[2:3]))[0]
     table = harm.harm_table(harm.harm_rows(records))
     assert len(table) == 2 * 2 * 4 and set(table["tuned for"]) == {"10 steps", "100 steps"}
 

@@ -197,9 +197,13 @@ def test_trials_are_ordered_by_what_the_selection_split_says_and_show_nothing_el
     assert "99" not in rp.trials.trials_table(rows).to_string(), "the reported split's score is not shown"
     assert rp.trials.trials_table(rows)["template and label words"][1] == "{premise} ⏎ So {hypothesis} → Yes / No"
     said = rp.trials.trials_statements(rows)
-    assert len(said) == 2 and "adamw at 0.2 with “Yes / No” is best, 70.0 points after 20 steps on 48" in said[1]
+    assert (
+        len(said) == 2
+        and "adamw at 0.2 with “{premise} ⏎ So {hypothesis}” → Yes / No is best, 70.0 points after 20 steps on 48"
+        in said[1]
+    )
     labels = [text.get_text() for text in rp.trials.trials_figure(rows).axes[0].get_yticklabels()]
-    assert labels[0] == "RTE, adamw 0.1, 40 steps, its own pattern" and len(labels) == 4
+    assert labels[0] == "RTE, adamw 0.1, 40 steps, the task's own pattern" and len(labels) == 4
 
 
 def test_one_search_of_the_learning_rate_serves_every_method_and_a_trial_has_its_own_rate(monkeypatch):

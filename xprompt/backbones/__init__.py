@@ -7,6 +7,7 @@ In reading order:
 - `base`: `Backbone`, the only place where prompt and input are joined; label scores, losses, generation.
 - `seq2seq`: encoder-decoder models (T5 first).
 - `causal`: decoder-only models.
+- `zero_states`: where a decoder-only model's gradients end, so that a prompt with pruned first tokens can be tuned.
 - `positions`: how many positions a model has.
 - `loading`: `load_backbone` by name, `wrap` for a model in memory.
 - `pretrained`: the files behind a name → model and tokenizer, and what can go wrong there.

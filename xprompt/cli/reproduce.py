@@ -23,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--profile", default="nano", help=f"backbone and settings: {', '.join(PROFILES)}; default: %(default)s")
     add_backbone(parser)
     add("--tasks", default="", metavar="A,B", help=f"of {', '.join(TASKS)}, or 'all', or the task.json of a custom "
-        "task; default: the profile's tasks, and one for the comparison of searches")  # fmt: skip
-    add("--seeds", type=int, metavar="N", help="number of seeds, 0 to N-1; default: the profile's number, and one for "
-        "the comparison of searches")  # fmt: skip
+        "task; default: each notebook's own choice, which most leave to the profile")  # fmt: skip
+    add("--seeds", type=int, metavar="N", help="number of seeds, 0 to N-1; default: each notebook's own choice")
     add("--data-dir", default="", metavar="FOLDER", help="SuperGLUE in its official release layout (CB/train.jsonl, "
         "…); default: the profile's source")  # fmt: skip
     add("--only", action="append", metavar="NOTEBOOK", help="only this notebook, such as 01_main_results; may be given "
@@ -35,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "everything works; the numbers mean nothing")  # fmt: skip
     add("--executor", default="local", metavar="NAME", help="where runs are done: local (this machine) or ray (this "
         "machine or a cluster); the tables are the same; default: %(default)s")  # fmt: skip
-    add("--workers", type=int, metavar="N", help="runs at a time, each in a process; default: local: 1, with the nano "
-        "profile one per core; ray: as many as fit")  # fmt: skip
+    add("--workers", type=int, metavar="N", help="runs at a time, each in a process; default: local: 1, or one per "
+        "core where a profile's runs keep one busy (nano, smollm2); ray: as many as fit")  # fmt: skip
     add("--address", metavar="HOST:PORT", help=with_ray + "a running cluster whose machines all see the report folder; "
         "'auto': the one on this machine; default: this machine alone")  # fmt: skip
     add("--cpus-per-run", type=float, metavar="C", help=with_ray + "CPUs, and so threads, per run; default: 1")

@@ -81,7 +81,7 @@ _SMOLLM2_GPU = Profile(
     fine_tune=_SMOLLM2_TUNE.replace(learning_rate=1e-4, steps=300),
     learning_rates={"lora": 0.001},
     prune=PruneSettings(search="halving", retune=_SMOLLM2_TUNE.replace(learning_rate=0.003, steps=150, eval_every=30)),
-    # Of the patterns tried on a part of train (notebook `beyond-choices`), the one case where another came further.
+    # Of the patterns tried on a part of train (`22_trials`), the one case where another came further.
     patterns={
         "wsc": Pattern(
             template='{text}\nQuestion: In the passage above, does the pronoun "{span2}" refer to {span1}?',

@@ -73,6 +73,8 @@ def task_from(
             f"task_from: label_words is {shown(label_words)}; needed label → word, such as {{'journey': 'travel'}}: "
             "which word stands for which label is not left to their order."
         )
+    if "verbalizer" in more:
+        raise ConfigError("task_from: verbalizer was given; what task.json calls so is label_words here: rename it.")
     names = _class_names(train, label, label_words)
     rows = _rows(train, "train", names)
     words = _own_words(rows, label) if label_words is None else {_text(key): word for key, word in label_words.items()}

@@ -110,13 +110,17 @@ def rate_statements(rows: pd.DataFrame) -> list[str]:
             at_end.append(f"{wording.method(method)} ({rate:g})")
         if not get_method(method).takes_learning_rate:
             fixed.append(f"{wording.method(method)} ({rate:g})")
-    where = f"on {rows['examples'].max()} examples of train, {rows['task'].nunique()} task(s), one seed"
-    sentences = [f"{len(best)} methods, {rows.groupby('method').size().max()} trials each, judged {where}."]
+    trials = rows.groupby("method").size().max()
+    sentences = [
+        f"Search of the learning rate: {len(best)} methods, {trials} trials each, judged on {rows['examples'].max()} "
+        f"examples of train, {wording.counted(rows['task'].nunique(), 'task')}, one seed."
+    ]
     if at_end:
         sentences.append(f"Best at an end of the range, so that a wider one may find more: {', '.join(at_end)}.")
     if fixed:
         sentences.append(
-            f"Best in the search, while the runs below have the profile's own rate, as all reports: {', '.join(fixed)}."
+            "Best in the search, while the compared runs have the profile's own rate, as all reports: "
+            f"{', '.join(fixed)}."
         )
     return sentences
 

@@ -56,6 +56,18 @@ class Contents:
         return [r for r in chosen if r["protocol"] == protocol]
 
     @cached_property
+    def differing(self) -> dict[str, str]:
+        """Run → the settings that most runs of its method have not, such as "few_shot 32"; "" where none are."""
+        settings = {run: _distinguishing(record["config"]) for run, record in self.records.items()}
+        methods = {run: record["method"] for run, record in self.records.items()}
+        runs = Counter(methods.values())
+        having = Counter((methods[run], setting) for run, found in settings.items() for setting in found)
+        return {
+            run: ", ".join(setting for setting in settings[run] if 2 * having[method, setting] <= runs[method])
+            for run, method in methods.items()
+        }
+
+    @cached_property
     def rows(self) -> pd.DataFrame:
         """The tidy rows of the main results."""
         return tidy(self.main)
@@ -89,7 +101,7 @@ class Contents:
         found = {self.records[run]["task"] for run in claim.get("runs", ()) if run in self.records}
         if not found or self.rows.empty or found >= set(tasks_in(self.rows)):
             return ""
-        return ", ".join(map(wording.task, sorted(found))) if len(found) < 3 else _count(len(found), "task")
+        return ", ".join(map(wording.task, sorted(found))) if len(found) < 3 else wording.counted(len(found), "task")
 
     @property
     def name(self) -> str:
@@ -113,15 +125,16 @@ class Contents:
             {r["history"][-1]["step"] for r in self.main if r["method"] == "prompt_tuning" and r.get("history")}
         )
         custom = any(r["task"].endswith(".json") or r["task"] not in TASKS for r in self.main)
+        generated = self.main[0].get("source") == "nano"
+        kind = "custom task" if custom else "generated task" if generated else "task"
         parts = [
             f"backbone {self.main[0]['backbone']}",
-            _count(len(tasks), "custom task" if custom else "generated task" if self.main[0].get("source") == "nano"
-                   else "task") + (f" ({', '.join(map(wording.task, tasks))})" if len(tasks) < 4 else ""),
+            wording.counted(len(tasks), kind) + (f" ({', '.join(map(wording.task, tasks))})" if len(tasks) < 4 else ""),
             f"few-shot: {', '.join(shots)}" if shots else "",
-            _count(len(seeds), "seed"),
+            wording.counted(len(seeds), "seed"),
             f"prompt tuning for {' or '.join(map(str, steps))} steps" if steps else "",
             wording.PROTOCOLS.get(self.main[0]["protocol"], self.main[0]["protocol"]),
-            _count(len(self.main), "run"),
+            wording.counted(len(self.main), "run"),
         ]  # fmt: skip
         return " · ".join(part for part in parts if part)
 
@@ -175,7 +188,7 @@ def run_pages(contents: Contents) -> Iterator[tuple[str, dict[str, Any], str]]:
         body = _render(
             "run.html.j2", record=record, title=title, quick=contents.is_quick or run in contents.quick,
             items=named.get(run, []), parent=_parent(contents, record), details=record.get("details") or {},
-            protocols=wording.PROTOCOLS,
+            protocols=wording.PROTOCOLS, differing=contents.differing[run],
         )  # fmt: skip
         yield f"runs/{run}", {"title": title, "body": body}, "run.html"
 
@@ -183,8 +196,6 @@ def run_pages(contents: Contents) -> Iterator[tuple[str, dict[str, Any], str]]:
 def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
     """Heading → (what it shows, SVG), of the pictures that the runs give."""
     main, rows = contents.main, contents.rows
-    searched = [r for r in contents.records.values() if contents.is_quick or r["run"] not in contents.quick]
-    searched = [r for r in searched if main and all(r[name] == main[0][name] for name in ("protocol", "backbone"))]
     drawn = {
         "All differences": (
             "Each pair of methods on each task, paired by seed. A mark is filled where 0 is outside the 95 % interval; "
@@ -197,8 +208,9 @@ def _draw(contents: Contents) -> dict[str, tuple[str, str]]:
         ),
         "Prune ratios": (
             "What each pair of prune ratios scores on the selection split, less what the unpruned prompt scores there: "
-            "blue gains, red loses. The pair is chosen on this split, so that the best cell is optimistic.",
-            pictures.ratio_maps(searched),
+            "blue gains, red loses. The pair is chosen on this split, so that the best cell is optimistic; where "
+            "halving searched, a stopped pair has the score that it was stopped with.",
+            pictures.ratio_maps(main),
         ),
         "Prompt tuning": ("The score on the selection split, a line for each seed; it leads to its run.",
                           pictures.curves(main, _link)),
@@ -242,10 +254,6 @@ def _link(run: str) -> str:
     return f"runs/{run}.html"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def _curve(record: Record) -> list[tuple[int, float]]:
     return [(h["step"], 100 * h["selection_score"]) for h in record.get("history") or ()
             if h.get("selection_score") is not None]  # fmt: skip
@@ -255,10 +263,18 @@ def _steps(record: Record) -> str:
     """How long a run trains: steps or epochs, and behind a plus those of retraining; empty where it does not."""
     config, method = record["config"], METHODS.get(record["method"])
     settings = [config.get(name) for name in ("tune", "fine_tune") if method is None or name in method.settings]
-    if method is None or "prune" in method.settings:
+    if (method is None or "prune" in method.settings) and record["method"] != "prompt_tuning_length":
         settings.append((config.get("prune") or {}).get("retune"))
     lengths = [f"{of['steps']}" if of.get("steps") else f"{of.get('epochs'):g} epochs" for of in settings if of]
     return " + ".join(lengths) if record.get("history") else ""
+
+
+def _distinguishing(config: Mapping[str, Any]) -> list[str]:
+    """A run's settings as "name value" that the table of runs does not show anyway, or that follow from others."""
+    shown = ("task", "method", "seed", "protocol", "profile", "backbone", "source")
+    sources = [f"source task {name}" for name in config.get("source_tasks") or ()]
+    others = {name: value for name, value in config.items() if name not in (*shown, "source_tasks")}
+    return [*sources, *(f"{name} {value}" for name, value in _flat(others).items() if not name.endswith("eval_every"))]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -284,7 +300,7 @@ def _environment() -> Environment:
     environment.filters |= {"cell": _cell_text, "flat": _flat, "curve": _curve, "steps": _steps}
     environment.globals |= {
         "method": wording.method, "task": wording.task, "points": wording.points, "duration": readable_duration,
-        "metric": lambda name: wording.METRICS.get(name, name), "count": _count, "link": _link,
+        "metric": lambda name: wording.METRICS.get(name, name), "count": wording.counted, "link": _link,
     }  # fmt: skip
     return environment
 

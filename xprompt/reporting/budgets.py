@@ -150,11 +150,12 @@ def verdict(rows: pd.DataFrame) -> list[str]:
     fair = [overall(part, "over_matched") for part in ends]
     gains = [with_span(span, signed=True) for span in fair]
     decided = {"above": "pruning helps", "below": "pruning harms", "one seed": "one seed does not decide"}
+    said = [decided.get(span.verdict, "no significant difference") for span in fair]
     return [
         f"Of prompts tuned for {shortest} steps {harmful[0]} tokens are negative (the score is higher without them), "
         f"of prompts tuned for {longest} steps {harmful[1]}.",
-        f"Retrained for {after} steps, XPrompt − the matched budget is {gains[0]} points at the shortest tuning and "
-        f"{gains[1]} at the longest, where {decided.get(fair[1].verdict, 'there is no significant difference')}.",
+        f"Retrained for {after} steps, XPrompt − the matched budget is {gains[0]} points after {shortest} steps of "
+        f"tuning ({said[0]}) and {gains[1]} after {longest} ({said[1]}).",
     ]
 
 

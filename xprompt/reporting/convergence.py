@@ -96,10 +96,10 @@ def doublings_table(gaps: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _whole(gaps: pd.DataFrame) -> str | None:
+def _whole(gaps: pd.DataFrame) -> str:
     """Return what a budget is judged by: the average, or the one task there is."""
     tasks = tasks_in(gaps)
-    return tasks[-1] if tasks else None
+    return tasks[-1] if tasks else AVERAGE
 
 
 def _by_steps(rows: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from xprompt.reporting.statistics import differences
 
 NOT_VERSIONS = {
     "hardware", "system", "threads", "device", "dtype", "dropout", "git_revision", "git_dirty", "started",
-    "backbone_params", "backbone_fingerprint", "data_fingerprint", "random_streams", "code",
+    "processes", "backbone_params", "backbone_fingerprint", "data_fingerprint", "random_streams", "code",
 }  # fmt: skip
 UNKNOWN = "unknown"  # version of the code
 FEW = 100
@@ -59,11 +59,16 @@ def summarize_runs(records: Mapping[str, Mapping[str, Any]], main: Iterable[str]
     Args:
         records: run ID → record.
         main: IDs of the runs behind the main results; where there are any, the seeds are theirs alone, since trials
-            with another seed add nothing to the intervals.
+            with another seed add nothing to the intervals, and so is the smallest selection split.
     """
     facts = _facts(list(records.values()))
     if chosen := [records[run] for run in main if run in records]:
-        facts |= {"seeds": _distinct(record["seed"] for record in chosen), **_ends(chosen)}
+        fewest = min(record["counts"]["selection"] for record in chosen)
+        facts |= {
+            "seeds": _distinct(record["seed"] for record in chosen),
+            "fewest_selected_on": fewest,
+            **_ends(chosen),
+        }
         gap = averages(differences(tidy(_of_one_protocol(chosen)), [("xprompt", "prompt_tuning")])).get(
             ("xprompt", "prompt_tuning")
         )
@@ -160,7 +165,8 @@ def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "versions": versions,
         "hardware": _distinct(origin.get("hardware") for origin in origins),
         "execution": _distinct(
-            f"{origin.get('device')}, {origin.get('dtype')}, {origin.get('threads')} threads" for origin in origins
+            f"{origin.get('device')}, {origin.get('dtype')}, {wording.counted(origin.get('threads'), 'thread')}"
+            for origin in origins
         ),
         "git": [{"revision": rev, "dirty": dirty, "runs": n} for (rev, dirty), n in git.most_common()],
         "started": [times[0], times[-1]] if len(times) > 1 else times,

@@ -104,11 +104,11 @@ def few_shot_statements(rows: pd.DataFrame, records: Iterable[Mapping[str, Any]]
     sentences = []
     gaps = sample_gaps(rows)
     for sample, of_sample in gaps.groupby("sample", sort=False):
-        sentences += [f"{sample}: {sentence}" for sentence in wording.statements(of_sample)]
+        sentences += [f"{_described(sample)}: {sentence}" for sentence in wording.statements(of_sample)]
     for sample, spread in spreads(rows).items():
         sentences.append(
-            f"{sample}: prompt tuning's score has a standard deviation of {wording.points(spread)} points over seeds "
-            "(mean over the tasks)."
+            f"{_described(sample)}: prompt tuning's score has a standard deviation of {wording.points(spread)} points "
+            "over seeds (mean over the tasks)."
         )
     fewest = min(record["counts"]["selection"] for record in records)
     return [*sentences, f"Checkpoints and candidates were selected on as few as {fewest} examples."]
@@ -122,3 +122,9 @@ def spreads(rows: pd.DataFrame, method: str = "prompt_tuning") -> dict[str, floa
     scores = rows[(rows["metric"] == "score") & (rows["method"] == method)]
     by_task = scores.groupby(["sample", "task"], sort=False)["value"].std(ddof=1).dropna()
     return {str(sample): float(part.mean()) for sample, part in by_task.groupby(level="sample", sort=False)}
+
+
+def _described(sample: object) -> str:
+    """Name a sample of `sample_rows` as a sentence begins with it."""
+    number = str(sample).removesuffix(" by seed")
+    return "The official 32 examples" if number == "official 32" else f"{number} examples drawn by the seed"

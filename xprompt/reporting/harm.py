@@ -110,23 +110,25 @@ def harm_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def harm_statements(rows: pd.DataFrame) -> list[str]:
-    """Say for each level, at the longest tuning, whether importance ranks what the prompt needs, and what does best."""
+    """Say for each level and tuning whether importance ranks what the prompt needs, and what does best; what harms."""
     sentences = []
-    for level, part in rows[rows["steps"] == rows["steps"].max()].groupby("level", sort=False):
+    tasks = tasks_in(rows)
+    where = wording.task(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} tasks"
+    for (steps, level), part in rows.groupby(["steps", "level"], sort=False):
         by_predictor = part.groupby("predictor", sort=False)
         spans = {str(name): overall(group, "correlation").within(-1, 1) for name, group in by_predictor}
         best = max(spans, key=lambda name: spans[name].mean)
         own, of = part[part["predictor"] == "importance"], spans["importance"]
-        verdict = {"above": "Importance ranks", "below": "Importance ranks in reverse",
-                   "one seed": "One seed does not decide whether importance ranks"}.get(
-            of.verdict, "Importance does not significantly rank"
+        verdict = {"above": "importance ranks", "below": "importance ranks in reverse",
+                   "one seed": "one seed does not decide whether importance ranks"}.get(
+            of.verdict, "importance does not significantly rank"
         )  # fmt: skip
         shares = {name: with_span(overall(own, name).within(0, 100)) for name in ("harmful_lowest", "harmful")}
+        better = "" if best == "importance" else f"; {PREDICTORS[best]} does better, {with_span(spans[best], 2)}"
         sentences += [
-            f"{verdict} {LEVELS[str(level)]} by the loss without them: rank correlation {with_span(of, 2)}; "
-            f"the best predictor is {PREDICTORS[best]}, {with_span(spans[best], 2)}.",
-            f"Of the quarter of {LEVELS[str(level)]} that importance prunes first, "
-            f"{shares['harmful_lowest']} % do harm; of all, {shares['harmful']} %.",
+            f"After {steps:g} {part['unit'].iloc[0]} on {where}: {verdict} {LEVELS[str(level)]} by the loss without "
+            f"them, with a rank correlation of {with_span(of, 2)}{better}. Of the quarter that it prunes first "
+            f"{shares['harmful_lowest']} % do harm, which lowers the loss when they go; of all, {shares['harmful']} %."
         ]
     return sentences
 
@@ -189,8 +191,8 @@ def _draw_correlations(axes: Axes, rows: pd.DataFrame) -> None:
             part = rows[(rows["steps"] == steps) & (rows["predictor"] == predictor)]
             at = y + 0.22 * (place - (len(budgets) - 1) / 2)
             axes.scatter(part["correlation"], np.full(len(part), at + 0.08), s=9, color=[colour], alpha=0.45, lw=0)
-            span = overall(part, "correlation")
-            error = None if span.n < 2 else [[span.half], [span.half]]
+            span = overall(part, "correlation").within(-1, 1)
+            error = None if span.n < 2 else [[span.mean - span.low], [span.high - span.mean]]
             label = f"tuned for {steps:g} {part['unit'].iloc[0]}" if y == 0 else None
             axes.errorbar(span.mean, at, xerr=error, fmt="o", ms=6, capsize=3, color=colour, label=label)
     axes.set_yticks(range(len(PREDICTORS)), list(PREDICTORS.values()))

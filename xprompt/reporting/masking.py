@@ -101,7 +101,7 @@ def mask_figure(rows: pd.DataFrame) -> Figure:
     for panel, task in zip(axes, tasks, strict=True):
         part = rows[rows["task"] == task]
         panel.axhline(0, color="0.3", lw=1)
-        step = part["masked_tokens"].max() / 60
+        step = part["masked_tokens"].max() / 25  # so that no series' dots lie on another's bar
         for place, (mask, (colour, marker)) in enumerate(_LOOKS.items()):
             line(panel, part[part["mask"] == mask], "masked_tokens", "change", colour, marker, MASKS[mask],
                  step * (place - 1))  # fmt: skip

@@ -146,7 +146,7 @@ def setting_figure(rows: pd.DataFrame, label: str) -> Figure:
             part = placed[(placed["task"] == task) & (placed["method"] == method)]
             colour, marker = method_style(method)
             shift = 0.12 * (number - (len(methods) - 1) / 2)
-            line(panel, part, "place", "value", colour, marker, wording.method(method), shift, joined)
+            line(panel, part, "place", "value", colour, marker, wording.method(method), shift, joined, (0, 100))
         panel.set_xticks(range(len(values)), [named(value).replace(" ", "\n") for value in values])
         panel.set_xlim(-0.4, len(values) - 0.6)
         panel.set(title=wording.task(task), xlabel=label)

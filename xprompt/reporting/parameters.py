@@ -83,6 +83,6 @@ def parameter_statements(rows: pd.DataFrame) -> list[str]:
     return [
         f"XPrompt keeps {with_span(overall(rows, 'share').within(0, 100))} % of the prompt's parameters on average, "
         f"{rows['share'].min():.1f} to {rows['share'].max():.1f} % in single runs; the paper: {low:g} and {high:g} %.",
-        f"The whole prompt is {of_model:.2g} % of this backbone; of the paper's "
+        f"The whole prompt has {of_model:.2g} % of this backbone's parameters; in the paper "
         f"{known['prompt tuning, percent of the model']:g} %.",
     ]

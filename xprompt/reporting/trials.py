@@ -204,4 +204,7 @@ def trials_figure(rows: pd.DataFrame) -> Figure:
 
 
 def _pattern(pattern: str) -> str:
-    return "its own pattern" if pattern == TASK_PATTERN else f"“{pattern.partition(' → ')[2]}”"
+    if pattern == TASK_PATTERN:
+        return "the task's own pattern"
+    template, _, words = pattern.replace("\n", " ⏎ ").partition(" → ")
+    return f"“{template if len(template) < 30 else template[:28] + '…'}” → {words}"

@@ -42,14 +42,30 @@ def cell(value: Interval) -> str:
     return points(value.mean) if value.n < 2 else f"{points(value.mean)} ± {points(value.half)}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Write how many there are: "1 task", "2 tasks"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def seeds(count: int) -> str:
     """Write how many seeds."""
-    return f"{count} seed{'' if count == 1 else 's'}"
+    return counted(count, "seed")
 
 
 def span(low: float, high: float) -> str:
-    """Write an interval of differences with its signs; empty where there is none."""
-    return "" if math.isnan(low) else f"[{points(low, signed=True)}, {points(high, signed=True)}]"
+    """Write an interval of differences with its signs; empty where there is none.
+
+    A bound so near to 0 that one decimal would not tell its side, on which the verdict hangs, has two or three.
+    """
+    return "" if math.isnan(low) else f"[{_bound(low)}, {_bound(high)}]"
+
+
+def _bound(value: float) -> str:
+    text = points(value, signed=True)
+    for decimals in (2, 3):
+        if text == "0.0" and round(value, decimals):
+            text = f"{value:+.{decimals}f}".replace("-", "−")
+    return text
 
 
 def statement(row: Mapping[str, Any]) -> str:

@@ -171,7 +171,7 @@ class MetricLogger(Callback):
 def require_package(name: str, extra: str) -> None:
     """Raise `ConfigError` where the package that a callback writes with is not installed."""
     if importlib.util.find_spec(name) is None:
-        raise ConfigError(f"the package {name} is not installed here: run `pip install 'xprompt[{extra}]'`.")
+        raise ConfigError(f"the package {name} is not installed here: run `pip install -e '.[{extra}]'`.")
 
 
 def _best(candidates: Mapping[int, Candidate]) -> tuple[str, str]:
