@@ -68,13 +68,16 @@ def _bound(value: float) -> str:
     return text
 
 
-def statement(row: Mapping[str, Any]) -> str:
+def statement(row: Mapping[str, Any], tasks: Sequence[str] = ()) -> str:
     """Say in one sentence what a paired difference shows, and no more than its interval allows.
 
     Args:
         row: a row of `xprompt.reporting.statistics.differences`.
+        tasks: those that an average is over.
     """
-    where = "on average over the tasks" if row["task"] == AVERAGE else f"on {task(row['task'])}"
+    names = [task(name) for name in tasks]
+    over = " and ".join(names) if len(names) == 2 else f"the {len(names)} tasks" if names else "the tasks"
+    where = f"on average over {over}" if row["task"] == AVERAGE else f"on {task(row['task'])}"
     a, b = method(row["a"]), method(row["b"])
     subject = a[0].upper() + a[1:]
     size = points(abs(row["mean"]))
@@ -91,7 +94,8 @@ def statements(differences: Any) -> list[str]:
     """Return `statement` of each average in a table of differences, or of each task where nothing was averaged."""
     rows: list[Mapping[str, Any]] = differences.to_dict("records")
     averages = [row for row in rows if row["task"] == AVERAGE]
-    return [statement(row) for row in averages or rows]
+    tasks = list(dict.fromkeys(row["task"] for row in rows if row["task"] != AVERAGE))
+    return [statement(row, tasks) for row in averages or rows]
 
 
 def unsolved_tasks(tasks: Sequence[str]) -> list[str]:
