@@ -143,9 +143,38 @@ def test_the_table_of_runs_says_how_long_each_trains():
     config = {"tune": tune, "fine_tune": {"steps": 7}, "prune": {"retune": retune}}
     steps = {
         name: book_pages._steps({"method": name, "config": config, "history": history})
-        for name, history in (("xprompt", [{}]), ("fine_tuning", [{}]), ("majority", []))
-    }
-    assert steps == {"xprompt": "40 + 2 epochs", "fine_tuning": "7", "majority": ""}
+        for name, history in (
+            ("xprompt", [{}]), ("prompt_tuning_length", [{}]), ("fine_tuning", [{}]), ("majority", [])
+        )
+    }  # fmt: skip
+    assert steps == {"xprompt": "40 + 2 epochs", "prompt_tuning_length": "40", "fine_tuning": "7", "majority": ""}
+
+
+def test_runs_that_differ_in_a_setting_are_not_alike_in_the_table(tmp_path):
+    found = records()
+    odd = next(r for r in found if r["method"] == "xprompt")
+    odd["config"] = {**odd["config"], "few_shot": 32, "source_tasks": {"cb": "f" * 64}}
+    contents = book_pages.Contents(tmp_path, {"items": {}}, {r["run"]: r for r in found})
+    own = {run: text for run, text in contents.differing.items() if text}
+    assert own == {odd["run"]: "source task cb, few_shot 32"}, "task and seed have columns of their own"
+    (body,) = (context["body"] for name, context, _ in book_pages.run_pages(contents) if odd["run"] in name)
+    assert "not in most runs of the method: source task cb, few_shot 32" in body
+
+
+def test_the_map_of_ratios_is_of_the_main_results_alone(tmp_path):
+    """Runs with other settings, such as 32 examples, would move its means."""
+    found = records()
+    few = [{**r, "run": f"few{i}", "config": {**r["config"], "few_shot": 32}} for i, r in enumerate(found)]
+    for record in few:
+        if record["method"] == "xprompt":
+            record["details"] = {**MASKS, "candidates": [{**c, "selection_score": 0.0} for c in MASKS["candidates"]]}
+
+    def drawn(records):
+        manifest = {"items": {"tab1": {"runs": [r["run"] for r in found]}}}
+        contents = book_pages.Contents(tmp_path, manifest, {r["run"]: r for r in records})
+        return book_pages._draw(contents)["Prune ratios"][1]
+
+    assert drawn([*found, *few]) == drawn(found)
 
 
 def test_the_front_page_has_verdicts_differences_table_and_caveats(small):

@@ -371,6 +371,26 @@ def test_points_have_one_decimal_and_a_true_minus(value, text):
     assert wording.points(value) == text
 
 
+def test_a_bound_shows_on_which_side_of_0_it_is():
+    assert wording.span(-0.006, 0.04) == "[−0.01, +0.04]" and wording.span(-0.0004, 0.0) == "[0.0, 0.0]"
+    assert wording.span(-1.04, 0.002) == "[−1.0, +0.002]" and wording.span(float("nan"), float("nan")) == ""
+
+
+def test_an_average_names_its_tasks():
+    rows = rp.tidy(made_up())
+    (said,) = wording.statements(rp.differences(rows, [("xprompt", "prompt_tuning")]))
+    assert said.startswith("XPrompt is 5.0 points above prompt tuning on average over BoolQ and RTE (")
+    rows = rp.tidy(made_up(tasks=("boolq", "cb", "rte")))
+    assert "on average over the 3 tasks" in wording.statements(rp.differences(rows, [("xprompt", "prompt_tuning")]))[0]
+
+
+def test_the_smallest_selection_split_is_that_of_the_main_results():
+    records = {r["run"]: r for r in made_up()}
+    few = {**made_up()[0], "run": "few", "counts": {"train": 30, "selection": 1, "validation": 5, "cut": 0}}
+    assert facts.summarize_runs({**records, "few": few}, list(records))["fewest_selected_on"] == 2
+    assert facts.summarize_runs({**records, "few": few})["fewest_selected_on"] == 1
+
+
 # Figures and files ----------------------------------------------------------------------------------------------------
 
 
