@@ -144,3 +144,11 @@ def test_equal_scores_are_no_finding_and_one_seed_no_test():
 def test_seeds_needed_are_those_of_power_tables(spread, seeds):
     # Effect 0.5, power 0.8, α 0.05, two-sided and paired: effect sizes 0.5, 0.8 and 0.2 in G*Power and statsmodels.
     assert statistics.seeds_needed(spread) == seeds
+
+
+def test_a_larger_effect_never_needs_more_seeds():
+    """Where scipy's noncentral t is NaN, as with 4 seeds and an effect of 1, it once did: 4, 6 and 3."""
+    for spread in np.linspace(0.05, 1, 20):
+        needed = [statistics.seeds_needed(spread, effect) for effect in (0.25, 0.5, 1, 2, 4)]
+        assert needed == sorted(needed, reverse=True) and needed[-1] >= 2
+    assert [statistics.seeds_needed(0.21, effect) for effect in (0.5, 1, 2)] == [4, 3, 3]

@@ -220,9 +220,12 @@ def seeds_needed(spread: float, effect: float = 0.5, power: float = 0.8, level: 
     if not (0 <= spread < math.inf and 0 < effect < math.inf and 0 < power < 1 and 0 < level < 1):
         raise ValueError(f"spread {spread}, effect {effect}, power {power} or level {level} is out of its range.")
 
+    quantiles = (np.arange(4096) + 0.5) / 4096  # of the measured spread; scipy's noncentral t is NaN in places
+
     def finds(n: int) -> bool:
         limit, shift = stats.t.ppf((1 + level) / 2, n - 1), effect * math.sqrt(n) / spread
-        return bool(stats.nct.sf(limit, n - 1, shift) + stats.nct.cdf(-limit, n - 1, shift) >= power)
+        limits = limit * np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))  # where the true spread is the unit
+        return bool(np.mean(stats.norm.sf(limits - shift) + stats.norm.cdf(-limits - shift)) >= power)
 
     # As many as with a known spread, which is too few by one or two.
     z = stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)
