@@ -528,7 +528,7 @@ def test_pruned_cells_are_grey_in_the_map_after_and_not_before():
     assert "lost" not in figure.axes[3].get_title()
     piece_mask[2] = False
     title = rp.figures.importance_map(token, piece, token_mask, piece_mask).axes[3].get_title()
-    assert title == f"after (grey: pruned): 3 tokens, {piece_mask[3:].sum()} pieces, 1 more lost all pieces"
+    assert title == f"after (grey: pruned): {piece_mask[3:].sum()} pieces, in 3 tokens, 1 more lost all pieces"
 
 
 def test_a_map_of_parts_that_do_not_fit_is_refused():

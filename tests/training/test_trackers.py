@@ -92,7 +92,7 @@ def test_a_run_calls_the_callbacks_of_all_its_loops_and_a_read_one_none(config, 
 
 
 def test_mlflow_has_a_run_for_each_loop(backbone, prompt, splits, tmp_path):
-    pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'xprompt[mlflow]'")
+    pytest.importorskip("mlflow", reason="mlflow is not installed: pip install -e '.[mlflow]'")
     from mlflow.tracking import MlflowClient
 
     pytest.importorskip("alembic", reason="mlflow-skinny alone keeps no database: pip install mlflow")
@@ -105,7 +105,7 @@ def test_mlflow_has_a_run_for_each_loop(backbone, prompt, splits, tmp_path):
 
 
 def test_mlflow_skinny_has_a_run_for_each_loop_in_a_folder(backbone, prompt, splits, tmp_path, monkeypatch):
-    pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'xprompt[mlflow]'")
+    pytest.importorskip("mlflow", reason="mlflow is not installed: pip install -e '.[mlflow]'")
     from mlflow.tracking import MlflowClient
 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # else MLflow wants a database or a server
@@ -124,7 +124,7 @@ def check_mlflow(client, history):
 
 
 def test_wandb_has_a_run_for_each_loop_without_a_network(backbone, prompt, splits, tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install 'xprompt[wandb]'")
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install -e '.[wandb]'")
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -170,7 +170,7 @@ LOGGERS = {"mlflow": lambda: xp.MlflowRuns(), "wandb": lambda: xp.WandbRuns(), "
 @pytest.mark.parametrize("extra", LOGGERS)
 def test_a_missing_package_is_named_with_its_extra(extra, monkeypatch):
     monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(xp.ConfigError, match=rf"is not installed here: run `pip install 'xprompt\[{extra}\]'`"):
+    with pytest.raises(xp.ConfigError, match=rf"is not installed here: run `pip install -e '\.\[{extra}\]'`"):
         LOGGERS[extra]()
 
 

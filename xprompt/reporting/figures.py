@@ -219,7 +219,7 @@ def importance_map(token: Any, piece: Any, token_mask: Any, piece_mask: Any, tit
     grids[1].set_title(f"before: {length} tokens, {length * pieces} pieces")
     left, emptied = int(surviving.any(1).sum()), int((token_mask & ~surviving.any(1)).sum())
     note = f", {emptied} more lost all pieces" if emptied else ""
-    grids[3].set_title(f"after (grey: pruned): {left} tokens, {int(surviving.sum())} pieces{note}")
+    grids[3].set_title(f"after (grey: pruned): {int(surviving.sum())} pieces, in {left} tokens{note}")
     labels = {
         0: r"importance of the token, mean $|\partial L/\partial\gamma_i|$ (nats)",
         1: r"importance of the piece, mean $|\partial L/\partial\zeta_{ij}|$ (nats)",
