@@ -263,7 +263,7 @@ def _steps(record: Record) -> str:
     """How long a run trains: steps or epochs, and behind a plus those of retraining; empty where it does not."""
     config, method = record["config"], METHODS.get(record["method"])
     settings = [config.get(name) for name in ("tune", "fine_tune") if method is None or name in method.settings]
-    if (method is None or "prune" in method.settings) and record["method"] != "prompt_tuning_length":
+    if method is None or method.work in ("search", "retraining"):
         settings.append((config.get("prune") or {}).get("retune"))
     lengths = [f"{of['steps']}" if of.get("steps") else f"{of.get('epochs'):g} epochs" for of in settings if of]
     return " + ".join(lengths) if record.get("history") else ""

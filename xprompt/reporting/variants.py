@@ -106,7 +106,7 @@ def candidate_statement(records: Iterable[Mapping[str, Any]]) -> str:
     for record in records:
         counts.setdefault(record["method"], set()).add(max(1, len(record["details"].get("candidates", []))))
     texts = [f"{wording.method(name)} {'/'.join(map(str, sorted(found)))}" for name, found in counts.items()]
-    return f"Candidates that each choice was among, scored untrained ones with them: {', '.join(texts)}."
+    return f"Candidates that each choice was among, retrained or only scored: {', '.join(texts)}."
 
 
 def variant_figure(rows: pd.DataFrame, reference: str) -> Figure:
