@@ -96,8 +96,14 @@ def test_masks_are_compared_at_the_chosen_ratio_on_the_reported_split_and_draws_
 def controls():
     scores = {"prompt_tuning": 0.6, "xprompt": 0.7, "xprompt_reversed": 0.4}
     records = [
-        record(method, task, seed, score + 0.01 * seed, {"candidates": [{}] * (1 if method == "prompt_tuning" else 9)})
-        for (method, score), task, seed in itertools.product(scores.items(), TASKS, (0, 1, 2))
+        record(
+            method,
+            task,
+            seed,
+            score + 0.01 * seed + 1e-5 * place * (0, 1, -1)[seed],
+            {"candidates": [{}] * (1 if method == "prompt_tuning" else 9)},
+        )
+        for (place, (method, score)), task, seed in itertools.product(enumerate(scores.items()), TASKS, (0, 1, 2))
     ]
     for task, seed, draw in itertools.product(TASKS, (0, 1, 2), (0, 1)):
         prune = {"draw": draw}
@@ -133,7 +139,7 @@ def test_the_figure_shows_every_draw_and_fills_what_is_significant():
         line for line in variants.variant_figure(drawn, "prompt_tuning").axes[0].lines if len(line.get_xdata()) == 1
     ]
     assert [mark.get_markerfacecolor() == "white" for mark in marks] == [False, False, True, True], (
-        "no spread and away from 0: filled; a mean of 0, or one seed: open"
+        "away from 0: filled; a mean of 0, or one seed: open"
     )
 
 
@@ -245,16 +251,20 @@ def test_a_predictor_that_ranks_what_the_prompt_needs_has_rank_correlation_one()
 
 
 def test_the_statements_speak_of_every_tuning_and_of_the_seeds():
-    short = [left_out(seed=seed, steps=10, change=(-4, -3, 1, -2)) for seed in (0, 1)]
-    records = short + [left_out(seed=seed) for seed in (0, 1)]
+    short = [
+        left_out(seed=0, steps=10, change=(-4, -3, 1, -2)),
+        left_out(seed=1, steps=10, change=(-4, -3, 1, -2)),
+        left_out(seed=2, steps=10, change=(-3, -4, 1, -2)),
+    ]  # correlations −1, −1 and −0.8
+    records = [*short, left_out(seed=0), left_out(seed=1), left_out(seed=2, change=(0.3, 0.4, -0.1, 0.2))]
     sentences = harm.harm_statements(harm.harm_rows(records))
     assert len(sentences) == 4 and sentences[0].startswith("After 10 steps on CB: importance ranks in reverse tokens")
     assert sentences[2].startswith(
-        "After 100 steps on CB: importance ranks tokens by the loss without them, with a rank correlation of 1.00 "
-        "[1.00, 1.00]. Of"
+        "After 100 steps on CB: importance ranks tokens by the loss without them, with a rank correlation of 0.93 "
+        "[0.65, 1.00]. Of"
     )
     assert "100.0 [100.0, 100.0] % do harm, which lowers the loss when they go; of all, 25.0" in sentences[2]
-    assert "one seed" in harm.harm_statements(harm.harm_rows(records[2:3]))[0]
+    assert "one seed" in harm.harm_statements(harm.harm_rows(records[3:4]))[0]
     table = harm.harm_table(harm.harm_rows(records))
     assert len(table) == 2 * 2 * 4 and set(table["tuned for"]) == {"10 steps", "100 steps"}
 

@@ -133,11 +133,12 @@ def test_p_values_are_those_of_the_paired_test_and_verdicts_need_the_family():
 
 def test_equal_scores_are_no_finding_and_one_seed_no_test():
     gaps = pd.DataFrame(
-        {"mean": [0.0, 2.0, 1.0], "low": [0.0, 2.0, math.nan], "high": [0.0, 2.0, math.nan], "n": [3, 3, 1]}
-    )
+        {"mean": [0.0, 2.0, 1.0], "low": [0.0, 2.0, math.nan], "high": [0.0, 2.0, math.nan], "n": [3, 3, 1],
+         "verdict": [statistics.NO_DIFFERENCE, "no spread", "one seed"]}
+    )  # fmt: skip
     found = statistics.corrected(gaps)
-    assert found["verdict_holm"].tolist() == [statistics.NO_DIFFERENCE, "above", "one seed"]
-    assert found["p"][0] == 1.0 and found["p"][1] == 0.0 and math.isnan(found["p"][2])
+    assert found["verdict_holm"].tolist() == [statistics.NO_DIFFERENCE, "no spread", "one seed"]
+    assert found["p"][0] == 1.0 and found["p"][1:].isna().all()
 
 
 @pytest.mark.parametrize(("spread", "seeds"), [(1.0, 34), (0.625, 15), (2.5, 199), (0.0, 2)])

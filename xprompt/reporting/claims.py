@@ -61,11 +61,14 @@ class Verdict:
 
     @property
     def judgement(self) -> Judgement:
-        """Say whether the whole interval lies where the claim holds, or outside of it; one seed shows nothing."""
+        """Say whether the whole interval lies where the claim holds, or outside of it; one seed shows nothing.
+
+        Nor do scores with the same difference at every seed. A share of parameters is counted and needs no spread.
+        """
         of = self.measured
         if of is None:
             return "not measured"
-        if of.n < 2:
+        if of.n < 2 or (self.claim.unit == "points" and of.verdict == "no spread"):
             return "not shown"
         if self.claim.low < of.low and of.high < self.claim.high:
             return "holds"

@@ -15,7 +15,7 @@ from xprompt.config.methods import METHODS
 from xprompt.reporting.rows import AVERAGE
 
 LEVEL = 0.95
-Verdict = Literal["above", "below", "no significant difference", "one seed"]
+Verdict = Literal["above", "below", "no significant difference", "no spread", "one seed"]
 NO_DIFFERENCE: Verdict = "no significant difference"
 
 REFERENCE = "prompt_tuning"
@@ -54,9 +54,14 @@ class Interval:
 
     @property
     def verdict(self) -> Verdict:
-        """Say on which side of 0 the whole interval lies, if it lies on one."""
+        """Say on which side of 0 the whole interval lies, if it lies on one; "no spread" where it has no width.
+
+        Scores come in steps of an example: a few seeds with the same difference are chance, not certainty.
+        """
         if self.n < 2:
             return "one seed"
+        if self.low == self.high != 0:
+            return "no spread"
         if self.low > 0:
             return "above"
         return "below" if self.high < 0 else NO_DIFFERENCE
@@ -81,7 +86,10 @@ def interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Inte
     mean, n = float(array.mean()), int(array.size)
     if n < 2:
         return Interval(mean, math.nan, math.nan, n)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1) * array.std(ddof=1) / math.sqrt(n))
+    spread = float(array.std(ddof=1))
+    if spread <= 1e-9 * abs(mean):  # equal values, subtracted from others
+        return Interval(mean, mean, mean, n)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1) * spread / math.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -174,7 +182,8 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 def corrected(gaps: pd.DataFrame) -> pd.DataFrame:
     """Return differences with the columns `p`, `p_holm` and `verdict_holm`, for a table whose rows are read at once.
 
-    `p` is that of the two-sided paired t test, NaN with one seed; all rows of the table are one family.
+    `p` is that of the two-sided paired t test, NaN with one seed or without a spread; all rows of the table are one
+    family.
 
     Args:
         gaps: as `differences` returns them.
@@ -185,12 +194,12 @@ def corrected(gaps: pd.DataFrame) -> pd.DataFrame:
     freedom = np.where(n > 1, n - 1, np.nan)
     error = half / stats.t.ppf((1 + LEVEL) / 2, freedom)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where((error == 0) & (mean == 0), 0.0, np.abs(mean) / error)
+        ratio = np.where(error == 0, np.where(mean == 0, 0.0, np.nan), np.abs(mean) / error)
     p = 2 * stats.t.sf(ratio, freedom)
     p_holm = holm(p)
     verdicts: list[Verdict] = [
-        "one seed" if math.isnan(value) else NO_DIFFERENCE if value >= 1 - LEVEL else "above" if size > 0 else "below"
-        for value, size in zip(p_holm, mean, strict=True)
+        alone if math.isnan(value) else NO_DIFFERENCE if value >= 1 - LEVEL else "above" if size > 0 else "below"
+        for value, size, alone in zip(p_holm, mean, gaps["verdict"], strict=True)
     ]
     return gaps.assign(p=p, p_holm=p_holm, verdict_holm=verdicts)
 

@@ -83,6 +83,9 @@ def statement(row: Mapping[str, Any], tasks: Sequence[str] = ()) -> str:
     size = points(abs(row["mean"]))
     if row["verdict"] == "one seed":
         return f"{subject} minus {b} {where}: {points(row['mean'], True)} points with one seed, which decides nothing."
+    if row["verdict"] == "no spread":
+        same = f"{points(row['mean'], True)} points with each of {seeds(row['n'])}"
+        return f"{subject} minus {b} {where}: {same}, which without a spread decides nothing."
     interval = f"95 % interval {span(row['low'], row['high'])}"
     basis = f"{interval}, {seeds(row['n'])}, {row['protocol']} protocol"
     if row["verdict"] in ("above", "below"):
