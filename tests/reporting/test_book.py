@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import xprompt
 from tests.reporting.test_reporting import made_up, make_report
 from xprompt.__main__ import main
 from xprompt.errors import ConfigError, StoreError
-from xprompt.reporting import Interval, Report, book, book_pages, claims, facts, tidy
+from xprompt.reporting import Interval, Report, book, book_chapters, book_pages, claims, facts, tidy
 from xprompt.reporting.book_extension import to_mathml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,6 +221,11 @@ def test_a_notebook_is_a_chapter_whatever_it_holds(small):
 def test_an_equation_that_is_no_latex_is_shown_as_it_was_written(equation):
     text = to_mathml(equation, "inline")
     assert "<math" in text or '<code class="math">' in text
+
+
+def test_the_reference_says_a_line_of_every_public_name():
+    lines = [line for line in book_chapters._reference()["api/index.rst"].splitlines() if line.startswith("*")]
+    assert len(lines) == len(xprompt._HOME) and all(">`: " in line for line in lines)
 
 
 def test_guides_and_the_reference_are_chapters(small):

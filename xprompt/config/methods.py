@@ -55,7 +55,6 @@ class Method:
 _TUNE, _FINE_TUNE = frozenset({"tune"}), frozenset({"fine_tune"})
 _SEARCH = frozenset({"tune", "prune"})
 
-#: In the order of tables and legends.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -129,6 +128,7 @@ METHODS: dict[str, Method] = {
         Method("leave_one_out", "leave one out", "masking:leave_each_out", "masks", _SEARCH, "prompt_tuning"),
     )
 }  # fmt: skip
+"""Every method by its name, in the order of tables and legends."""
 
 
 def get_method(name: str) -> Method:

@@ -59,7 +59,7 @@ _NANO = Profile(
     ),
     selection=0.15,
     selection_limit=600,
-    default_tasks=("cb", "rte"),
+    default_tasks=("cb",),
 )
 # Adafactor at 0.3 is for T5's large embeddings; SmolLM2's are twenty times smaller, and AdamW at 0.01 is what learns.
 _SMOLLM2_TUNE = TuneSettings(
@@ -149,6 +149,7 @@ PROFILES: dict[str, Profile] = {
         }.items()
     },
 }
+"""Every profile by its name: a backbone, its tasks and their settings."""
 
 
 def get_profile(name: str) -> Profile:

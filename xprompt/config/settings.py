@@ -41,6 +41,7 @@ MOST_TOKENS = 10**6  # of a prompt, a batch's examples, a source
 MOST_SEED = 2**63 - 1  # the largest whole number that a table's column holds
 LARGEST = 3.4e38  # float32 holds nothing larger
 PROTOCOLS: tuple[str, ...] = ("paper", "held_out")
+"""On what checkpoints and ratios are selected: the split that is reported, or a part of train."""
 PAPER_RATIOS: tuple[float, ...] = tuple(round(i / 10, 1) for i in range(1, 10))
 
 

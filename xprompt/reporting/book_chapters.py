@@ -117,14 +117,22 @@ def _reference() -> dict[str, str]:
 
 
 def _declaration(home: str, name: str) -> tuple[str, str]:
-    """Whether a public name is a class, a function or data, and the first line of its docstring, without an import."""
+    """Whether a public name is a class, a function or data, and the first line of its docstring, without an import.
+
+    Data has its docstring below it, as a statement of its own.
+    """
     path = PACKAGE.joinpath(*home.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    for node, below in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
             kind = "class" if isinstance(node, ast.ClassDef) else "function"
             return kind, (ast.get_docstring(node) or "").partition("\n")[0]
-    return "data", ""
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            said = below.value if isinstance(below, ast.Expr) else None
+            return "data", str(said.value).partition("\n")[0] if isinstance(said, ast.Constant) else ""
+    raise LookupError(f"{path} declares no {name}")
 
 
 def title_of(path: Path) -> str:

@@ -243,4 +243,5 @@ def _choices(split: str) -> str:
     return " or ".join(split + suffix for suffix in SUFFIXES)
 
 
-OwnTask = CustomTask  # its name up to 0.1
+OwnTask = CustomTask
+"""`CustomTask`, by its name up to 0.1."""

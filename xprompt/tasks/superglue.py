@@ -150,3 +150,4 @@ TASKS: dict[str, Task] = {
         ),
     )
 }
+"""The SuperGLUE tasks of the paper by their names. Source: paper Tab 9, 10."""
