@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -71,17 +72,34 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def _write_atomically(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def new_folder(parent: Path, prefix: str) -> Path:
+    """Make a folder of a new name, for whom the umask lets in; `tempfile.mkdtemp` makes one for its owner alone."""
+    folder = parent / f"{prefix}{secrets.token_hex(8)}"
+    folder.mkdir()
+    return folder
+
+
+def state_of(place: str | Path) -> tuple[tuple[str, int, int], ...]:
+    """Return paths, sizes and times of a file, or of a folder's files three levels deep; () where there is none.
+
+    Two equal states have the same contents, as far as can be seen without reading them.
+    """
+    path = Path(place).absolute()
+    files = [path, *(file for depth in ("*", "*/*", "*/*/*") for file in path.glob(depth))] if path.exists() else []
+    found = [(str(file), file.stat()) for file in files if file.is_file()]
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found))
 
 
 def clear_temporary(folder: Path, older: float = OLD) -> None:
@@ -137,7 +155,7 @@ def replace_folder(folder: Path, target: Path) -> None:
         except OSError as error:  # another process may have moved the one there aside since
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not target.exists():
                 raise
-        aside = Path(tempfile.mkdtemp(prefix=f"{target.name}-old-", dir=folder.parent))
+        aside = new_folder(folder.parent, f"{target.name}-old-")
         with suppress(FileNotFoundError):  # another process moved it first
             os.replace(target, aside / target.name)
         shutil.rmtree(aside, ignore_errors=True)

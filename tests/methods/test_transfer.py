@@ -62,11 +62,7 @@ def test_the_run_id_holds_the_sources_examples_and_no_other_runs_changes(target,
     lines = (other / "CB" / "train.jsonl").read_text().splitlines()
     changed = json.loads(lines[0]) | {"premise": "the dog ran"}
     (other / "CB" / "train.jsonl").write_text("\n".join([json.dumps(changed), *lines[1:]]) + "\n")
-    from xprompt.runs import run as pipeline
-
-    pipeline._task.cache_clear()
     assert xp.find(target.replace(source=str(other)), tmp_path / "a") is None, "what they are does"
-    pipeline._task.cache_clear()
     for method in ("prompt_tuning", "xprompt", "majority"):
         assert "source_tasks" not in xp.RunConfig(task="rte", method=method).identity()
 

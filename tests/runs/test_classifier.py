@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from huggingface_hub import ModelCard
 import xprompt as xp
 from tests.runs.test_run import config, place  # noqa: F401
 from xprompt.__main__ import main
+from xprompt.errors import shown
 from xprompt.prompts.card import PromptCard
 
 PAIR = {"premise": "the cat sat", "hypothesis": "the dog ran"}
@@ -75,13 +77,17 @@ def test_every_form_of_input_gives_the_same(clf):
         ([PAIR, PAIR | {"premise": " "}], "input 1, field 'premise': given an empty text"),
         ([PAIR, PAIR | {"premise": None}], "input 1, field 'premise': given None"),
         ([PAIR | {"premise": float("nan")}], "given nan"),
+        ([PAIR | {"premise": float("inf")}], "given inf"),
+        ([PAIR | {"premise": "\ud83d"}], "given '\\ud83d'"),
+        ([PAIR | {"premise": 10**5000}], "given a whole number of thousands of digits"),
+        ([PAIR | {"premise": Fraction(1, 2)}], "given Fraction(1, 2)"),
         (pd.DataFrame([PAIR, {"premise": None, "hypothesis": "b"}], index=[7, 8]), "row 8, field 'premise'"),
         (pd.DataFrame({"text": ["a"]}), "the DataFrame, column 'hypothesis': given columns text"),
         (3, "given int 3"),
         (b"text", "given bytes"),
         ([3], "input 0: given int 3"),
     ],
-    ids=str,
+    ids=lambda given: shown(given, 40),
 )
 def test_a_wrong_input_is_named(clf, given, words):
     with pytest.raises(xp.DataError) as caught:

@@ -77,6 +77,16 @@ def test_damage_to_every_kind_of_file_is_seen(folder, pattern, harm, capsys):
             assert "damage: " in capsys.readouterr().out
 
 
+def test_a_run_that_may_not_be_read_stays_where_it_is(folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", str(folder / "runs" / RUN / "record.json"))
+
+    monkeypatch.setattr("xprompt.runs.store._read", refuse)
+    found = examine(folder, repair=True)
+    assert "it cannot be read (Permission denied); make it readable" in str(found.findings[0])
+    assert (folder / "runs" / RUN).is_dir() and found.damage_left
+
+
 def test_repair_moves_a_damaged_run_aside_and_leaves_the_others(folder, capsys):
     flip(folder / "runs" / RUN / "record.json", 60)
     assert main(["doctor", str(folder), "--repair"]) == 0

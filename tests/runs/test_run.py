@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
 import subprocess
 import time
 from types import SimpleNamespace
@@ -98,6 +99,33 @@ def test_a_run_asked_for_twice_is_read(config, tmp_path, monkeypatch):
     again = xp.run(config.replace(method="xprompt"), tmp_path)
     assert again.record == first.record
     assert torch.equal(again.load_prompt().embeddings, first.load_prompt().embeddings)
+
+
+def test_data_and_weights_that_change_on_disk_are_read_again(config, place, tmp_path):
+    moved = config.replace(
+        source=str(shutil.copytree(place / "data", tmp_path / "data")),
+        backbone=str(shutil.copytree(place / "model", tmp_path / "model")),
+    )
+    assert xp.find(moved.replace(method="majority"), tmp_path) is None
+    done = xp.run(moved.replace(method="majority"), tmp_path).record["run"]
+    found = xp.find(moved.replace(method="majority"), tmp_path)
+    assert found is not None and found.record["run"] == done
+    lines = tmp_path / "data" / "RTE" / "train.jsonl"
+    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:-1]))
+    assert xp.find(moved.replace(method="majority"), tmp_path) is None, "one example less is other data"
+    shutil.copy(place / "data" / "RTE" / "train.jsonl", lines)
+    assert xp.find(moved.replace(method="majority"), tmp_path) is not None
+    other = tiny_model("seq2seq")
+    with torch.no_grad():
+        next(other.model.parameters()).add_(1.0)
+    other.model.save_pretrained(tmp_path / "model")
+    assert xp.find(moved.replace(method="majority"), tmp_path) is None, "other weights are another backbone"
+
+
+def test_a_task_that_is_none_leaves_no_folder(config, tmp_path):
+    with pytest.raises(xp.ConfigError, match="rtee"):
+        xp.run(config.replace(task="rtee"), tmp_path / "report")
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_run_is_found_once_it_is_done_and_looking_runs_nothing(config, tmp_path):

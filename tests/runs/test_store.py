@@ -43,6 +43,17 @@ def test_a_run_comes_back_as_it_was(tmp_path):
     assert list(store.records()) == [record()]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize(("umask", "folders", "files"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_whom_the_umask_lets_in_may_read_a_run(tmp_path, umask, folders, files):
+    before = os.umask(umask)
+    try:
+        folder = Store(tmp_path).put(record(), write_files)
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == folders and (folder / "record.json").stat().st_mode & 0o777 == files
+
+
 def test_an_unknown_run_is_absent_and_a_store_makes_no_folders(tmp_path):
     store = Store(tmp_path / "new")
     assert store.get(NAME) is None

@@ -34,7 +34,7 @@ _NAMES = {
         "with_average",
     ),
     "xprompt.runs.grid": (
-        "choose_seeds", "choose_source", "choose_tasks", "collect", "done", "grid", "quick_settings",
+        "choose_seeds", "choose_source", "choose_tasks", "collect", "grid", "quick_settings",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import torch
 
 from xprompt.backbones.base import Backbone
@@ -17,7 +17,7 @@ from xprompt.config.run_config import RunConfig
 from xprompt.data.batching import batches
 from xprompt.data.splits import TaskDataset
 from xprompt.data.tokenization import encode
-from xprompt.errors import BackboneError, ConfigError, NotFiniteError, StoreError
+from xprompt.errors import BackboneError, ConfigError, NotFiniteError, StoreError, shown
 from xprompt.files import parse_json
 from xprompt.prompts.card import CARD, PromptCard, TaskCard
 from xprompt.prompts.peft import CONFIG as PEFT_CONFIG
@@ -26,6 +26,7 @@ from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.run import RunResult
 from xprompt.runs.store import Store
 from xprompt.signatures import check_arguments
+from xprompt.tasks.custom import as_text, is_text
 from xprompt.tasks.example import Example, RawExample, data_error
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.superglue import TASKS
@@ -51,8 +52,8 @@ class Prediction:
         return self.probabilities[self.label]
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{label!r}: {value:.3f}" for label, value in self.probabilities.items())
-        return f"Prediction({self.label!r}, {{{shown}}})"
+        each = ", ".join(f"{label!r}: {value:.3f}" for label, value in self.probabilities.items())
+        return f"Prediction({self.label!r}, {{{each}}})"
 
     def __str__(self) -> str:
         return f"{self.label} ({100 * self.probability:.1f} %)"
@@ -341,9 +342,8 @@ def _text(value: Mapping[str, Any], field: str, where: str) -> str:
             "add it",
         )  # fmt: skip
     given = value[field]
-    if isinstance(given, numbers.Real) and given == given:  # not NaN, which pandas has for an empty cell
-        return json.dumps(given.item() if hasattr(given, "item") else given)
-    if not isinstance(given, str) or not given.strip() or "\0" in given:
-        shown = "an empty text" if isinstance(given, str) and not given.strip() else f"{given!r:.60}"
-        raise data_error(f"{where}, field '{field}'", shown, "a text or a number", "fill it in, or leave the input out")
-    return given.strip()
+    text = as_text(given.item() if isinstance(given, np.generic) else given)
+    if not is_text(text):
+        found = "an empty text" if text == "" else shown(given, 60)
+        raise data_error(f"{where}, field '{field}'", found, "a text or a number", "fill it in, or leave the input out")
+    return text

@@ -89,7 +89,12 @@ def _runs(store: Store, found: Examination, repair: bool) -> Iterator[Finding]:
         if not RUN_ID.fullmatch(folder.name):
             continue
         found.counts["runs"] += 1
-        wrong = store.verify(folder.name)
+        try:
+            wrong = store.verify(folder.name)
+        except StoreError as error:  # it may be whole: nothing to move aside
+            reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+            yield Finding(folder, f"it cannot be read ({reason})", "make it readable, and look again")
+            continue
         record = None if wrong else store.get(folder.name)
         if record is None:
             if repair:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from xprompt.errors import StoreError, XPromptError
-from xprompt.files import cannot_write, inside, replace_folder, sha256, sync_file, sync_folder
+from xprompt.files import cannot_write, inside, new_folder, replace_folder, sha256, sync_file, sync_folder
 from xprompt.prompts.collection import load_from_collection, names_in_collection, save_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.archive import write_archive
@@ -54,7 +53,7 @@ def _publish(report: Path, target: Path, prompts: Sequence[str]) -> list[Path]:
     if target.exists() and any(target.iterdir()) and not (target / "manifest.json").is_file():
         raise StoreError(f"{target} holds other things than a report: give a new folder, or that of a report.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    staging = new_folder(target.parent, f".{target.name}-")
     copy = staging / target.name
     try:
         _copy_files(report, copy)

@@ -24,7 +24,7 @@ from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
 from xprompt.distributed import process_group
 from xprompt.errors import ConfigError, MemoryLimitError, XPromptError, is_out_of_memory, shown
-from xprompt.files import inside, try_folder
+from xprompt.files import inside, state_of, try_folder
 from xprompt.methods.base import MethodContext, load_method
 from xprompt.prompts.collection import load_from_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
@@ -144,6 +144,7 @@ def run(
     """
     if isinstance(save_every, bool) or not isinstance(save_every, (int, float)) or not 0 <= save_every < math.inf:
         raise ConfigError(f"save_every {shown(save_every)}: give seconds, a number of 0 or more.")
+    get_task(config.task)  # before a folder is made
     store = _store(config, store)
     if store.is_empty:
         try_folder(store.runs, ROOM)
@@ -221,17 +222,18 @@ def _prepare(config: RunConfig, device_map: str | None = None) -> tuple[Splits, 
     """A run's examples, its backbone and its name."""
     get_task(config.task)
     splits = load_splits(config)
-    backbone = _backbone(config.backbone, config.dtype, config.revision, config.max_source, device_map)
+    state = state_of(config.backbone)
+    backbone = _backbone(config.backbone, config.dtype, config.revision, config.max_source, device_map, state)
     name = run_id(_identity(config, splits), splits.fingerprint, backbone.fingerprint, xprompt.__version__)
     return splits, backbone, name
 
 
 def load_splits(config: RunConfig) -> Splits:
     """The examples of a run: few-shot, limited, and with a selection split where the protocol holds one out."""
-    load = _task if config.task in TASKS else _task.__wrapped__  # own files may change between two calls
+    load = _task if config.task in TASKS else _task.__wrapped__  # a declaration's files may lie anywhere
     splits = load(
         config.task, config.pattern, config.source, config.few_shot, config.limit_train, config.limit_validation,
-        config.seed if isinstance(config.few_shot, int) else 0,
+        config.seed if isinstance(config.few_shot, int) else 0, state_of(config.source),
     )  # fmt: skip
     if config.protocol == "held_out":
         return splits.hold_out(config.selection, seed=config.seed, at_most=config.selection_limit)
@@ -249,8 +251,9 @@ def _identity(config: RunConfig, splits: Splits) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _task(
-    name: str, pattern: Any, source: str, few_shot: Any, limit_train: Any, limit_validation: Any, seed: int
+    name: str, pattern: Any, source: str, few_shot: Any, limit_train: Any, limit_validation: Any, seed: int, state: Any
 ) -> Splits:
+    del state  # that of the source's files: of another one nothing is kept
     return load_task(
         get_task(name).with_pattern(pattern),
         source,
@@ -263,8 +266,9 @@ def _task(
 
 @functools.lru_cache(maxsize=1)
 def _backbone(
-    name: str, dtype: str | None, revision: str | None, max_source: int, device_map: str | None = None
+    name: str, dtype: str | None, revision: str | None, max_source: int, device_map: str | None, state: Any
 ) -> Backbone:
+    del state  # that of a local backbone's files: of another one nothing is kept
     spread = {} if device_map is None else {"device_map": device_map}
     return load_backbone(name, dtype=dtype, revision=revision, max_source=max_source, **spread)
 

@@ -15,7 +15,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from xprompt.errors import HeldError, StoreError
-from xprompt.files import cannot_write, inside, replace_folder, sha256, sync_file, sync_folder
+from xprompt.files import cannot_write, inside, new_folder, replace_folder, sha256, sync_file, sync_folder
 from xprompt.runs.archive import read_archive
 
 FORMAT = 1
@@ -101,19 +100,22 @@ class Store:
                 if folder.exists():  # else another process is replacing it this very moment
                     self._set_aside(folder, error)
             except OSError as error:  # such as too many open files: no reason to do the run again
-                raise StoreError(
-                    f"{error.filename or folder} cannot be read ({error.strerror or error}): make it readable, or "
-                    "delete the run's folder to have it run again."
-                ) from error
+                raise _cannot_read(folder, error) from error
         archived = read_archive(self.root).get(run_id)
         return None if archived is None else json.loads(archived)
 
     def verify(self, run_id: str) -> str:
-        """Return what is wrong with a run's folder, in a few words; "" where nothing is. Nothing is changed."""
+        """Return what is wrong with a run's folder, in a few words; "" where nothing is. Nothing is changed.
+
+        Raises `StoreError` where a file is there and cannot be read: it may be whole.
+        """
+        folder = self.path(run_id)
         try:
-            _read(self.path(run_id), run_id)
-        except (OSError, *_DAMAGE) as error:
+            _read(folder, run_id)
+        except _DAMAGE as error:
             return f"{type(error).__name__}: {error}"
+        except OSError as error:
+            raise _cannot_read(folder, error) from error
         return ""
 
     def archived(self) -> Iterator[Record]:
@@ -136,7 +138,7 @@ class Store:
         target = self.path(str(record.get("run", "")))
         try:
             self.staging.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=self.staging))
+            folder = new_folder(self.staging, f"{target.name}-")
             try:
                 if write_files is not None:
                     write_files(folder)
@@ -227,7 +229,7 @@ class Store:
     def _set_aside(self, folder: Path, error: Exception) -> None:
         try:
             self.damaged.mkdir(exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=self.damaged)) / folder.name
+            aside = new_folder(self.damaged, f"{folder.name}-") / folder.name
             os.replace(folder, aside)
             place = f"moved to {aside}"
         except FileNotFoundError:  # another process moved it first
@@ -264,6 +266,13 @@ def _write(folder: Path, record: Record) -> None:
         if path.is_file():
             sync_file(path)
     sync_folder(folder)
+
+
+def _cannot_read(folder: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{error.filename or folder} cannot be read ({error.strerror or error}): make it readable, or delete the run's "
+        "folder to have it run again."
+    )
 
 
 def _read(folder: Path, run_id: str) -> Record:

@@ -215,13 +215,13 @@ class CustomTask(Settings):
             )
         fields = {column: self._text(raw, column) for column in (*self.columns, *group)}
         uid = str(raw.position)
-        label = _as_text(raw.data[self.label])
+        label = as_text(raw.data[self.label])
         label_source = RawExample({self.label: None if label == "" else label}, raw.where, raw.position)
         yield ParsedExample(uid, fields[self.group] if self.group else uid, fields, label_source)
 
     def _text(self, raw: RawExample, column: str) -> str:
-        text = _as_text(raw.data[column])
-        if not isinstance(text, str) or not text or NO_TEXT.search(text):
+        text = as_text(raw.data[column])
+        if not is_text(text):
             given = "an empty cell" if text == "" else shown(text, 60)
             raise data_error(
                 f"{raw.where}, field '{column}'", given, "a text or a number", "fill in the cell, or remove the row"
@@ -229,7 +229,7 @@ class CustomTask(Settings):
         return text
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """Return JSON's numbers and truth values as JSON writes them, texts stripped, anything else unchanged."""
     if isinstance(value, str):
         return value.strip()
@@ -237,6 +237,11 @@ def _as_text(value: Any) -> Any:
         return json.dumps(value, allow_nan=False) if isinstance(value, (bool, int, float)) else value
     except ValueError:  # infinite, or of thousands of digits
         return value
+
+
+def is_text(value: Any) -> bool:
+    """Return whether a value is a text that a tokenizer takes: not empty, no NUL, no half of a surrogate pair."""
+    return isinstance(value, str) and bool(value) and not NO_TEXT.search(value)
 
 
 def _choices(split: str) -> str:
