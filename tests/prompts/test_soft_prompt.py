@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -74,6 +75,13 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path):
         xp.SoftPrompt.load(tmp_path)
     with pytest.raises(xp.StoreError, match="nothing_here"):
         xp.SoftPrompt.load(tmp_path / "nothing_here")
+
+
+def test_a_damaged_card_is_not_blamed_on_the_prompt(tmp_path):
+    (a_prompt().save(tmp_path) / "xprompt.json").write_text("{")
+    with pytest.raises(xp.StoreError, match="xprompt.json cannot be read") as caught:
+        xp.SoftPrompt.load(tmp_path)
+    assert "prompt.safetensors" not in str(caught.value)
 
 
 def test_every_flipped_bit_and_every_cut_is_seen(tmp_path):
@@ -211,27 +219,55 @@ def test_labels_start_from_the_label_words():
 
 
 def test_another_prompt_is_copied_not_shared():
-    source = a_prompt()
+    source = xp.SoftPrompt(torch.randn(3, 32), pieces=4, mode="drop")
+    source.token_mask[1] = False
     copy = xp.SoftPrompt.init(tiny_model("seq2seq"), 3, source)
-    assert torch.equal(copy(), source())
+    assert torch.equal(copy(), source()) and copy.mode == "drop"
+    assert torch.equal(copy.surviving_pieces, source.surviving_pieces)
+    assert xp.SoftPrompt.init(tiny_model("seq2seq"), 3, source, pieces=4).pieces == 4
     with torch.no_grad():
         copy.embeddings.zero_()
     assert source.embeddings.abs().min() > 0
+
+
+def test_a_prompt_that_does_not_fit_what_is_asked_for_is_not_copied(backbone):
+    source = xp.SoftPrompt(torch.randn(3, 32), pieces=4)
+    with pytest.raises(xp.ConfigError, match="has 3 tokens, 4 were asked for"):
+        xp.SoftPrompt.init(backbone, 4, source)
+    with pytest.raises(xp.ConfigError, match="is 8 wide, .* needs 32: give"):
+        xp.SoftPrompt.init(backbone, 3, a_prompt())
+    with pytest.raises(xp.ConfigError, match="has 4 pieces a token, 16 were asked for: leave pieces= out"):
+        xp.SoftPrompt.init(backbone, 3, source, pieces=16)
+
+
+def test_a_copied_prompt_is_where_the_backbone_is(backbone, monkeypatch):
+    rows = backbone.embedding_rows().to("meta")  # a device that every machine has
+    monkeypatch.setattr(backbone, "embedding_rows", lambda: rows)
+    copy = xp.SoftPrompt.init(backbone, 3, xp.SoftPrompt(torch.randn(3, 32), pieces=4))
+    assert {tensor.device.type for tensor in copy.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+def test_numpys_whole_numbers_are_whole_numbers(backbone, kind):
+    prompt = xp.SoftPrompt.init(backbone, kind(3), pieces=kind(4))
+    assert (prompt.length, prompt.pieces) == (3, 4)
+    assert torch.equal(prompt.embeddings, xp.SoftPrompt.init(backbone, 3, pieces=4).embeddings)
 
 
 def test_errors_say_what_to_do(backbone):
     with pytest.raises(xp.ConfigError, match="divisor of 32"):
         xp.SoftPrompt(torch.zeros(2, 32), pieces=5)
     for pieces in (0, -1, 2.0, "2", None, True):
-        with pytest.raises(xp.ConfigError, match="do not divide"):
+        with pytest.raises(xp.ConfigError, match=f"^pieces={pieces!r} was given; .* a whole number of at least 1"):
             xp.SoftPrompt(torch.zeros(2, 32), pieces=pieces)
     for values in (torch.zeros(32), torch.zeros(0, 32), torch.zeros(2, 2, 32), torch.zeros(2, 32, dtype=torch.long)):
         with pytest.raises(xp.ConfigError, match=r"needs \(P, H\)"):
             xp.SoftPrompt(values)
     with pytest.raises(xp.ConfigError, match="'zero' or 'drop'"):
         xp.SoftPrompt(torch.zeros(2, 32), mode="shrink")
-    with pytest.raises(xp.ConfigError, match="at least 1"):
-        xp.SoftPrompt.init(backbone, length=0)
+    for length in (0, 2.0, "2", True):
+        with pytest.raises(xp.ConfigError, match=f"^length={length!r} was given; .* a whole number of at least 1"):
+            xp.SoftPrompt.init(backbone, length=length)
     with pytest.raises(xp.ConfigError, match="usable vocabulary"):
         xp.SoftPrompt.init(backbone, length=1000)
     with pytest.raises(xp.ConfigError, match="pass task="):

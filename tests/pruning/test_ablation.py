@@ -135,3 +135,5 @@ def test_a_grid_of_masks_scores_each_pair_as_evaluate_does(backbone64, tuned):
     )
     with pytest.raises(xp.ConfigError, match="one token ratio and one piece ratio"):
         xp.masked_grid(backbone64, tuned, scores, DATA, [], [0.0])
+    with pytest.raises(xp.ConfigError, match="masked_grid: backbone takes Backbone .* was given SoftPrompt"):
+        xp.masked_grid(tuned, backbone64, scores, DATA, [0.0], [0.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import xprompt as xp
@@ -92,3 +93,12 @@ def test_the_limit_is_respected_and_nothing_is_changed(backbone64):
     assert xp.importance(backbone64, prompt, tiny_data(9, "train"), limit=4).num_examples == 4
     assert torch.equal(prompt.embeddings, before) and prompt.embeddings.grad is None
     assert all(p.grad is None for p in backbone64.model.parameters())
+
+
+def test_no_examples_and_a_limit_that_cannot_be_are_errors(backbone):
+    data, prompt = tiny_data(9, "train"), xp.SoftPrompt.init(backbone, 2, pieces=4)
+    with pytest.raises(xp.DataError, match="no examples of .*'s train split; needed at least 1"):
+        xp.importance(backbone, prompt, data[:0])
+    for limit in (0, -3, 2.5, True, "4"):
+        with pytest.raises(xp.DataError, match=f"limit: given {limit!r}; needed at least 1, a whole number"):
+            xp.importance(backbone, prompt, data, limit=limit)

@@ -94,3 +94,11 @@ def test_rewinding_restores_the_tuned_values_and_keeps_the_masks():
 def test_scores_of_another_prompt_are_refused():
     with pytest.raises(xp.ConfigError, match="score this prompt"):
         xp.prune(xp.SoftPrompt(torch.ones(3, 4), pieces=2), scores([1, 2], [[1, 1]] * 2), 0.5, 0.5)
+
+
+def test_a_prompt_with_nothing_left_is_refused():
+    prompt = xp.SoftPrompt(torch.ones(2, 4), pieces=2)
+    prompt.token_mask[0] = False
+    prompt.piece_mask[1] = False
+    with pytest.raises(xp.ConfigError, match="keep 0 of 4 pieces; one at least must survive"):
+        xp.prune(prompt, scores([1, 2], [[1, 1]] * 2), 0.5, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from xprompt import html
-from xprompt.errors import ConfigError, NotFiniteError, StoreError
+from xprompt.errors import ConfigError, NotFiniteError, StoreError, shown
 from xprompt.files import parse_json, sha256, write_atomically
 from xprompt.prompts.card import DescribedBackbone, PromptCard, card_for, write_card
 from xprompt.signatures import check_arguments
@@ -51,7 +52,8 @@ class SoftPrompt(nn.Module):
             to; "drop" removes it from the sequence. The paper does not say which; they are different models.
 
     Raises:
-        ConfigError: embeddings of another shape or dtype, a K that does not divide H, or an unknown mode.
+        ConfigError: embeddings of another shape or dtype, a K that is no whole number or does not divide H, or an
+            unknown mode.
 
     Source: paper §3.2 (γ, ζ). Differs: both readings of a pruned position are supported.
     """
@@ -68,7 +70,8 @@ class SoftPrompt(nn.Module):
                 f"shape {tuple(embeddings.shape)}."
             )
         length, hidden = embeddings.shape
-        if isinstance(pieces, bool) or not isinstance(pieces, int) or pieces < 1 or hidden % pieces:
+        pieces = _count("pieces", pieces)
+        if hidden % pieces:
             raise ConfigError(
                 f"{pieces} pieces do not divide the embedding width {hidden}: choose a divisor of {hidden}."
             )
@@ -158,7 +161,7 @@ class SoftPrompt(nn.Module):
         init: str | SoftPrompt = "vocab",
         seed: int = 0,
         *,
-        pieces: int = 16,
+        pieces: int | None = None,
         task: Task | None = None,
     ) -> SoftPrompt:
         """Make a new prompt for this backbone.
@@ -169,14 +172,14 @@ class SoftPrompt(nn.Module):
                 rows after the tokenizer's last entry are kept out); "common", the same from its first 5,000
                 entries, which tokenizers order by frequency; "uniform", [−0.5, 0.5]; "labels", each label word's
                 mean vector in turn, the rest sampled as "vocab"; "first", the vocabulary's first rows, special tokens
-                among them, which OpenPrompt calls initialisation from the vocabulary; or another prompt, whose
-                values are copied.
+                among them, which OpenPrompt calls initialisation from the vocabulary; or another prompt of this
+                length and width, which is copied whole: values, masks, mode and card.
             seed: of the sampling; 0 is a seed like any other.
-            pieces: K, a divisor of H.
+            pieces: K, a divisor of H; by default 16, and of a copied prompt its own, the only number it can have.
             task: needed by "labels".
 
         Raises:
-            ConfigError: a length, initialiser or number of pieces that cannot be.
+            ConfigError: a length, initialiser or number of pieces that cannot be, or that the copied prompt differs in.
 
         Source: paper §4.1 and Tab 6; Lester et al. (2021) §3.1.
         Differs: OpenPrompt's "vocab" takes the first rows of the table; here they are sampled.
@@ -189,13 +192,23 @@ class SoftPrompt(nn.Module):
             >>> prompt.num_params
             2560
         """
-        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-            raise ConfigError(f"a prompt of {length!r} tokens was asked for; it needs at least 1.")
+        length = _count("length", length)
+        table = backbone.embedding_rows().detach().float()  # (V, H)
         if isinstance(init, SoftPrompt):
             if init.length != length:
                 raise ConfigError(f"the source prompt has {init.length} tokens, {length} were asked for.")
-            return init.clone()
-        table = backbone.embedding_rows().detach().float()  # (V, H)
+            if init.embeddings.shape[1] != table.shape[1]:
+                raise ConfigError(
+                    f"the source prompt is {init.embeddings.shape[1]} wide, {backbone.name} needs {table.shape[1]}: "
+                    "give a prompt for a backbone of that width, or init='vocab'."
+                )
+            if pieces is not None and _count("pieces", pieces) != init.pieces:
+                raise ConfigError(
+                    f"the source prompt has {init.pieces} pieces a token, {pieces} were asked for: leave pieces= out, "
+                    "or make SoftPrompt(source.embeddings, pieces=...), which has no masks yet."
+                )
+            return init.clone().to(table.device)
+        pieces = 16 if pieces is None else pieces
         generator = torch.Generator().manual_seed(stream_seed(seed, "initialisation"))
         if init == "uniform":
             values = torch.rand(length, table.shape[1], generator=generator) - 0.5  # (P, H)
@@ -260,7 +273,8 @@ class SoftPrompt(nn.Module):
         """Read what `save` wrote, in this version or an earlier one.
 
         Raises:
-            StoreError: the file is missing or damaged by as much as one bit, or a value is not finite.
+            StoreError: the file is missing or damaged by as much as one bit, a value is not finite, or the card
+                beside it is damaged.
         """
         folder = Path(folder)
         try:
@@ -274,12 +288,12 @@ class SoftPrompt(nn.Module):
                     raise ValueError("its two files disagree in length or pieces")
             else:
                 prompt = cls.unpack(tensors, about)
-            prompt.card = PromptCard.read(folder)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise StoreError(
                 f"{folder} holds no readable prompt ({error}); it needs {_FILE} as SoftPrompt.save writes it. "
                 "Save it again."
             ) from error
+        prompt.card = PromptCard.read(folder)  # its error names that file
         return prompt
 
     def pack(self) -> tuple[dict[str, Tensor], str]:
@@ -322,6 +336,13 @@ class SoftPrompt(nn.Module):
         prompt.token_mask.copy_(token_mask)
         prompt.piece_mask.copy_(piece_mask)
         return prompt
+
+
+def _count(name: str, value: object) -> int:
+    """Return a number of tokens or pieces, NumPy's whole numbers among them, as Python's own."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ConfigError(f"{name}={shown(value)} was given; it must be a whole number of at least 1, such as 16.")
+    return int(value)
 
 
 def _digest(mode: str, tensors: Mapping[str, Tensor]) -> str:

@@ -118,6 +118,7 @@ class MaskedGrid:
         )
 
 
+@check_arguments
 def masked_grid(
     backbone: Backbone,
     prompt: SoftPrompt,

@@ -13,11 +13,12 @@ from xprompt import html
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.subnormals import subnormals_as_zero
 from xprompt.data.batching import batches, shard
-from xprompt.data.splits import TaskDataset, stratified_sample
+from xprompt.data.splits import TaskDataset, check_whole, stratified_sample
 from xprompt.distributed import process_group
 from xprompt.errors import NotFiniteError
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.signatures import check_arguments
+from xprompt.tasks.example import data_error
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def importance(
 
     Args:
         prompt: (P, H); unchanged.
-        data: the training split; where `limit` is given, a sample of as many, stratified by label.
+        data: the training split; where `limit` (≥ 1) is given, a sample of as many, stratified by label.
         seed: of the sample.
         batch_size: examples in one backward pass; it changes no score but by rounding.
 
@@ -77,6 +78,7 @@ def importance(
         `Importance`, (P,) and (P, K); entries already pruned score 0.
 
     Raises:
+        DataError: no examples, or a limit that is no whole number of at least 1.
         NotFiniteError: a gradient is not finite.
 
     Source: paper §3.2, Eq. for I(p) and I(q).
@@ -88,6 +90,12 @@ def importance(
         >>> scores.token.shape, scores.piece.shape, scores.num_examples
         (torch.Size([4]), torch.Size([4, 16]), 32)
     """
+    if not len(data):
+        raise data_error(
+            "Importance", f"no examples of {data.task.name}'s {data.split} split", "at least 1", "give the whole split"
+        )
+    if limit is not None:
+        check_whole("limit", limit, 1)
     data = stratified_sample(data, limit, seed)
     vectors = prompt().detach().to(backbone.device)  # (Q, H): Q = P, or the surviving tokens in mode "drop"
     encoded, verbalizer = backbone.encode(data, len(vectors)), backbone.verbalizer(data.task)

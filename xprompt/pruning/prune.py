@@ -92,7 +92,7 @@ def prune(
     """Return a copy with the lowest-scoring tokens, then the lowest-scoring pieces of the surviving tokens, pruned.
 
     Args:
-        prompt: (P, H); entries it has pruned already stay pruned.
+        prompt: (P, H), where a piece survives; entries it has pruned already stay pruned.
         scores: of this prompt, (P,) and (P, K).
         token_ratio, piece_ratio: shares removed, in [0, 1). At least one token and one piece survive.
         mode: "zero" or "drop"; the prompt's own where None.
@@ -102,7 +102,7 @@ def prune(
         a pruned copy with the same values where it survives.
 
     Raises:
-        ConfigError: scores of another prompt, a ratio out of range, an unknown order or mode.
+        ConfigError: scores of another prompt, one with nothing left, a ratio out of range, an unknown order or mode.
 
     Example:
         >>> import xprompt as xp
@@ -118,6 +118,11 @@ def prune(
         raise ConfigError(
             f"the scores are for {tuple(scores.piece.shape)} tokens × pieces, the prompt has "
             f"{tuple(prompt.piece_mask.shape)}: score this prompt with importance()."
+        )
+    if not bool(prompt.surviving_pieces.any()):
+        raise ConfigError(
+            f"the prompt's masks keep 0 of {prompt.piece_mask.numel():,} pieces; one at least must survive: give the "
+            "prompt as it was before they were set, such as the tuned one."
         )
     pruned = prompt.clone()
     if mode is not None:
