@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditional
 import xprompt as xp
 from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
 from xprompt.backbones import t5_fast_path
-from xprompt.backbones.base import exact_labels
+from xprompt.backbones.base import Verbalizer, exact_labels
 from xprompt.backbones.fingerprint import fingerprint
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.backbones.loading import wrap
@@ -123,10 +123,20 @@ def test_the_generation_loss_is_the_label_strings_likelihood(backbone64):
     data = tiny_data(5, "train")
     batch, verbalizer = one_batch(backbone64, data), backbone64.verbalizer(data.task)
     loss = backbone64.loss(None, batch, verbalizer, objective="generation")
-    from xprompt.backbones.base import Verbalizer
-
     scores = backbone64.label_scores(None, batch, Verbalizer(verbalizer.sequences, None))
     assert torch.allclose(loss, -scores.gather(1, batch.labels[:, None])[:, 0], atol=1e-10)
+
+
+def test_an_objective_that_is_none_has_no_loss(backbone):
+    data = tiny_data(2, "train")
+    batch, verbalizer = one_batch(backbone, data), backbone.verbalizer(data.task)
+    with pytest.raises(xp.ConfigError, match="objective 'labels' was given: choose 'label_scores' or 'generation'"):
+        backbone.loss(None, batch, verbalizer, objective="labels")
+
+
+@pytest.mark.parametrize(("lengths", "tokens"), [((1, 1), 8), ((7, 2), 8), ((8, 2), 9), ((1, 30), 31)])
+def test_a_generated_label_may_be_as_long_as_the_longest_word_and_its_end(lengths, tokens):
+    assert Verbalizer(tuple((5,) * n for n in lengths), None).max_new_tokens == tokens
 
 
 def test_generation_sees_the_same_input_and_padding_changes_none_of_it(backbone):
@@ -139,6 +149,8 @@ def test_generation_sees_the_same_input_and_padding_changes_none_of_it(backbone)
 
 def test_generated_text_must_match_a_label_word():
     assert exact_labels(["True", "False", "tru", ""], get_task("boolq")) == [1, 0, -1, -1]
+    padded = replace(get_task("boolq"), label_words=(" False", "True "))  # generated text has no outer white space
+    assert exact_labels(["True", "False"], padded) == [1, 0]
 
 
 def test_a_backbone_is_frozen_and_evaluates_without_dropout():

@@ -71,6 +71,29 @@ def test_only_coordinates_are_tuned_and_the_prompt_stays_in_the_space(splits):
     assert not torch.equal(result.prompts["tuned_prompt"].embeddings, result.prompts["init_prompt"].embeddings)
 
 
+def test_where_sources_started_apart_each_moved_from_its_own_start(splits, monkeypatch):
+    context = context_of("intrinsic_subspace", tiny_model("seq2seq"), splits, init="labels")
+    origin, generator = initial_prompt(context).embeddings.detach(), torch.Generator().manual_seed(0)
+    moves = [torch.randn(4, 32, generator=generator) for _ in context.parents]
+    for parent, move in zip(context.parents, moves, strict=True):
+        begun = torch.randn(4, 32, generator=generator)  # at the label words of that task
+        kept = {"init_prompt": xp.SoftPrompt(begun, pieces=4), "tuned_prompt": xp.SoftPrompt(begun + move, pieces=4)}
+        monkeypatch.setattr(parent, "load_prompt", kept.__getitem__)
+    result = intrinsic_subspace(context)
+    assert torch.allclose(result.prompts["init_prompt"].embeddings, origin + torch.stack(moves).mean(0), atol=1e-5)
+    stacked = torch.stack([*moves, result.prompts["tuned_prompt"].embeddings.detach() - origin]).flatten(1).double()
+    assert torch.linalg.matrix_rank(stacked, rtol=1e-5) == 2 == result.details["dimensions"]
+
+    def unkept(stage):
+        if stage == "init_prompt":
+            raise xp.StoreError("a published report keeps only the prompts that its notebooks read")
+        return kept[stage]
+
+    monkeypatch.setattr(context.parents[1], "load_prompt", unkept)
+    with pytest.raises(xp.ConfigError, match="the run of wic has no init_prompt: .* or choose init='vocab'"):
+        intrinsic_subspace(context)
+
+
 @pytest.mark.parametrize("sources", [(), ("cb",), ("cb", "cb"), ("cb", "rte")])
 def test_it_needs_two_other_tasks(sources):
     with pytest.raises(xp.ConfigError, match="it needs 2 or more different ones, other than its own"):

@@ -42,6 +42,21 @@ def test_both_score_as_xprompt_does(config, tmp_path):  # noqa: F811
     assert left_out["piece"]["importance"] == pytest.approx(np.ravel(scores["piece"]).tolist(), rel=1e-5)
 
 
+def test_both_score_in_passes_no_larger_than_xprompts(config, tmp_path, monkeypatch):  # noqa: F811
+    sizes = []
+    for module in ("masking", "xprompt"):
+
+        def seen(*args, **options):
+            sizes.append(options["batch_size"])
+            return xp.importance(*args, **options)
+
+        monkeypatch.setattr(f"xprompt.methods.{module}.importance", seen)
+    retune = config.prune.retune.replace(accumulation=4, gradient_checkpointing=True)
+    for method in ("xprompt", "leave_one_out"):
+        xp.run(config.replace(method=method, prune=config.prune.replace(retune=retune)), tmp_path)
+    assert sizes == [2, 2]
+
+
 @pytest.mark.parametrize("mode", ["zero", "drop"])
 def test_each_one_left_out_is_recorded_by_level(config, tmp_path, mode):  # noqa: F811
     config = config.replace(method="leave_one_out", prune=config.prune.replace(mode=mode))  # noqa: F811

@@ -130,12 +130,12 @@ def test_those_left_are_retrained_and_those_dropped_have_no_score(backbone64, sp
             assert "dropped by the race" in repr(one)
     assert result.best in left and result.best.score == max(one.score for one in left)
     json.dumps(described, allow_nan=False)
-    cost = search.search_cost(result.candidates, SETTINGS, len(splits.validation))
+    cost = search.search_cost(result.candidates, SETTINGS, splits)
     # One of three is re-trained: 9 steps of 4 examples. All three are evaluated at step 0, it at 1, 3, 6 and 9 too.
     assert cost["trained_examples"] == 9 * 4
     raced = {id(one.history): len(one.raced) for one in result.candidates}
     assert cost["evaluated_examples"] == (3 + 4) * 16 + sum(raced.values())
-    assert cost["evaluated_examples"] < search.search_cost(grid.candidates, SETTINGS, 16)["evaluated_examples"] / 2
+    assert cost["evaluated_examples"] < search.search_cost(grid.candidates, SETTINGS, splits)["evaluated_examples"] / 2
 
 
 def test_pairs_of_one_mask_race_once(backbone64, splits, monkeypatch):
@@ -145,7 +145,7 @@ def test_pairs_of_one_mask_race_once(backbone64, splits, monkeypatch):
     twice = SETTINGS.replace(search="race", token_ratios=(0.2, 0.21, 0.5, 0.8), piece_ratios=(0.25,))
     first, second, *others = xp.xprompt(backbone64, splits, tuned, twice).candidates
     assert first.history is second.history and first.raced is second.raced
-    assert search.search_cost([first, second, *others], twice, 16)["candidates"] == 3
+    assert search.search_cost([first, second, *others], twice, splits)["candidates"] == 3
 
 
 def test_an_interrupted_search_races_again_and_resumes_to_the_same_numbers(backbone64, splits, monkeypatch, tmp_path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import xprompt as xp
 from tests.conftest import tiny_data
 from xprompt.config.settings import PAPER_RATIOS
-from xprompt.data.batching import batches
+from xprompt.data.batching import batches, infinite_batches
 from xprompt.methods import ratio_search as search
 from xprompt.training import loop, memory
 
@@ -112,6 +114,7 @@ def test_linear_tries_the_token_ratios_then_the_piece_ratios_at_the_best_of_them
     result = xp.xprompt(backbone64, splits, tuned, SETTINGS.replace(search="linear"))
     assert result.best.piece_ratio > 0 and result.best.score == max(t.score for t in pieces), "both levels are pruned"
     assert len(result.candidates) == SETTINGS.replace(search="linear").num_candidates == 6
+    assert repr(result) == f"XPromptResult(6 tried, chosen: {result.best!r})", "it need not be the best of the six"
 
 
 @pytest.mark.parametrize(("level", "number"), [("both", 18), ("token", 9), ("piece", 9)])
@@ -124,9 +127,17 @@ def test_of_the_papers_ratios_linear_tries_nine_a_level(level, number):
 
 def test_the_cost_counts_every_candidate_once(backbone64, splits):
     found = tried(backbone64, splits, search="grid")
-    counted = search.search_cost(found, SETTINGS, len(splits.validation))
+    counted = search.search_cost(found, SETTINGS, splits)
     assert counted["trained_examples"] == counted["candidates"] * 9 * 4
     assert counted["evaluated_examples"] == counted["candidates"] * 5 * len(splits.validation)  # steps 0, 1, 3, 6, 9
+
+
+@pytest.mark.parametrize("size", [3, 21, 24])
+def test_short_batches_count_by_their_examples(backbone64, splits, size):
+    splits = replace(splits, train=tiny_data(size, "train"))
+    found = tried(backbone64, splits, search="grid", token_ratios=(0.2,), piece_ratios=(0.25,))
+    drawn = infinite_batches(backbone64.encode(splits.train), 4, seed=0)
+    assert search.search_cost(found, SETTINGS, splits)["trained_examples"] == sum(len(next(drawn)) for _ in range(9))
 
 
 def test_equal_masks_are_one_candidate(backbone64, splits):

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import xprompt as xp
+from tests.conftest import tiny_model
 from tests.runs.pretended_runs import failing, logged, pretended
 from tests.runs.test_run import config, place  # noqa: F401
 from xprompt import reporting as rp
+from xprompt.methods.base import MethodContext
 from xprompt.runs.planned_runs import plan_runs
 from xprompt.runs.processes import ProcessExecutor
 from xprompt.runs.ray_tasks import absolute_paths
@@ -50,6 +52,22 @@ def test_xprompt_transfer_prunes_further_what_the_sources_xprompt_left(target, t
     assert not torch.equal(tuned.masked(), pruned.masked()) or start.record["details"]["best_step"] == 0
     assert not (final.surviving_pieces & ~tuned.surviving_pieces).any()
     assert result.record["num_params"] < start.record["num_params"] == source.record["num_params"] < 5 * 32
+    spent = sum(record["seconds"]["total"] for record in done.values())
+    assert result.record["seconds"]["with_prompt_tuning"] == pytest.approx(spent, abs=0.04)
+
+
+def test_the_cost_counts_every_run_that_a_prompt_came_from(target, splits):
+    class Parent:
+        record = {"seconds": {"total": 2.0, "with_prompt_tuning": 7.0}, "counts": {"cut": 3}}  # noqa: RUF012
+
+        def load_prompt(self, stage=""):
+            return xp.SoftPrompt(torch.ones(5, 32), pieces=4)
+
+    parent = Parent()
+    context = MethodContext(target, tiny_model("seq2seq"), splits, [parent])
+    assert (context.tuned().seconds, context.tuned().num_cut) == (7.0, 3)
+    del parent.record["seconds"]["with_prompt_tuning"]  # as in old records
+    assert context.tuned().seconds == 2.0
 
 
 def test_the_run_id_holds_the_sources_examples_and_no_other_runs_changes(target, tmp_path, place):  # noqa: F811

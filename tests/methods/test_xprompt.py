@@ -6,10 +6,12 @@ import itertools
 
 import pytest
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 import xprompt as xp
 from tests.conftest import tiny_model
 from tests.runs.test_run import config, place  # noqa: F401
+from xprompt.backbones.gradient_checkpointing import is_recomputed
 from xprompt.methods.ratio_search import RetrainedPrompt, choose_best
 from xprompt.training.candidate import History
 
@@ -55,6 +57,24 @@ def test_pruned_entries_are_zero_after_retraining_and_the_tuned_prompt_is_unchan
         assert moved != torch.equal(values[keep], tuned.embeddings[keep])
     assert all(torch.equal(value, before[name]) for name, value in tuned.state_dict().items())
     assert tuned.mode == "zero" and tuned.embeddings.grad is None
+
+
+def test_the_scoring_pass_needs_no_more_memory_than_a_step_of_retraining(splits, monkeypatch):
+    backbone = tiny_model("seq2seq")
+    tuned, passes = xp.SoftPrompt.init(backbone, 5, pieces=4, seed=1), []
+    block = next(module for module in backbone.model.modules() if isinstance(module, GradientCheckpointingLayer))
+
+    def seen(*args, **options):
+        passes.append((options["batch_size"], is_recomputed(block)))
+        return xp.importance(*args, **options)
+
+    monkeypatch.setattr("xprompt.methods.xprompt.importance", seen)
+    plain = RETUNE.replace(steps=0, eval_every=None)
+    small = plain.replace(accumulation=4, gradient_checkpointing=True)
+    results = [xp.xprompt(backbone, splits, tuned, SETTINGS.replace(retune=retune)) for retune in (plain, small)]
+    xp.xprompt(backbone, splits, tuned, SETTINGS.replace(retune=small), batch_size=2)
+    assert passes == [(8, False), (2, True), (1, True)] and not is_recomputed(block)
+    assert torch.allclose(results[0].scores.piece, results[1].scores.piece, rtol=1e-4, atol=1e-7)
 
 
 def test_the_three_orders_prune_as_much_and_differ(splits):

@@ -317,7 +317,8 @@ def test_two_readings_agree_where_they_prune_the_same_of_the_tokens_that_are_lef
 def searched(strategy, score, candidates, trained, seconds):
     details = {"search": {"strategy": strategy, "candidates": candidates, "trained_examples": trained,
                           "evaluated_examples": 2 * trained},
-               "candidates": [{"selection_score": score + 0.1}]}  # fmt: skip
+               "best_score": score + 0.1,  # in a search by levels, another may have scored higher on the first
+               "candidates": [{"selection_score": 0.9}, {"selection_score": score + 0.1}]}  # fmt: skip
     return record("xprompt", score=score, details=details, prune={"search": strategy}, seconds={"total": seconds})
 
 

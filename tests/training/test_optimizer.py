@@ -36,24 +36,27 @@ def test_with_nothing_pruned_it_is_transformers_own_to_the_last_bit(shape, dtype
     assert torch.equal(trained(mine, ours, steps), trained(reference, theirs, steps))
 
 
-def test_pruned_tokens_leave_the_physically_shorter_prompts_training():
+@pytest.mark.parametrize("scaled", [False, True])
+def test_pruned_tokens_leave_the_physically_shorter_prompts_training(scaled):
     tokens = torch.tensor([True, False, True, True, False])
     start, steps = torch.randn(5, 8, dtype=torch.float64), gradients((5, 8), 6)
     pruned, shorter = nn.Parameter(start.clone()), nn.Parameter(start[tokens].clone())
     surviving = tokens[:, None].expand(5, 8)
     masked = [gradient * surviving for gradient in steps]
-    kept = trained(Adafactor([pruned], 0.3, 1e-5, surviving), pruned, masked)[tokens]
-    alone = trained(Adafactor([shorter], 0.3, 1e-5), shorter, [gradient[tokens] for gradient in steps])
+    kept = trained(Adafactor([pruned], 0.3, 1e-5, surviving, scaled), pruned, masked)[tokens]
+    alone = trained(Adafactor([shorter], 0.3, 1e-5, None, scaled), shorter, [gradient[tokens] for gradient in steps])
     assert torch.allclose(kept, alone, rtol=0, atol=1e-12)
 
 
-def test_pruned_columns_leave_the_narrower_prompts_training():
+@pytest.mark.parametrize("scaled", [False, True])
+def test_pruned_columns_leave_the_narrower_prompts_training(scaled):
     columns = torch.tensor([True, True, False, True])
     start, steps = torch.randn(3, 4, dtype=torch.float64), gradients((3, 4), 4)
     pruned, narrower = nn.Parameter(start.clone()), nn.Parameter(start[:, columns].clone())
     surviving = columns.expand(3, 4)
-    kept = trained(Adafactor([pruned], 0.3, 0.0, surviving), pruned, [g * surviving for g in steps])[:, columns]
-    alone = trained(Adafactor([narrower], 0.3), narrower, [g[:, columns] for g in steps])
+    masked = [gradient * surviving for gradient in steps]
+    kept = trained(Adafactor([pruned], 0.3, 0.0, surviving, scaled), pruned, masked)[:, columns]
+    alone = trained(Adafactor([narrower], 0.3, 0.0, None, scaled), narrower, [g[:, columns] for g in steps])
     assert torch.allclose(kept, alone, rtol=0, atol=1e-12)
 
 

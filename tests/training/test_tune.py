@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
+from xprompt.backbones.loading import wrap
 from xprompt.data.splits import Splits
 from xprompt.tasks.registry import get_task
 from xprompt.training.evaluation import evaluate_many
@@ -91,6 +93,22 @@ def test_side_by_side_equals_apart(kind, splits):
         for a, b in zip(alone.history.entries, joint.history.entries, strict=True):
             assert a["selection_loss"] == pytest.approx(b["selection_loss"], abs=1e-9)
             assert a["selection_score"] == b["selection_score"]
+
+
+@pytest.mark.parametrize("width", [None, 3])
+def test_with_dropout_too_each_candidate_gets_the_numbers_it_gets_alone(splits, width):
+    backbone = tiny_model("seq2seq", dropout=0.3)
+    prompts = [start(backbone, seed) for seed in (0, 0, 1)]
+    prompts[2].token_mask[0] = False
+    settings = [QUICK.replace(dropout=True, accumulation=2, steps=steps) for steps in (6, 4, 6)]
+    together = xp.tune_many(backbone, prompts, splits, settings, seeds=[0, 1, 0], width=width)
+    for prompt, one, seed, joint in zip(prompts, settings, [0, 1, 0], together, strict=True):
+        alone = xp.tune(backbone, prompt, splits, one, seed=seed)
+        assert torch.equal(alone.prompt(), joint.prompt())
+        losses = [[entry["train_loss"] for entry in result.history.entries] for result in (alone, joint)]
+        assert losses[0] == losses[1] and len(set(losses[0])) == len(losses[0])
+    without = xp.tune(backbone, prompts[0], splits, QUICK.replace(accumulation=2)).history
+    assert without.entries[-1]["train_loss"] != together[0].history.entries[-1]["train_loss"], "dropout is on"
 
 
 def test_accumulation_is_one_step_of_the_whole_batch(kind, splits):
@@ -178,9 +196,77 @@ def test_settings_that_contradict_are_refused(backbone, splits):
         xp.TuneSettings(steps=3, learning_rat=0.1)
     with pytest.raises(xp.ConfigError, match="must agree"):
         xp.tune_many(backbone, [start(backbone)] * 2, splits, [QUICK, QUICK.replace(batch_size=4)])
+    with pytest.raises(xp.ConfigError, match="prompts takes Sequence, and was given SoftPrompt"):
+        xp.tune_many(backbone, start(backbone), splits, [QUICK])
     empty = Splits(splits.task, tiny_data(0, "train"), splits.validation, "somewhere")
     with pytest.raises(xp.DataError, match="no training examples"):
         xp.tune(backbone, start(backbone), empty, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"width": 0}, r"2 prompts, 2 settings, 2 seeds and width=0 were given: .* a width of at least 1"),
+        ({"width": -1}, "width=-1 were given"),
+        ({"seeds": [0]}, "2 prompts, 2 settings, 1 seeds"),
+        ({"settings": [QUICK]}, "2 prompts, 1 settings"),
+        ({"prompts": [], "settings": []}, "0 prompts, 0 settings, 0 seeds .* give one or more prompts"),
+    ],
+)
+def test_what_tune_many_cannot_train_is_refused_at_once(splits, given, words):
+    backbone = tiny_model("decoder")
+    options = {"prompts": [start(backbone)] * 2, "settings": [QUICK] * 2} | given
+    with pytest.raises(xp.ConfigError, match=words):
+        xp.tune_many(backbone, options.pop("prompts"), splits, options.pop("settings"), **options)
+
+
+def test_a_prompt_with_nothing_left_is_not_tuned(splits):
+    backbone = tiny_model("decoder")
+    prompt = start(backbone)
+    prompt.token_mask.zero_()
+    with pytest.raises(xp.ConfigError, match="keep 0 of .* pieces, so that nothing can be tuned"):
+        xp.tune(backbone, prompt, splits, QUICK)
+
+
+def test_a_fine_tuned_backbone_has_a_fingerprint_of_its_own(backbone, splits):
+    memorised = Splits(splits.task, splits.train, splits.train, "memorised")
+    settings = QUICK.replace(learning_rate=1e-2, steps=20, eval_every=10)
+    before = backbone.fingerprint
+    tuned, history = xp.fine_tune(backbone, memorised, settings)
+    assert history.best_step > 0, "else nothing was trained"
+    again = wrap(tuned.model, tuned.tokenizer)
+    assert (tuned.fingerprint, tuned.weights_digest) == (again.fingerprint, again.weights_digest)
+    assert tuned.fingerprint != before == backbone.fingerprint and tuned.name == f"{backbone.name} (fine-tuned)"
+    prompt = xp.tune(tuned, start(tuned), splits, QUICK).prompt
+    with pytest.raises(xp.BackboneError, match="tuned on other weights"):
+        xp.classifier(prompt, backbone=backbone)
+    assert xp.classifier(prompt, backbone=tuned).backbone is tuned
+
+
+def test_an_unknown_objective_is_refused_by_training_and_evaluation_alike(backbone, splits):
+    words = "objective 'generaton' was given: choose 'label_scores' or 'generation'. Did you mean 'generation'"
+    for call in (
+        lambda: xp.evaluate(backbone, start(backbone), splits.validation, objective="generaton"),
+        lambda: xp.importance(backbone, start(backbone), splits.train, objective="generaton"),
+    ):
+        with pytest.raises(xp.ConfigError, match=words):
+            call()
+
+
+def test_long_label_words_are_generated_whole(backbone, splits, monkeypatch):
+    """A model that writes the first label's word is right wherever that is the label, however long the word."""
+    longer = (" the cat sat on the red mat and then it ran under the blue hill", "True")
+    data = replace(splits.validation, task=replace(splits.task, label_words=longer))
+    ids = backbone.verbalizer(data.task).sequences[0]
+    assert len(ids) > 8
+
+    def generate(vectors, batch, mask, max_new_tokens, index):
+        tokens = backbone.tokenizer.convert_ids_to_tokens(ids[:max_new_tokens])
+        return ["".join(tokens).replace("▁", " ").strip()] * len(batch)
+
+    monkeypatch.setattr(backbone, "generate", generate)
+    found = xp.evaluate(backbone, start(backbone), data, objective="generation")
+    assert found["accuracy"] == data.labels.count(0) / len(data) > 0
 
 
 @pytest.mark.parametrize("objective", ["label_scores", "generation"])

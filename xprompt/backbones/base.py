@@ -25,11 +25,12 @@ from xprompt.backbones.positions import max_positions
 from xprompt.data.batching import Batch
 from xprompt.data.splits import TaskDataset
 from xprompt.data.tokenization import TokenizedDataset, encode
-from xprompt.errors import BackboneError
+from xprompt.errors import BackboneError, ConfigError, did_you_mean, shown
 from xprompt.tasks.example import data_error
 from xprompt.tasks.task import Task
 
 IGNORE_INDEX = -100
+OBJECTIVES = ("label_scores", "generation")
 _LARGE_LOGIT = 2.0**12  # where every soft cap in use (30 to 50) has bent it; float16 ends at 2**16
 
 
@@ -59,6 +60,14 @@ class Verbalizer:
 
     sequences: tuple[tuple[int, ...], ...]
     first: Int[Tensor, " L"] | None
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Return how many tokens a generated label may take: those of the longest word and what closes it; 8 at least.
+
+        A text that is cut at a word's length would match though the model goes on.
+        """
+        return max(8, 1 + max(map(len, self.sequences)))
 
     def targets(self, labels: Int[Tensor, " B"], end: int | None) -> Int[Tensor, "B S"]:
         """Return each example's label string, closed by `end`, padded with −100."""
@@ -91,8 +100,7 @@ class Backbone(ABC):
         self._check_tokenizer()
         self._check_finite()
         self._check_kind()
-        self.weights_digest = weights_digest(model)
-        self.fingerprint = fingerprint(self.weights_digest, model, tokenizer)
+        self.update_fingerprint()
         self._head_scale = 1.0
         self._head_scale = self._find_head_scale()
         self._check_padding()
@@ -120,6 +128,11 @@ class Backbone(ABC):
     def num_params(self) -> int:
         """Number of parameters of the language model."""
         return sum(p.numel() for p in self.model.parameters())
+
+    def update_fingerprint(self) -> None:
+        """Compute `weights_digest` and `fingerprint` from the weights as they are now: call it after training them."""
+        self.weights_digest = weights_digest(self.model)
+        self.fingerprint = fingerprint(self.weights_digest, self.model, self.tokenizer)
 
     def embedding_rows(self) -> Float[Tensor, "V H"]:
         """Return the input embeddings as the model sees them (some models scale theirs), one row a vocabulary entry."""
@@ -240,7 +253,11 @@ class Backbone(ABC):
         """Return each example's loss (B,).
 
         As "label_scores": −log p(label | [P; X]) among the labels; as "generation": −log p of the label string.
+
+        Raises:
+            ConfigError: another objective.
         """
+        check_objective(objective)
         labels = batch.labels.to(self.device)  # (B,)
         if objective == "label_scores":
             scores = self.label_scores(prompt, batch, verbalizer, prompt_mask, prompt_index)  # (B, L)
@@ -473,7 +490,20 @@ def _greedy(config: GenerationConfig) -> GenerationConfig:
     return GenerationConfig(**{name: getattr(config, name) for name in tokens})
 
 
+def check_objective(objective: str) -> None:
+    """Raise `ConfigError` where the objective is none of `OBJECTIVES`."""
+    if objective not in OBJECTIVES:
+        raise ConfigError(
+            f"objective {shown(objective)} was given: choose {' or '.join(map(repr, OBJECTIVES))}."
+            f"{did_you_mean(objective, OBJECTIVES)}"
+        )
+
+
 def exact_labels(texts: Sequence[str], task: Task) -> list[int]:
-    """Return the label whose word each generated text is, to the letter; −1, a wrong answer, where it is none."""
-    labels = {word: label for label, word in enumerate(task.label_words)}
+    """Return the label whose word each generated text is, to the letter; −1, a wrong answer, where it is none.
+
+    Args:
+        texts: without outer white space, as `Backbone.generate` returns them.
+    """
+    labels = {word.strip(): label for label, word in enumerate(task.label_words)}
     return [labels.get(text, -1) for text in texts]

@@ -91,13 +91,14 @@ class MethodContext:
     def tuned(self) -> TunedPrompt:
         """Load the tuned prompt of the parent, a prompt-tuning run of the same settings."""
         record = self.parent.record
+        seconds = record["seconds"].get("with_prompt_tuning", record["seconds"]["total"])
         prompt = self.parent.load_prompt("tuned_prompt").to(self.backbone.device)
-        return TunedPrompt(prompt, record["seconds"]["total"], record["counts"]["cut"])
+        return TunedPrompt(prompt, seconds, record["counts"]["cut"])
 
 
 @dataclass(frozen=True)
 class TunedPrompt:
-    """The prompt that pruning starts from, the seconds it took, and the training sources that were cut for it."""
+    """The prompt that pruning starts from, the seconds it took with what it came from, and the sources cut for it."""
 
     prompt: SoftPrompt
     seconds: float

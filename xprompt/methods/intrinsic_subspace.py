@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xprompt.errors import ConfigError
-from xprompt.methods.base import MethodContext, MethodResult
+from xprompt.errors import ConfigError, StoreError
+from xprompt.methods.base import MethodContext, MethodResult, ParentRun
 from xprompt.methods.prompt_encoder import initial_prompt, tune_encoder
 from xprompt.prompts.soft_prompt import SoftPrompt
 
@@ -67,12 +67,17 @@ def intrinsic_subspace(context: MethodContext) -> MethodResult:
     Where every source's best checkpoint is its first, the space is one point: the initial prompt is the result, nothing
     is tuned, and a `UserWarning` says so.
 
+    Raises:
+        ConfigError: init="labels", where sources start apart, and a source's run has not kept what it started from.
+
     Source: Qin et al. (2021), Exploring Universal Intrinsic Task Subspace via Prompt Tuning. Differs: the decomposition
     is linear, by singular vectors, of a handful of prompts; theirs is an auto-encoder trained on a hundred tasks.
     """
-    sources = [parent.load_prompt("tuned_prompt").masked().detach().cpu() for parent in context.parents]
     initial = initial_prompt(context)
     origin = initial.embeddings.detach().cpu()
+    sources = [parent.load_prompt("tuned_prompt").masked().detach().cpu() for parent in context.parents]
+    if context.config.init == "labels":  # each began at the label words of its task: how far it moved counts
+        sources = [origin + (source - _begun(parent)) for source, parent in zip(sources, context.parents, strict=True)]
     if all(torch.equal(source, origin) for source in sources):
         return _one_point(context, initial)
     encoder = SubspacePrompt(origin, sources)
@@ -87,6 +92,17 @@ def intrinsic_subspace(context: MethodContext) -> MethodResult:
     result.details["coordinates"] = encoder.coordinates.detach().tolist()
     result.seconds_before = _seconds(context)
     return result
+
+
+def _begun(parent: ParentRun) -> Tensor:
+    """Return the vectors, (P, H), that a source's tuning began with."""
+    try:
+        return parent.load_prompt("init_prompt").masked().detach().cpu()
+    except StoreError as error:
+        raise ConfigError(
+            f"init='labels' starts each source task from its label words, and the run of {parent.record['task']} has "
+            "no init_prompt: do that run again with force=True, or choose init='vocab'."
+        ) from error
 
 
 def _one_point(context: MethodContext, initial: SoftPrompt) -> MethodResult:

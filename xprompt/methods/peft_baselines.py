@@ -25,7 +25,7 @@ RANK, ALPHA = 8, 16
 
 
 def lora(context: MethodContext) -> MethodResult:
-    """Train low-rank updates of the attention's queries and values (Hu et al., 2021), by the fine-tuning settings.
+    """Train low-rank updates of the attention's queries and values (Hu et al., 2021), by the settings of prompt tuning.
 
     Differs: the paper has no LoRA; dropout in the updates is off, as everywhere here.
     """
@@ -36,9 +36,8 @@ def lora(context: MethodContext) -> MethodResult:
     adapted = wrap(model.get_base_model(), source.tokenizer, name=source.name, max_source=source.max_source)
     parameters = _unfreeze(adapted.model, "lora_")
     history = train(context, adapted, parameters, "LoRA")
-    merged = wrap(model.merge_and_unload(), source.tokenizer, name=source.name, max_source=source.max_source)
-    return MethodResult(
-        context.report(None, merged), count(parameters), entries("lora", history),
+    return MethodResult(  # of the updates beside the weights: merged in bfloat16, most of them would be rounded away
+        context.report(None, adapted), count(parameters), entries("lora", history),
         details=summary(history) | {"rank": RANK, "alpha": ALPHA}, num_cut=history.num_cut,
     )  # fmt: skip
 

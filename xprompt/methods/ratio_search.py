@@ -165,17 +165,17 @@ def matched_schedule(settings: PruneSettings, steps: int) -> tuple[int, dict[int
     return trained, looks | schedule
 
 
-def search_cost(candidates: Sequence[RetrainedPrompt], settings: PruneSettings, num_selection: int) -> dict[str, int]:
-    """Count distinct candidates, and the examples they were trained on and evaluated on, those of a race among them.
-
-    Args:
-        num_selection: examples in the selection split.
-    """
+def search_cost(candidates: Sequence[RetrainedPrompt], settings: PruneSettings, splits: Splits) -> dict[str, int]:
+    """Count distinct candidates, and the examples they were trained on and evaluated on, those of a race among them."""
+    num_train, num_selection = len(splits.train), len(splits.selection or splits.validation)
+    batch_size = settings.retune.batch_size
     distinct = {id(candidate.history): candidate for candidate in candidates}.values()
+    passes = [divmod(candidate.history.last_step, -(-num_train // batch_size)) for candidate in distinct]
     evaluations = sum(len(candidate.history.entries) for candidate in distinct)
     return {
         "candidates": len(distinct),
-        "trained_examples": sum(candidate.history.last_step for candidate in distinct) * settings.retune.batch_size,
+        # Of an epoch only the last batch may be short.
+        "trained_examples": sum(epochs * num_train + steps * batch_size for epochs, steps in passes),
         "evaluated_examples": evaluations * num_selection + sum(len(candidate.raced) for candidate in distinct),
     }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xprompt.backbones.base import Backbone
+from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.config.settings import PruneSettings
 from xprompt.data.splits import Splits
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
@@ -26,11 +27,12 @@ from xprompt.training.tune import TuneResult
 
 @dataclass(frozen=True)
 class XPromptResult:
-    """The chosen prompt and every candidate it was chosen from.
+    """The chosen prompt and every candidate that was tried.
 
     Attributes:
         best: the chosen candidate, with its ratios, its history, and its prompt before and after re-training.
-        candidates: one for each pair of ratios, in the order tried.
+        candidates: one for each pair of ratios, in the order tried. The best was chosen among all of them; by the
+            search "linear" among those of its second level.
         scores: importance of the tuned prompt's tokens, (P,), and pieces, (P, K).
         scoring_seconds: that the scores took.
         rescored: `scores` with the pieces' as they are once the chosen candidate's tokens are pruned, where the
@@ -44,7 +46,7 @@ class XPromptResult:
     rescored: Importance | None = None
 
     def __repr__(self) -> str:
-        return f"XPromptResult(best of {len(self.candidates)}: {self.best!r})"
+        return f"XPromptResult({len(self.candidates)} tried, chosen: {self.best!r})"
 
     @property
     def prompt(self) -> SoftPrompt:
@@ -74,7 +76,8 @@ def xprompt(
         settings: ratios, mode, re-training and search.
         order: "lowest" is XPrompt; "highest" and "random" are its controls (paper §5.3).
         seed: of the data order and, with `settings.draw`, of random masks.
-        batch_size, objective: of the pass that scores importance; default: those of re-training.
+        batch_size, objective: of the pass that scores importance; default: those of re-training, whose accumulation
+            (its micro-batches are scored one at a time) and gradient checkpointing count here too.
         progress, callbacks: of the training loop, as in `tune`.
 
     Raises:
@@ -88,11 +91,13 @@ def xprompt(
 
     # Score: I(p) of every token and I(q) of every piece, on the training data (§3.2).
     def score(prompt: SoftPrompt) -> Importance:
-        return importance(
-            backbone, prompt, splits.train, limit=settings.importance_limit, seed=seed,
-            batch_size=batch_size or settings.retune.batch_size, objective=objective or settings.retune.objective,
-            progress=progress,
-        )  # fmt: skip
+        retune = settings.retune
+        with recomputing(backbone.model, retune.gradient_checkpointing):
+            return importance(
+                backbone, prompt, splits.train, limit=settings.importance_limit, seed=seed,
+                batch_size=max(1, (batch_size or retune.batch_size) // retune.accumulation),
+                objective=objective or retune.objective, progress=progress,
+            )  # fmt: skip
 
     selection = splits.selection or splits.validation
     mask_seed = stream_seed(seed, "random mask", settings.draw) if settings.draw else seed
@@ -157,8 +162,7 @@ def run_xprompt(context: MethodContext, order: Order = "lowest") -> MethodResult
     prompts = {"tuned_prompt": tuned.prompt, "pruned_prompt": result.best.pruned, "rewound_prompt": result.prompt}
     return MethodResult(
         context.report(result.prompt), result.prompt.num_params, entries("rewind", result.best.history), prompts,
-        _details(result, config.pruning, len(context.splits.selection or context.splits.validation)), tuned.num_cut,
-        tuned.seconds,
+        _details(result, config.pruning, context.splits), tuned.num_cut, tuned.seconds,
     )  # fmt: skip
 
 
@@ -172,7 +176,7 @@ def run_random(context: MethodContext) -> MethodResult:
     return run_xprompt(context, "random")
 
 
-def _details(result: XPromptResult, settings: PruneSettings, num_selection: int) -> dict[str, Any]:
+def _details(result: XPromptResult, settings: PruneSettings, splits: Splits) -> dict[str, Any]:
     """Return JSON values for the record."""
     prompt, scores = result.prompt, result.scores
     return {
@@ -190,6 +194,6 @@ def _details(result: XPromptResult, settings: PruneSettings, num_selection: int)
         },
         **({} if result.rescored is None else {"rescored_piece_importance": result.rescored.piece.tolist()}),
         "candidates": [candidate.describe() for candidate in result.candidates],
-        "search": {"strategy": settings.search} | search_cost(result.candidates, settings, num_selection),
+        "search": {"strategy": settings.search} | search_cost(result.candidates, settings, splits),
         **summary(result.best.history),
     }

@@ -214,14 +214,15 @@ def search_rows(records: Iterable[Record]) -> pd.DataFrame:
     """Return a row for each XPrompt run: its search, what that cost, and what it found.
 
     Columns: profile, backbone, task, seed, protocol, search, candidates, trained_examples, evaluated_examples, seconds
-    (of the run, prompt tuning not included), selection and value (points, on selection and as reported), run.
+    (of the run, prompt tuning not included), selection and value (points, of the chosen candidate on selection and as
+    reported), run.
     """
     return pd.DataFrame(
         {
             **{name: record[name] for name in _RUN}, "search": record["details"]["search"]["strategy"],
             **{name: value for name, value in record["details"]["search"].items() if name in _COSTS},
             "seconds": record["seconds"]["total"],
-            "selection": 100 * max(found["selection_score"] for found in record["details"]["candidates"]),
+            "selection": 100 * record["details"]["best_score"],
             "value": 100 * record["score"], "run": record["run"],
         }
         for record in records

@@ -40,7 +40,6 @@ class TrainerState:
         step: optimiser steps done.
         evaluated: whether the evaluation after this step is done.
         width: candidates in one forward and backward pass; None: not chosen yet.
-        random_states: device → state of its random generator after this step, which dropout draws from.
         consistent: False while several values change that belong together.
         began: when the loop began, by `time.perf_counter`, less the time before an interruption.
     """
@@ -48,7 +47,6 @@ class TrainerState:
     step: int = 0
     evaluated: bool = False
     width: int | None = 1
-    random_states: dict[str, Tensor] = field(default_factory=dict)
     consistent: bool = True
     began: float = field(default_factory=time.perf_counter)
 
@@ -64,15 +62,13 @@ class TrainerState:
         yield
         self.consistent = True
 
-    def state_dict(self) -> State:
-        """Return (tensors, JSON values)."""
-        tensors = {f"random.{device}": state for device, state in self.random_states.items()}
-        return tensors, {"step": self.step, "evaluated": self.evaluated, "width": self.width, "seconds": self.seconds}
+    def state_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"step": self.step, "evaluated": self.evaluated, "width": self.width, "seconds": self.seconds}
 
-    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def load_state_dict(self, facts: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
         self.step, self.evaluated, self.width = facts["step"], facts["evaluated"], facts["width"]
-        self.random_states = _with_prefix(tensors, "random.")
         self.began -= facts["seconds"]
 
 
@@ -97,9 +93,8 @@ class Checkpointer:
         data: Sequence[TokenizedDataset],
         identity: dict[str, Any],
     ) -> None:
-        self.folder, self.every, self.candidates, self.device = folder, every, candidates, backbone.device
+        self.folder, self.every, self.candidates = folder, every, candidates
         self.identity = "" if folder is None else _identify(candidates, backbone, data, identity)
-        self.draws_randomly = any(candidate.settings.dropout for candidate in candidates)
         self.saved = time.perf_counter()
 
     def restore(self, state: TrainerState) -> float:
@@ -119,23 +114,10 @@ class Checkpointer:
         if saved is None:
             return 0.0
         tensors, facts = saved
-        state.load_state_dict(tensors, facts)
+        state.load_state_dict(facts)
         for i, (candidate, values) in enumerate(zip(self.candidates, facts["candidates"], strict=True)):
             candidate.load_state_dict(_with_prefix(tensors, f"{i}."), values)
-        if "cpu" in state.random_states:
-            torch.set_rng_state(state.random_states["cpu"])
-        if "cuda" in state.random_states:
-            torch.cuda.set_rng_state(state.random_states["cuda"], self.device)
         return facts["seconds"]
-
-    def random_states(self) -> dict[str, Tensor]:
-        """Return the random generators' states between two steps, where a resumed loop will need them."""
-        if self.folder is None or not self.draws_randomly:
-            return {}
-        states = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.device)
-        return states
 
     def save(self, state: TrainerState, interrupted: bool = False) -> None:
         """Save the state, where `every` seconds have passed since the last time or the loop was interrupted."""
@@ -145,8 +127,8 @@ class Checkpointer:
         small = all(candidate.prompt is not None for candidate in self.candidates)
         if time.perf_counter() - self.saved < self.every and not (interrupted and small):
             return
-        tensors, facts = state.state_dict()
-        facts["candidates"] = []
+        tensors: dict[str, Tensor] = {}
+        facts = state.state_dict() | {"candidates": []}
         for i, candidate in enumerate(self.candidates):
             candidate_tensors, values = candidate.state_dict()
             tensors |= {f"{i}.{name}": tensor for name, tensor in candidate_tensors.items()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from xprompt.backbones.base import Backbone, exact_labels
+from xprompt.backbones.base import Backbone, check_objective, exact_labels
 from xprompt.data.batching import CPU_ROWS, batches, repeat, shard
 from xprompt.data.splits import TaskDataset
 from xprompt.data.tokenization import TokenizedDataset
@@ -102,7 +102,11 @@ def evaluate_many(
         batch_size: rows a batch at most (on a CPU no more than `CPU_ROWS`, which is faster), each example with every
             prompt; but always a whole example.
         objective: "label_scores" compares the label words; "generation" generates and matches their text.
+
+    Raises:
+        ConfigError: another objective.
     """
+    check_objective(objective)
     if encoded is None:
         encoded = backbone.encode(data, max((len(prompt()) for prompt in prompts if prompt is not None), default=0))
     verbalizer = backbone.verbalizer(data.task)
@@ -121,7 +125,7 @@ def evaluate_many(
         vectors, prompt_mask, prompt_index = prompt_rows(prompts, [len(batch)] * num_prompts, backbone.device)
         inputs = repeat(batch, num_prompts)  # (C·B, T)
         if objective == "generation":
-            texts = backbone.generate(vectors, inputs, prompt_mask, prompt_index=prompt_index)
+            texts = backbone.generate(vectors, inputs, prompt_mask, verbalizer.max_new_tokens, prompt_index)
             labels = torch.tensor(exact_labels(texts, data.task))  # (C·B,)
             losses = backbone.loss(vectors, inputs, verbalizer, prompt_mask, objective, prompt_index)  # (C·B,)
         else:

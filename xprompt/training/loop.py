@@ -69,11 +69,9 @@ class Loop:
         self.stage = callbacks.next_stage(self.describe)
         self.callbacks = self._callbacks(callbacks)
         self.checkpointer = self._checkpointer(callbacks)
-        self.state = state = TrainerState(width=width)
-        if self.settings.dropout:
-            torch.manual_seed(stream_seed(self.seeds[0], "dropout"))
+        # Candidates in one pass would share its random numbers.
+        self.state = state = TrainerState(width=1 if self.settings.dropout else width)
         callbacks.resumed_seconds += self.checkpointer.restore(state)
-        state.random_states = self.checkpointer.random_states()
         streams = {s: infinite_batches(self.train, self.settings.batch_size, s, state.step) for s in set(self.seeds)}
         try:
             for callback in self.callbacks:
@@ -81,10 +79,10 @@ class Loop:
             if not state.evaluated:
                 self._evaluate()
             while state.step < self.num_steps and (active := self._active()):
-                drawn = {seed: next(streams[seed]) for seed in {self.seeds[i] for i in active}}
-                group = [self.candidates[i] for i in active]
+                group, seeds = [self.candidates[i] for i in active], [self.seeds[i] for i in active]
+                drawn = {seed: next(streams[seed]) for seed in set(seeds)}
                 with subnormals_as_zero(self.backbone.device):
-                    losses = self._forward_backward(group, [drawn[self.seeds[i]] for i in active])
+                    losses = self._forward_backward(group, [drawn[seed] for seed in seeds], seeds)
                 self._step(group, losses)
                 self._evaluate()
                 self.checkpointer.save(state)
@@ -99,7 +97,7 @@ class Loop:
         """Return the indices of the candidates that still train."""
         return [i for i, candidate in enumerate(self.candidates) if not candidate.done]
 
-    def _forward_backward(self, group: list[Candidate], drawn: list[Batch]) -> list[Tensor]:
+    def _forward_backward(self, group: list[Candidate], drawn: list[Batch], seeds: list[int]) -> list[Tensor]:
         """Leave one step's gradients in every candidate's parameters; return each one's mean loss, C times ().
 
         The step is made of `accumulation` micro-batches, and of passes over as many candidates as memory holds.
@@ -114,6 +112,9 @@ class Loop:
                 first = 0
                 while first < len(group):
                     rows = slice(first, first + state.width)
+                    if settings.dropout:  # by candidate, step and micro-batch: a resumed loop needs nothing more
+                        index = state.step * settings.accumulation + part
+                        torch.manual_seed(stream_seed(seeds[first], "dropout", index))
                     try:
                         pass_losses = self._pass(group[rows], drawn[rows], part)
                     except RuntimeError as error:
@@ -160,7 +161,6 @@ class Loop:
         with self.state.update():
             for candidate, loss in zip(group, losses, strict=True):
                 candidate.step(loss)
-            self.state.random_states = self.checkpointer.random_states()
             self.state.step, self.state.evaluated = self.state.step + 1, False
         for callback in self.callbacks:
             callback.on_step_end(self.stage, self.state.step)

@@ -90,8 +90,10 @@ class Adafactor(torch.optim.Optimizer):
         values = parameter.to(wide)
         rate: float | Tensor = lr
         if self._scale_parameter:
-            count = values.numel() if self._surviving is None else self._surviving.sum()
-            rate = lr * (values.norm(2) / count**0.5).clamp_(min=1e-3)
+            # Pruned entries keep values, after rewinding those of the tuned prompt, that the backbone never sees.
+            alive = values if self._surviving is None else torch.where(self._surviving, values, 0.0)
+            count = values.numel() if self._surviving is None else self._surviving.sum(dtype=wide)
+            rate = lr * (alive.norm(2) / count**0.5).clamp_(min=1e-3)
         update.mul_(rate)
         if weight_decay:
             values = values.add(values, alpha=float(-weight_decay * rate))

@@ -12,6 +12,7 @@ from xprompt.backbones.base import Backbone
 from xprompt.backbones.loading import wrap
 from xprompt.config.settings import TuneSettings
 from xprompt.data.splits import Splits
+from xprompt.errors import ConfigError
 from xprompt.prompts.card import PromptCard
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.signatures import check_arguments
@@ -76,6 +77,7 @@ def tune(
 
 
 @accept_along
+@check_arguments
 def tune_many(
     backbone: Backbone,
     prompts: Sequence[SoftPrompt],
@@ -93,32 +95,44 @@ def tune_many(
 
     Each has its own optimiser, schedule, masks, data order, early stopping and best checkpoint, and gets the same
     numbers as if it were tuned alone: rows of a batch do not see one another, and the sum of C losses has each
-    prompt's own gradient.
+    prompt's own gradient. With dropout, whose random numbers a pass's rows would share, passes hold one prompt each.
 
     Args:
-        prompts: C times (P, H), where P may differ; unchanged.
+        prompts: C ≥ 1 times (P, H), where P may differ; unchanged.
         settings: one for each prompt; objective, batch sizes, accumulation, dropout and gradient checkpointing must
             agree.
         seeds: of the data orders; candidates with the same seed share their batches. Default: all 0.
-        width: candidates in one forward and backward pass; None: as many as memory holds. Where memory runs out all
-            the same, the width is halved and the pass done again. Never changes a result.
+        width: candidates in one forward and backward pass, at least 1; None: as many as memory holds. Where memory runs
+            out all the same, the width is halved and the pass done again. Never changes a result; with dropout it is 1.
         halving_schedule: step → how many go on after it: the best on the selection split so far, of equals the lower
             loss. The others keep what they have (successive halving). All that are left are evaluated at that step.
         describe: what the loop is for, in bars, logs and the stage's name.
         splits, progress, callbacks: as in `tune`.
 
     Raises:
-        ConfigError: settings that must agree do not.
+        ConfigError: no prompts, one with nothing left, not as many settings or seeds, a width below 1, or settings that
+            must agree and do not.
         DataError: there are no training examples.
 
     Processes that share a run (`xprompt.distributed`) each take a shard of every batch, and end with the same
     prompts, which are those of one process up to the rounding of sums.
     """
+    seeds = [0] * len(prompts) if seeds is None else list(seeds)
+    if not len(prompts) == len(settings) == len(seeds) > 0 or (width is not None and width < 1):
+        raise ConfigError(
+            f"{len(prompts)} prompts, {len(settings)} settings, {len(seeds)} seeds and width={width} were given: give "
+            "one or more prompts, as many settings and seeds, and a width of at least 1 (None: what memory holds)."
+        )
+    for prompt in prompts:
+        if not bool(prompt.surviving_pieces.any()):
+            raise ConfigError(
+                f"the masks of {prompt!r} keep 0 of {prompt.piece_mask.numel():,} pieces, so that nothing can be "
+                "tuned: give a prompt in which one survives."
+            )
     candidates = []
     for prompt, prompt_settings in zip(prompts, settings, strict=True):
         trained = prompt.clone().to(backbone.device)
         candidates.append(Candidate(trained, list(trained.parameters()), prompt_settings, trained.clone))
-    seeds = list(seeds or [0] * len(candidates))
     Loop(backbone, candidates, splits, seeds, progress, describe, halving_schedule).run(callbacks, width)
     for candidate in candidates:
         candidate.best.card = PromptCard.of(backbone, splits.task, splits.source)
@@ -142,14 +156,16 @@ def fine_tune(
     is unchanged. Arguments as in `tune`.
 
     Returns:
-        (backbone, history): the copy, frozen, at its best checkpoint.
+        (backbone, history): the copy, frozen, at its best checkpoint, with a fingerprint and a name of its own: a
+        prompt tuned in front of it fits no other weights.
 
     Source: paper §4.1 (fine-tuning).
     """
     model = copy.deepcopy(backbone.model)
     if backbone.dtype.itemsize < 4:
         model = model.float()
-    trained = wrap(model, backbone.tokenizer, name=backbone.name, max_source=backbone.max_source)
+    name = f"{backbone.name} (fine-tuned)"  # no place to load it from: where it is needed, it is to be handed over
+    trained = wrap(model, backbone.tokenizer, name=name, max_source=backbone.max_source)
     model.requires_grad_(True)
 
     def snapshot() -> dict[str, Tensor]:
@@ -159,4 +175,5 @@ def fine_tune(
     Loop(trained, [candidate], splits, [seed], progress, "fine-tuning").run(callbacks)
     model.load_state_dict(candidate.best)
     model.requires_grad_(False)
+    trained.update_fingerprint()
     return FineTuneResult(trained, candidate.history)
