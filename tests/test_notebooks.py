@@ -213,7 +213,8 @@ class TestPages:
 
 
 def execute(output: Path) -> int:
-    return reproduce.main(["--profile", "tiny", "--only", "all", "--output", str(output)])
+    """Execute every notebook, those of one task on the one that `01_main_results` has runs of."""
+    return reproduce.main(["--profile", "tiny", "--only", "all", "--set", "task=rte", "--output", str(output)])
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -142,6 +144,27 @@ def test_the_readmes_commands_are_those_of_nox_and_ci():
     assert workflow["jobs"]["tests"]["strategy"]["matrix"]["python"] == list(PYTHONS)
     for session in re.findall(r"nox -s (\w+)", " ".join(steps)):
         assert session in sessions
+
+
+@pytest.mark.parametrize(
+    "words, extras",
+    [
+        ([], "watch"),
+        (["--profile", "smollm2"], "watch,gguf"),
+        (["--backbone", "my model.gguf"], "watch,gguf"),
+        (["--backbone=MODEL.GGUF", "--executor=ray"], "watch,gguf,ray"),
+    ],
+    ids=str,
+)
+def test_a_report_is_made_with_the_extras_that_its_options_need(words, extras, monkeypatch):
+    nox = SimpleNamespace(session=lambda function: function, options=SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "nox", nox)  # which the environment of the tests does not have
+    installed = []
+    session = SimpleNamespace(
+        posargs=words, log=print, run=lambda *_, **__: None, install=lambda *words, **_: installed.append(words[-1])
+    )
+    runpy.run_path(str(ROOT / "noxfile.py"))["reproduce"](session)
+    assert installed[0] == f".[{extras}]"
 
 
 @pytest.mark.parametrize("workflow", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda p: p.name)

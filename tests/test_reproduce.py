@@ -41,6 +41,10 @@ def refuse(*_args, **_named):
         (["--only", "A_tasks_and_templates", "--set", "methods=xprompt"], "methods"),
         (["--set", "methods"], "NAME=VALUE"),
         (["--backbone", "model.gguf"], "--only what takes another: 00_walkthrough, 01_main_results"),
+        (["--only", "09_transfer", "--tasks", "rte"], "--tasks 'rte': 09_transfer would not use it"),
+        (["--only", "09_transfer", "--tasks", "rte"], "data_dir, pairs, profile, seeds"),
+        (["--only", "A_tasks_and_templates,22_trials", "--seeds", "2"], "22_trials, A_tasks_and_templates would not"),
+        (["--only", "11_custom_task", "--tasks", "rte"], "methods, profile, seeds, steps, task_json"),
         (["--gpus-per-run", "1"], "the executor local has no gpus_per_run"),
         (["--workers", "0"], "greater than or equal to 1"),
         (["--executor", "ray", "--gpus-per-run", "1.5"], "gpus_per_run"),
@@ -70,14 +74,15 @@ def test_help_explains_every_choice(capsys):
 
 
 def test_a_plan_gives_each_notebook_the_parameters_that_it_declares(tmp_path):
-    plan = reproduce.make_plan("nano", "cb,rte", 2, only=["all"], output=tmp_path, settings={"protocols": ["paper"]})
+    plan = reproduce.make_plan("nano", "rte,cb", 2, only=["all"], output=tmp_path, settings={"protocols": ["paper"]})
     assert list(plan.notebooks) == sorted((reproduce.ROOT / "notebooks").glob("*.ipynb"))
     by_name = {path.stem: parameters for path, parameters in plan.notebooks.items()}
     walkthrough, main_results = by_name["00_walkthrough"], by_name["01_main_results"]
     tasks = by_name["A_tasks_and_templates"]
-    assert main_results["tasks"] == ["cb", "rte"] and main_results["seeds"] == [0, 1]
+    assert main_results["tasks"] == ["rte", "cb"] and main_results["seeds"] == [0, 1]
     assert main_results["protocols"] == ["paper"] and "protocols" not in walkthrough and "seeds" not in tasks
-    assert walkthrough["task"] == "cb"
+    assert walkthrough["task"] == by_name["10_peft"]["task"] == "rte"
+    assert "task_json" not in by_name["11_custom_task"] and "tasks" not in by_name["09_transfer"]
     for path, parameters in plan.notebooks.items():
         assert set(parameters) <= set(parameters_of(path))
         assert (path.parent / plan.handed_over["output"]).resolve() == tmp_path.resolve()
@@ -203,12 +208,12 @@ def test_a_report_handed_over_in_another_form_is_named(monkeypatch, text):
         Report.open("01_main_results", "nano")
 
 
-def test_a_plan_leaves_the_profiles_own_choices_where_none_is_made():
-    plan = reproduce.make_plan("tiny")
-    assert plan.output == reproduce.ROOT / "reports" / "tiny"
+@pytest.mark.parametrize("profile", ["tiny", "nano", "t5-xl"])
+def test_a_plan_leaves_each_notebook_its_own_choices_where_none_is_made(profile):
+    plan = reproduce.make_plan(profile)
+    assert plan.output == reproduce.ROOT / "reports" / profile
     for given in plan.notebooks.values():
-        assert "seeds" not in given and "tasks" not in given and given.get("task", "rte") == "rte"
-        assert given.get("data_dir", "") == ""
+        assert given.keys() <= {"profile", "data_dir"} and given.get("data_dir", "") == ""
 
 
 def test_a_quick_report_never_replaces_a_real_one():
@@ -222,6 +227,17 @@ def test_a_data_folder_reaches_the_notebooks_from_where_they_run(tmp_path):
     assert (path.parent / parameters["data_dir"]).resolve() == tmp_path.resolve()
     with pytest.raises(DataError, match="CB/"):
         reproduce.make_plan("nano", "rte,cb", data_dir=str(tmp_path))
+    (tmp_path / "CB").mkdir()
+    with pytest.raises(ConfigError, match="--data-dir .*: 12_speed_and_scale would not use it"):
+        reproduce.make_plan("nano", "", data_dir=str(tmp_path), only=["12_speed_and_scale"], settings={"bench": "x"})
+
+
+def test_a_home_folder_is_found_by_its_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "RTE").mkdir()
+    plan = reproduce.make_plan("nano", "rte", data_dir="~", only=["01_main_results"])
+    ((path, parameters),) = plan.notebooks.items()
+    assert (path.parent / parameters["data_dir"]).resolve() == tmp_path.resolve()
 
 
 def test_an_unknown_parameter_fails_although_papermill_would_only_warn(tmp_path):

@@ -43,6 +43,8 @@ TIMEOUT = 72.0  # hours for one notebook
 ROOM = 64 * 2**20  # bytes that a report needs at least: its runs, notebooks and book
 PATIENCE = 15  # seconds that an interrupted cell has to keep its work, before its kernel is killed
 LONGEST_TIMEOUT = 24.0 * 365
+#: Option → the notebook parameters that it sets.
+_SETS = {"--tasks": ("tasks", "task", "task_json"), "--seeds": ("seeds",), "--data-dir": ("data_dir",)}
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,9 @@ def make_plan(
         backbone: in place of the profile's, for notebooks that have the parameter: a folder, a .gguf file, a hub id.
 
     A notebook is given the parameters that it declares; the report's folder, quick and the executor go to its kernel
-    beside them (`Plan.handed_over`). Paths are relative to the notebooks' folder, where they are executed. Raises
-    `ConfigError` or `DataError`.
+    beside them (`Plan.handed_over`). One of a single task takes the first of `tasks`, and `11_custom_task` the first
+    that is a path. Paths are relative to the notebooks' folder, where they are executed. Raises `ConfigError` or
+    `DataError`, also where tasks, seeds or data_dir would reach none of the notebooks in `only`.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= LONGEST_TIMEOUT:
         raise ConfigError(
@@ -107,22 +110,24 @@ def make_plan(
     names = choose_tasks(tasks, profile)
     numbers = choose_seeds(seeds, profile)
     source = choose_source(data_dir, names)
-    names = [name if name in TASKS else os.path.relpath(name, folder) for name in names]
+    names = [name if name in TASKS else os.path.relpath(os.path.expanduser(name), folder) for name in names]
     root = Path(output).resolve() if output else locate_reports() / (f"{profile}-quick" if quick else profile)
     get_executor(executor, root, **(executor_options or {}))
-    offered: dict[str, Any] = {
-        "profile": profile, "task": names[0], "data_dir": os.path.relpath(source, folder) if source else "",
-    }  # fmt: skip
+    offered: dict[str, Any] = {"profile": profile, "data_dir": os.path.relpath(source, folder) if source else ""}
     handed_over = {
         "output": os.path.relpath(root, folder), "quick": quick, "executor": executor,
         "executor_options": dict(executor_options or {}),
     }  # fmt: skip
     # Where nobody chose, each notebook's own default: the main results take the profile's, the costly search less.
-    offered |= ({"tasks": names} if tasks else {}) | ({} if seeds is None else {"seeds": numbers})
+    if tasks:
+        custom = [name for name in names if name not in TASKS]
+        offered |= {"tasks": names, "task": names[0]} | ({"task_json": custom[0]} if custom else {})
+    if seeds is not None:
+        offered["seeds"] = numbers
     if backbone:
         offered["backbone_name"] = os.path.relpath(backbone, folder) if Path(backbone).exists() else backbone
     plan: dict[Path, dict[str, Any]] = {}
-    unused = set(settings or {})
+    declared: set[str] = set()
     for path in _choose_notebooks(folder, only):
         try:
             known = parameters_of(path)
@@ -131,7 +136,7 @@ def make_plan(
             continue
         wanted = {**offered, **(settings or {})}
         plan[path] = {name: value for name, value in wanted.items() if name in known}
-        unused -= set(known)
+        declared |= known.keys()
     without = [path.stem for path, given in plan.items() if backbone and "backbone_name" not in given]
     if without:  # whose results would be of the profile's, in one report with the others
         takes = [path.stem for path in sorted(folder.glob("*.ipynb")) if "backbone_name" in parameters_of(path)]
@@ -139,8 +144,15 @@ def make_plan(
             f"--backbone {shown(backbone)}: {', '.join(without)} would use the profile's; name by --only what takes "
             f"another: {', '.join(takes) or 'none does'}."
         )
-    if unused:
-        have = sorted({name for path, given in plan.items() if given for name in parameters_of(path)})
+    have = sorted(declared)
+    for option, value in {"--tasks": tasks, "--seeds": seeds, "--data-dir": data_dir}.items():
+        reached = not have or any(name in given for given in plan.values() for name in _SETS[option])
+        if only and list(only) != [ALL] and value not in ("", None) and not reached:
+            raise ConfigError(
+                f"{option} {shown(value)}: {', '.join(path.stem for path in plan)} would not use it; leave it out, or "
+                f"set by --set a parameter that is there: {', '.join(have)}."
+            )
+    if unused := set(settings or {}) - declared:
         raise ConfigError(
             f"no chosen notebook has a parameter {', '.join(sorted(unused))}; they have: {', '.join(have)}."
             f"{did_you_mean(min(unused), have)}"

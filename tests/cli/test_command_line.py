@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -84,6 +83,13 @@ def test_public_names_import_nothing_before_it_is_needed():
         (["run", "--task", "rte", "--set", "tune.stepps=1"], "stepps"),
         (["run", "--task", "rte", "--set", "tuning.steps=1"], "no settings named 'tuning'"),
         (["run", "--task", "rte", "--set", "steps"], "give NAME=VALUE"),
+        (["run", "--task", "rte", "--set", "profile=tiny"], "--set profile=tiny: give it by its option, --profile"),
+        (["run", "--task", "rte", "--set", "task=cb"], "by its option, --task"),
+        (["run", "--task", "rte", "--set", "source=x"], "by its option, --data-dir"),
+        (
+            ["run", "--task", "rte", "--method", "lora", "--set", "tune.learning_rate=0.5"],
+            "lora is trained at its own rate, 0.001; needed --set 'learning_rates={\"lora\": 0.5}'",
+        ),
         (["reproduce", "--only", "02_nothing"], "no notebook 02_nothing"),
         (["reproduce", "--set", "methods"], "give NAME=VALUE"),
         (["bench", "--only", "nothing"], "side_by_side"),
@@ -160,10 +166,10 @@ def test_a_plan_that_does_not_fit_ends_with_code_1(monkeypatch, capsys):
 
 
 def test_a_run_is_done_with_its_settings_and_printed(place, tmp_path, capsys):  # noqa: F811
-    changes = {"backbone": json.dumps(str(place / "model")), "length": 5, "pieces": 4, "tune.steps": 2,
-               "tune.batch_size": 8, "tune.gradient_checkpointing": "true"}  # fmt: skip
+    changes = {"length": 5, "pieces": 4, "tune.steps": 2, "tune.batch_size": 8, "tune.gradient_checkpointing": "true"}
     words = ["run", "--task", "rte", "--profile", "tiny", "--method", "prompt_tuning", "--no-watch",
-             "--data-dir", str(place / "data"), "--output", str(tmp_path)]  # fmt: skip
+             "--backbone", str(place / "model"), "--data-dir", str(place / "data"),
+             "--output", str(tmp_path)]  # fmt: skip
     words += [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
     assert main(words) == 0
     (record,) = xp.Store(tmp_path).records()
@@ -180,11 +186,31 @@ def test_a_run_is_done_with_its_settings_and_printed(place, tmp_path, capsys):  
 
 
 def test_a_pruned_run_says_what_survived(place, tmp_path, capsys):  # noqa: F811
-    changes = {"backbone": json.dumps(str(place / "model")), "length": 5, "pieces": 4, "prune.token_ratios": "[0.4]",
-               "prune.piece_ratios": "[0.5]"}  # fmt: skip
-    words = ["run", "--task", "rte", "--profile", "tiny", "--data-dir", str(place / "data"), "--output", str(tmp_path)]
+    changes = {"length": 5, "pieces": 4, "prune.token_ratios": "[0.4]", "prune.piece_ratios": "[0.5]"}
+    words = ["run", "--task", "rte", "--profile", "tiny", "--backbone", str(place / "model"),
+             "--data-dir", str(place / "data"), "--output", str(tmp_path)]  # fmt: skip
     assert main(words + [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]) == 0
     assert "  survived: 3 of 5 tokens, 6 of 20 pieces\n" in capsys.readouterr().out
+
+
+def test_a_task_misspelled_leaves_no_folder(tmp_path, capsys):
+    assert main(["run", "--task", "rtee", "--profile", "tiny", "--output", str(tmp_path / "report")]) == 2
+    assert "Unknown task 'rtee'" in capsys.readouterr().err and not (tmp_path / "report").exists()
+
+
+def test_a_baselines_own_rate_is_set_by_its_name(monkeypatch, capsys):
+    asked = []
+
+    def note(wanted, *_, **__):
+        asked.append(wanted)
+        raise xp.ConfigError("enough")
+
+    monkeypatch.setattr("xprompt.runs.run.run", note)
+    words = ["run", "--task", "rte", "--profile", "tiny", "--method"]
+    assert main([*words, "lora", "--set", 'learning_rates={"lora": 0.5}']) == 2
+    assert main([*words, "lora", "--set", "learning_rates={}", "--set", "tune.learning_rate=0.25"]) == 2
+    assert main([*words, "prompt_tuning", "--set", "tune.learning_rate=0.125"]) == 2
+    assert [wanted.training.learning_rate for wanted in asked] == [0.5, 0.25, 0.125]
 
 
 def test_the_console_script_is_this_command_line():

@@ -10,7 +10,7 @@ import pytest
 
 import xprompt as xp
 from xprompt.__main__ import main
-from xprompt.data.summary import describe_splits, warnings_about
+from xprompt.data.summary import describe_splits, pieces_a_word, warnings_about
 
 WORDS = ["cat", "dog", "hill", "mat", "red", "blue", "fox", "hen", "owl", "elk"]
 ROWS = [{"text": f" The {word}, it said, sat. ", "mood": int(i % 3 == 0), "n": i} for i, word in enumerate(WORDS)]
@@ -140,6 +140,16 @@ def test_what_looks_wrong_is_said():
     assert "train has no example of 2." in said and "validation has one label alone" in said
     spelled = [row | {"text": "zxqj wvkkq bqxz"} for row in ROWS]
     assert "--profile smollm2" in " ".join(warnings_about(xp.task_from(spelled, **TASK)))
+    grouped = [row | {"who": f"7f3a9c1e-zxqj-4b2d-{i:012d}"} for i, row in enumerate(ROWS)]
+    in_groups = xp.task_from(grouped, **TASK, group="who", validation=grouped).train
+    assert pieces_a_word(in_groups) == pieces_a_word(xp.task_from(ROWS, **TASK, validation=ROWS).train) > 0
+
+
+def test_a_task_in_memory_cannot_be_loaded_by_itself():
+    task = xp.task_from(ROWS, **TASK).task
+    for few_shot in (None, "official"):
+        with pytest.raises(xp.DataError, match="'custom': given a task in memory, which has no files; .*task_from"):
+            xp.load_task(task, few_shot=few_shot)
 
 
 def test_check_shows_two_examples_counts_and_warnings(tmp_path, capsys):

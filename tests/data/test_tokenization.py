@@ -245,6 +245,14 @@ def test_a_control_token_that_cannot_stay_text_is_refused():
         encode(with_control, TOKENIZERS["bytes"], 200)
 
 
+def test_a_field_that_the_template_does_not_show_may_hold_anything():
+    data = pairs(["the cat"])
+    with_control = replace(data, task=replace(data.task, template="<end> {premise} {hypothesis}"))
+    (example,) = with_control
+    grouped = replace(with_control, examples=(replace(example, fields={"who": "<end>", **example.fields}),))
+    assert encode(grouped, TOKENIZERS["bytes"], 200).ids == encode(with_control, TOKENIZERS["bytes"], 200).ids
+
+
 @pytest.mark.parametrize("most", [0, -3, True, 2.5, "9", None])
 def test_max_source_is_a_whole_number(most):
     with pytest.raises(DataError, match="max_source: given "):

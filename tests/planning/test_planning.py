@@ -237,6 +237,15 @@ def test_examples_are_counted_where_they_are(tmp_path):
     assert (sizes.train, sizes.validation, sizes.counted) == (50, 20, True) and sizes.mean_tokens < 20
 
 
+def test_a_training_split_that_cannot_be_divided_is_refused_as_a_run_refuses_it(tmp_path):
+    from tests.data.test_loading import rte, write
+
+    for split in ("train", "val"):
+        write(tmp_path, f"RTE/{split}.jsonl", [rte(1)])
+    with pytest.raises(xp.DataError, match="Holding out from rte's training split: given 1 examples, 1 wanted"):
+        forecast("t5-small", "rte", 1, str(tmp_path), machine=machine())
+
+
 def test_long_sources_are_capped_at_the_profiles_limit():
     plan = forecast("t5-small", "boolq,multirc", 1, machine=machine())
     assert {sizes.longest_tokens for sizes in plan.sizes.values()} == {512}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import shutil
@@ -247,6 +248,50 @@ def test_predict_on_the_command_line(clf, folder, tmp_path, capsys):
 def test_predict_says_what_is_missing(folder, arguments, words, capsys):
     assert main(["predict", str(folder), *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "output, words",
+    [
+        ("in.csv", "is the --file that is read"),
+        ("link.csv", "is the --file that is read"),
+        (".", "is no file"),
+        ("in.csv/more/out.csv", "cannot be written"),
+    ],
+)
+def test_where_labels_cannot_go_is_said_before_a_backbone_is_loaded(tmp_path, monkeypatch, capsys, output, words):
+    (tmp_path / "in.csv").write_text("premise,hypothesis\na,b\n")
+    (tmp_path / "link.csv").symlink_to("in.csv")
+    monkeypatch.setattr("xprompt.runs.classifier.classifier", lambda *_, **__: pytest.fail("it was loaded"))
+    assert main(["predict", "x", "--file", str(tmp_path / "in.csv"), "--output", str(tmp_path / output)]) == 2
+    assert words in capsys.readouterr().err
+    assert (tmp_path / "in.csv").read_text() == "premise,hypothesis\na,b\n"
+
+
+def test_where_labelling_fails_the_old_labels_stay_and_no_folder_is_made(folder, tmp_path):
+    (tmp_path / "in.csv").write_text("premise,hypothesis\na,b\n,c\n")
+    (tmp_path / "out.csv").write_text("old")
+    for output in ("out.csv", "more/out.csv"):
+        given = ["--file", str(tmp_path / "in.csv"), "--output", str(tmp_path / output)]
+        assert main(["predict", str(folder), *given]) == 2
+    assert (tmp_path / "out.csv").read_text() == "old" and not (tmp_path / "more").exists()
+
+
+def test_labels_are_written_whole_or_not_at_all_where_a_link_leads(clf, folder, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "out.csv").symlink_to("data/out.csv")
+    fields = [word for name, text in PAIR.items() for word in ("--field", f"{name}={text}")]
+    assert main(["predict", str(folder), *fields, "--output", str(tmp_path / "out.csv")]) == 0
+    assert (tmp_path / "out.csv").is_symlink()
+    written = (tmp_path / "data" / "out.csv").read_text()
+    assert written.splitlines()[1].startswith(clf(PAIR).label)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main(["predict", str(folder), *fields, "--output", str(tmp_path / "out.csv")]) == 2
+    assert [path.read_text() for path in (tmp_path / "data").iterdir()] == [written]
 
 
 def test_a_files_fault_is_named_with_its_line(folder, tmp_path, capsys):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from xprompt.errors import ConfigError
+from xprompt.files import try_folder, write_atomically
 
 HELP = "label texts by a finished prompt"
 DESCRIPTION = (
@@ -33,25 +36,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(chosen: argparse.Namespace) -> int:
     """Label what was given, print it and return 0."""
+    output = _check_output(chosen.output, chosen.file) if chosen.output else None
     inputs = _inputs(chosen)
+    if output:
+        try_folder(next(folder for folder in output.parents if folder.exists()))  # none is made for what may fail yet
 
     from xprompt.runs.classifier import classifier  # torch comes with it
 
     clf = classifier(chosen.folder, backbone=chosen.backbone, task=chosen.task, device=chosen.device)
     rows = [[p.label, *(f"{value:.6f}" for value in p.probabilities.values())] for p in clf(inputs)]
     rows = [["label", *(f"p({label})" for label in clf.labels)], *rows]
-    if not chosen.output:
+    if not output:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
         return 0
-    try:
-        with Path(chosen.output).open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream, lineterminator="\n").writerows(rows)
-    except OSError as error:
-        raise ConfigError(
-            f"--output {chosen.output} cannot be written ({error.strerror}): name another file."
-        ) from error
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(output, text.getvalue())
     print(f"{len(rows) - 1:,} labels: {chosen.output}", file=sys.stderr)
     return 0
+
+
+def _check_output(output: str, file: str | None) -> Path:
+    """Return where to write, links followed; `ConfigError` where that is the input, or what no file can replace."""
+    path = os.path.realpath(output)
+    if file and os.path.exists(file) and os.path.exists(path) and os.path.samefile(file, path):
+        raise ConfigError(f"--output {output} is the --file that is read: name another file, so that both are kept.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(f"--output {output} is no file: name one, or leave it out for standard output.")
+    return Path(path)
 
 
 def _inputs(chosen: argparse.Namespace) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ from xprompt.errors import ConfigError
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import readable_duration
 
+#: Settings with an option each. Others are filled in from some of them: one that --set changed later would not be.
+_OPTIONS = {
+    "task": "--task", "profile": "--profile", "method": "--method", "seed": "--seed", "protocol": "--protocol",
+    "backbone": "--backbone", "source": "--data-dir",
+}  # fmt: skip
 HELP = "do one run and print its metrics"
 DESCRIPTION = (
     "Do one run and print its metrics. A finished run is read from the report's folder; an interrupted one resumes. "
@@ -54,8 +60,18 @@ def execute(chosen: argparse.Namespace) -> int:
         task=chosen.task, profile=chosen.profile, method=chosen.method, seed=chosen.seed, protocol=chosen.protocol,
         source=chosen.data_dir, backbone=chosen.backbone,
     )  # fmt: skip
-    for name, value in parse_values(chosen.set).items():
+    given = parse_values(chosen.set)
+    for name, value in given.items():
+        if name in _OPTIONS:
+            raise ConfigError(f"--set {name}={value!s:.80}: give it by its option, {_OPTIONS[name]}.")
         config = _replaced(config, name.split("."), value)
+    rates = {"tune.learning_rate", "fine_tune.learning_rate"} & given.keys()
+    if rates and config.method in config.learning_rates:
+        rate = json.dumps({config.method: given[min(rates)]})
+        raise ConfigError(
+            f"--set {min(rates)}={given[min(rates)]}: {config.method} is trained at its own rate, "
+            f"{config.learning_rates[config.method]:g}; needed --set 'learning_rates={rate}'."
+        )
 
     from xprompt.distributed import join_processes  # these two import torch
     from xprompt.runs.grid import done_before

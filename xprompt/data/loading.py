@@ -61,6 +61,13 @@ def load_task(
         Splits(rte from nano: train 80, selection 20, validation 50)
     """
     task = name if isinstance(name, Task) else get_task(name)
+    if task.files is None and not task.folder:
+        raise data_error(
+            f"load_task, task {task.name!r}",
+            "a task in memory, which has no files",
+            "one whose examples can be read",
+            "take the splits that task_from returned, or write the examples beside a task.json and give its path",
+        )
     check_whole("seed", seed, 0)
     if few_shot == "official":
         train = make_dataset(task, "train", read_few_shot(task, source))
@@ -73,7 +80,7 @@ def load_task(
     if few_shot not in (None, "official"):
         train = sample(train, few_shot, seed)
     train, validation = limit(train, limit_train), limit(validation, limit_validation)
-    warn_of_missing_labels(train, validation)
+    warn_of_missing_labels(train, validation, stacklevel=4)  # the wrapper of check_arguments lies between
     if task.files is not None:
         recorded = f"own:{task.name}"  # as in records of earlier runs
     else:

@@ -181,8 +181,12 @@ def hold_out_validation(data: TaskDataset, share: float, seed: int) -> tuple[Tas
     return splits.train, replace(splits.selection, split="validation")
 
 
-def warn_of_missing_labels(*parts: TaskDataset | None) -> None:
-    """Warn, once, where a part lacks a label that another has, or has one label alone."""
+def warn_of_missing_labels(*parts: TaskDataset | None, stacklevel: int = 3) -> None:
+    """Warn, once, where a part lacks a label that another has, or has one label alone.
+
+    Args:
+        stacklevel: whose line the warning names, as in `warnings.warn`; 3 is the caller of the function that calls.
+    """
     filled = [part for part in parts if part]
     counts = Counter(label for part in filled for label in part.labels)
     faults = []
@@ -196,7 +200,7 @@ def warn_of_missing_labels(*parts: TaskDataset | None) -> None:
         warnings.warn(
             f"{filled[0].task.name}: {'; '.join(faults)}. What is trained or scored there says nothing about labels "
             "that it lacks. Fix: give more examples of each label.",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from xprompt import nano
+from xprompt.config.pattern import fields_in
 from xprompt.data.splits import Splits, TaskDataset
 
 PIECES_A_WORD = 2.5  # of plain English `nano` makes about 1.3; above this it spells
@@ -60,10 +61,14 @@ def warnings_about(splits: Splits) -> list[str]:
 
 
 def pieces_a_word(data: TaskDataset, limit: int = 200) -> float:
-    """Return how many pieces `nano`'s tokenizer makes of a word, over the first examples' own texts; 0 without any."""
+    """Return how many pieces `nano`'s tokenizer makes of a word, over the first examples' own texts; 0 without any.
+
+    Counted are the fields that the template shows: a group's name is not read by the backbone.
+    """
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(Path(nano.__file__).parent / "checkpoint" / "tokenizer.json"))
-    texts = [text for example in data.examples[:limit] for text in example.fields.values()]
+    shown = fields_in(data.task.template)
+    texts = [example.fields[name] for example in data.examples[:limit] for name in shown]
     words = sum(len(text.split()) for text in texts)
     return sum(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts) / words if words else 0.0

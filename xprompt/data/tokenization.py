@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xprompt.config.pattern import fields_in
 from xprompt.data.splits import TaskDataset, check_whole
 from xprompt.tasks.example import Example, data_error
 from xprompt.tasks.task import Task
@@ -65,7 +66,8 @@ def encode(data: TaskDataset, tokenizer: Any, max_source: int, suffix: str = "")
     texts = [data.task.render(example) + suffix for example in data]
     ids = [list(row) for row in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
     controls = _control_tokens(tokenizer)
-    typed = {i for i, example in enumerate(data) if any(map(controls.search, example.fields.values()))}
+    shown = fields_in(data.task.template)
+    typed = {i for i, example in enumerate(data) if any(controls.search(example.fields[name]) for name in shown)}
     for i in sorted(typed):
         ids[i] = _encode_as_text(texts[i], tokenizer, controls, data.task, data[i])
     too_long = [i for i, row in enumerate(ids) if len(row) > max_source]
@@ -93,7 +95,8 @@ def _encode_as_text(text: str, tokenizer: Any, controls: re.Pattern[str], task: 
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     offsets = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     if controls.search(task.template) or any(token in special and first < last for token, (first, last) in offsets):
-        field, found = next((name, hit) for name, value in example.fields.items() if (hit := controls.search(value)))
+        shown = ((name, example.fields[name]) for name in fields_in(task.template))
+        field, found = next((name, hit) for name, value in shown if (hit := controls.search(value)))
         raise data_error(
             f"{task.name} example {example.uid}, field '{field}'",
             f"{found.group()!r}, a control token of the tokenizer",

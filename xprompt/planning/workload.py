@@ -14,6 +14,7 @@ from xprompt.config.settings import PruneSettings, TuneSettings
 from xprompt.methods.race import most_raced, num_left
 from xprompt.methods.ratio_search import halving_schedule
 from xprompt.planning.footprint import Footprint
+from xprompt.tasks.example import data_error
 
 #: Factor on the memory counted, for workspaces and what the allocator cannot use.
 MARGIN = 1.1
@@ -152,11 +153,18 @@ def _candidate_steps(candidates: int, steps: int, schedule: Mapping[int, int]) -
 
 
 def _split(config: RunConfig, sizes: Sizes) -> tuple[int, int]:
-    """Examples trained on, and examples that checkpoints are selected on."""
+    """Examples trained on, and examples that checkpoints are selected on; as `Splits.hold_out` divides, or refuses."""
     train = min(n for n in (sizes.train, config.limit_train, _shots(config)) if n is not None)
     if config.protocol == "paper":
         return train, sizes.validation
     held = min(max(1, round(config.selection * train)), config.selection_limit)
+    if train == held:
+        raise data_error(
+            f"Holding out from {config.task}'s training split",
+            f"{train} examples, {held} wanted",
+            "some examples on both sides",
+            "load more training examples, or hold out a smaller share",
+        )
     return train - held, held
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import datetime
 import logging
 import operator
+import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from xprompt.config.settings import MOST_SEED, PROTOCOLS, TuneSettings
 from xprompt.errors import ConfigError, DataError, did_you_mean, shown
 from xprompt.runs.planned_runs import Executor
 from xprompt.runs.processes import LocalExecutor
-from xprompt.runs.store import Store
 from xprompt.tasks.registry import get_task, split_tasks
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import readable_duration
@@ -38,12 +38,12 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
     """
     if tasks is not None and not isinstance(tasks, (str, list, tuple)):
         raise ConfigError(f"tasks {shown(tasks)}: give a text such as 'rte,cb', or a list of names.")
-    if not tasks:
+    given = split_tasks(tasks) if isinstance(tasks, str) else list(tasks or ())
+    if not given:
         chosen = list(get_profile(profile).default_tasks)
-    elif tasks == "all":
+    elif given == ["all"]:
         chosen = list(TASKS)
     else:
-        given = split_tasks(tasks) if isinstance(tasks, str) else list(tasks)
         chosen = [name.strip() if isinstance(name, str) else name for name in given]
     names = [get_task(name).name for name in chosen]
     if len(set(names)) < len(names):
@@ -76,7 +76,7 @@ def choose_source(data_dir: str, tasks: Sequence[str]) -> str:
     """Return the source of `data_dir`, or "" for the profile's own. Raises `DataError` where a task has no folder."""
     if not data_dir:
         return ""
-    root = Path(data_dir)
+    root = Path(os.path.expanduser(data_dir))
     if not root.is_dir():
         raise DataError(f"data folder {data_dir}: there is no such folder; give the one that contains CB/, RTE/, …")
     known = {name: get_task(name).folder for name in tasks}
@@ -86,7 +86,7 @@ def choose_source(data_dir: str, tasks: Sequence[str]) -> str:
             f"data folder {data_dir} lacks {', '.join(missing)}/: add each with its train.jsonl and val.jsonl, "
             "or leave those tasks out."
         )
-    return str(data_dir)
+    return str(root)
 
 
 def quick_settings(profile: str) -> dict[str, Any]:
@@ -160,39 +160,6 @@ def grid(
         for task in names
         for method in methods
     ]
-
-
-def done(
-    store: Store,
-    profile: str,
-    tasks: str | Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    seeds: int | Sequence[int] | None = None,
-    protocols: Sequence[str] = ("held_out",),
-    *,
-    among: Collection[str] = (),
-) -> list[dict[str, Any]]:
-    """Return the records of a grid that a report has, whatever version made them; nothing is run or loaded.
-
-    Arguments as those of `grid`; the order too.
-
-    Args:
-        among: run IDs to choose from, where a report has runs with other settings too; none: all.
-
-    Raises `ConfigError` where there is none.
-    """
-    names, numbers = choose_tasks(tasks, profile), choose_seeds(seeds, profile)
-    methods = methods or get_profile(profile).default_methods
-    axes = [list(map(str, axis)) for axis in (numbers, protocols, [get_task(name).name for name in names], methods)]
-    columns = ("seed", "protocol", "task", "method")
-    places: dict[tuple[int, ...], dict[str, Any]] = {}
-    for record in store.records():
-        pairs = list(zip((str(record[column]) for column in columns), axes, strict=True))
-        if (not among or record["run"] in among) and all(value in axis for value, axis in pairs):
-            places[tuple(axis.index(value) for value, axis in pairs)] = record
-    if not places:
-        raise ConfigError(f"only_done: {store.root} has none of these runs; without it they are done.")
-    return [places[place] for place in sorted(places)]
 
 
 def collect(

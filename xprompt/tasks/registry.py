@@ -27,7 +27,7 @@ def get_task(name: str | Path) -> Task:
     if str(name) in TASKS:
         return TASKS[str(name)]
     path = Path(os.path.expanduser(name))
-    if os.path.isfile(path / DECLARATION):
+    if _is_folder_of_task(name):
         path = path / DECLARATION
     if path.suffix != ".json":
         raise ConfigError(
@@ -40,15 +40,25 @@ def get_task(name: str | Path) -> Task:
 
 
 def split_tasks(text: str) -> list[str]:
-    """Return the tasks of a comma-separated text; a comma in the path of a declaration that is there belongs to it."""
+    """Return the tasks of a comma-separated text, empty ones left out.
+
+    A comma in the path of a declaration that is there, or of its folder, belongs to it.
+    """
     parts, names = text.split(","), []
     start = 0
     while start < len(parts):
         joined = (",".join(parts[start : start + n]).strip() for n in range(_MOST_COMMAS + 1, 1, -1))
-        paths = (path for path in joined if path.endswith(".json") and os.path.isfile(os.path.expanduser(path)))
-        names.append(next(paths, parts[start].strip()))
+        names.append(next(filter(_is_declared, joined), parts[start].strip()))
         start += names[-1].count(",") + 1
-    return names
+    return [name for name in names if name]
+
+
+def _is_declared(path: str) -> bool:
+    return _is_folder_of_task(path) or path.endswith(".json") and os.path.isfile(os.path.expanduser(path))
+
+
+def _is_folder_of_task(path: str | Path) -> bool:
+    return os.path.isfile(os.path.join(os.path.expanduser(path), DECLARATION))
 
 
 def custom_task(declaration: CustomTask, where: str, files: TaskFiles | None = None) -> Task:
