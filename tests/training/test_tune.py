@@ -220,6 +220,15 @@ def test_what_tune_many_cannot_train_is_refused_at_once(splits, given, words):
         xp.tune_many(backbone, options.pop("prompts"), splits, options.pop("settings"), **options)
 
 
+@pytest.mark.parametrize("kind", ["seq2seq", "decoder"])
+def test_in_half_precision_a_prompt_scores_the_same_among_others(kind):
+    backbone = wrap(tiny_model(kind).model.bfloat16(), tiny_model(kind).tokenizer)
+    data = tiny_data(40, "validation")
+    prompts = [xp.SoftPrompt.init(backbone, 4, init="vocab", seed=seed, pieces=4) for seed in range(5)]
+    together = evaluate_many(backbone, prompts, data, batch_size=16)
+    assert together == [evaluate_many(backbone, [prompt], data, batch_size=16)[0] for prompt in prompts]
+
+
 def test_a_prompt_with_nothing_left_is_not_tuned(splits):
     backbone = tiny_model("decoder")
     prompt = start(backbone)

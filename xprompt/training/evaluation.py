@@ -95,6 +95,9 @@ def evaluate_many(
 ) -> list[Evaluation]:
     """Evaluate C prompts (or, alone, None) in one pass over the split; equal ones, as before any step, count as one.
 
+    In bfloat16 and float16 each has a pass of its own. The rounding of a row's scores depends on the rows beside it,
+    and there it decides labels: what a checkpoint is chosen by would not be what it scores alone.
+
     Processes that share a run each take a shard of every batch, and all of them return the whole result.
 
     Args:
@@ -112,6 +115,12 @@ def evaluate_many(
     verbalizer = backbone.verbalizer(data.task)
     prompts, index = _distinct(prompts)
     num_prompts = len(prompts)  # C
+    if num_prompts > 1 and backbone.dtype.itemsize < 4:
+        alone = [
+            evaluate_many(backbone, [prompt], data, encoded=encoded, batch_size=batch_size, objective=objective)
+            for prompt in prompts
+        ]
+        return [alone[i][0] for i in index]
     predicted = torch.zeros(num_prompts, len(data), dtype=torch.long)  # (C, N)
     losses_of = torch.zeros(num_prompts, len(data), dtype=torch.float64)  # (C, N)
     loss_sums = torch.zeros(num_prompts, dtype=torch.float64, device=backbone.device)  # (C,)

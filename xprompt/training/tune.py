@@ -93,8 +93,8 @@ def tune_many(
 ) -> list[TuneResult]:
     """Tune copies of C prompts in parallel in front of the frozen backbone.
 
-    Each has its own optimiser, schedule, masks, data order, early stopping and best checkpoint, and gets the same
-    numbers as if it were tuned alone: rows of a batch do not see one another, and the sum of C losses has each
+    Each has its own optimiser, schedule, masks, data order, early stopping and best checkpoint, and gets, up to
+    rounding, the numbers that it gets alone: rows of a batch do not see one another, and the sum of C losses has each
     prompt's own gradient. With dropout, whose random numbers a pass's rows would share, passes hold one prompt each.
 
     Args:
@@ -103,7 +103,8 @@ def tune_many(
             agree.
         seeds: of the data orders; candidates with the same seed share their batches. Default: all 0.
         width: candidates in one forward and backward pass, at least 1; None: as many as memory holds. Where memory runs
-            out all the same, the width is halved and the pass done again. Never changes a result; with dropout it is 1.
+            out all the same, the width is halved and the pass done again. It changes a result by rounding alone. With
+            dropout it is 1.
         halving_schedule: step → how many go on after it: the best on the selection split so far, of equals the lower
             loss. The others keep what they have (successive halving). All that are left are evaluated at that step.
         describe: what the loop is for, in bars, logs and the stage's name.
