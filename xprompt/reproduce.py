@@ -192,8 +192,9 @@ def _execute_all(plan: Plan, report: Report) -> list[str]:
     """Execute the plan's notebooks and return the names of those that failed, in the plan's order.
 
     Where runs keep one core busy each, those with a grid of runs go one after another, and the others beside them, in
-    the time that is left: the main table comes first. Such small notebooks share a kernel's process, so that each need
-    not import everything again.
+    the time that is left: the main table comes first. These go last to first: the walkthrough reads runs of the main
+    results, and would else do them itself, slowly. Such small notebooks share a kernel's process, so that each need not
+    import everything again.
     """
     threads, at_a_time = get_profile(plan.profile).threads, _notebooks_at_a_time(plan)
     grids = deque(path for path in plan.notebooks if at_a_time == 1 or _has_grid(path))
@@ -221,7 +222,7 @@ def _execute_all(plan: Plan, report: Report) -> list[str]:
 
     folder = next(iter(plan.notebooks)).parent
     lanes = [
-        (Kernel(folder), [grids.popleft, others.pop]), (Kernel(folder, gives_way=True), [others.popleft])
+        (Kernel(folder), [grids.popleft, others.popleft]), (Kernel(folder, gives_way=True), [others.pop])
     ][:at_a_time]  # fmt: skip
     shared = {name: str(threads) for name in THREADS} if at_a_time > 1 else {}
     with _environment(shared), ThreadPoolExecutor(at_a_time) as pool:
