@@ -284,10 +284,12 @@ class TestExecuted:
         pages = ["".join(output.get("data", {}).get("text/html", "")) for output in outputs]
         assert not any("widget" in kind for output in outputs for kind in output.get("data", {}))
         curves = [page for page in pages if "<polyline" in page]
-        assert len(curves) == 3 and curves[0].count("<circle") == 3 and "step 6 of 6: score on selection" in curves[0]
+        retrained = [curve for curve in curves if "step 4 of 4: score on selection" in curve]
+        assert 1 <= len(curves) <= 3 and retrained, "a run that the main results have done is read, and draws none"
+        assert retrained[0].count("<circle") == 3
         assert sum("Token prune ratio 0.3, piece prune ratio 0.2" in page for page in pages) == 1
         book = (report / "book" / "notebooks" / "00_walkthrough.html").read_text(encoding="utf-8")
-        assert "Token prune ratio 0.3, piece prune ratio 0.2" in book and "step 6 of 6: score on selection" in book
+        assert "Token prune ratio 0.3, piece prune ratio 0.2" in book and "step 4 of 4: score on selection" in book
 
     def test_exported_prompts_say_the_same_in_peft(self, report):
         table = pd.read_csv(report / "tables" / "beyond-take-home.csv")

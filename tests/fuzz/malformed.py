@@ -624,7 +624,6 @@ def names_and_sources() -> Iterator[Case]:
         yield "sources", f"official {describe(source)}", lambda _, s=source: xp.load_task("rte", s, few_shot="official")
     for tasks in [
         ",",
-        "rte,",
         "rte,rte",
         "rte;cb",
         "rte cb",

@@ -39,6 +39,8 @@ def choose_tasks(tasks: str | Sequence[str] | None, profile: str) -> list[str]:
     if tasks is not None and not isinstance(tasks, (str, list, tuple)):
         raise ConfigError(f"tasks {shown(tasks)}: give a text such as 'rte,cb', or a list of names.")
     given = split_tasks(tasks) if isinstance(tasks, str) else list(tasks or ())
+    if not given and isinstance(tasks, str) and tasks.strip():
+        raise ConfigError(f"tasks {shown(tasks)} name none: give names such as 'rte,cb'; known: {', '.join(TASKS)}.")
     if not given:
         chosen = list(get_profile(profile).default_tasks)
     elif given == ["all"]:
