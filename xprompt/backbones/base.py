@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from xprompt.backbones.fingerprint import fingerprint, sample, weights_digest
 from xprompt.backbones.positions import max_positions
+from xprompt.config.settings import Objective
 from xprompt.data.batching import Batch
 from xprompt.data.splits import TaskDataset
 from xprompt.data.tokenization import TokenizedDataset, encode
@@ -30,7 +31,7 @@ from xprompt.tasks.example import data_error
 from xprompt.tasks.task import Task
 
 IGNORE_INDEX = -100
-OBJECTIVES = ("label_scores", "generation")
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
 _LARGE_LOGIT = 2.0**12  # where every soft cap in use (30 to 50) has bent it; float16 ends at 2**16
 
 

@@ -42,6 +42,7 @@ MOST_SEED = 2**63 - 1  # the largest whole number that a table's column holds
 LARGEST = 3.4e38  # float32 holds nothing larger
 PROTOCOLS: tuple[str, ...] = ("paper", "held_out")
 """On what checkpoints and ratios are selected: the split that is reported, or a part of train."""
+Objective = Literal["label_scores", "generation"]
 PAPER_RATIOS: tuple[float, ...] = tuple(round(i / 10, 1) for i in range(1, 10))
 
 
@@ -143,7 +144,7 @@ class TuneSettings(Settings):
     patience: int | None = Field(None, ge=1, le=MOST, description="evaluations without a new best before stopping")
     eval_batch_size: int = Field(64, ge=1, le=MOST)
     dropout: bool = Field(False, description="whether the backbone's dropout is active while tuning")
-    objective: Literal["label_scores", "generation"] = "label_scores"
+    objective: Objective = "label_scores"
     max_grad_norm: float | None = Field(None, gt=0, le=LARGEST)
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, same numbers"
@@ -201,7 +202,7 @@ class PruneSettings(Settings):
         None,
         ge=1,
         le=MOST,
-        description="candidates in one pass, no result depends on it; None: what memory holds",
+        description="candidates in one pass, results depend on it by rounding alone; None: what memory holds",
     )
 
     @model_validator(mode="after")

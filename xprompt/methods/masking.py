@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.methods.base import MethodContext, MethodResult
+from xprompt.methods.xprompt import score_prompt
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.ablation import Level, leave_one_out, masked_scores, predictors
-from xprompt.pruning.importance import Importance, importance
+from xprompt.pruning.importance import Importance
 from xprompt.pruning.prune import prune
 
 #: Random masks at each ratio.
@@ -74,13 +74,11 @@ def leave_each_out(context: MethodContext) -> MethodResult:
 
 def _scored(context: MethodContext) -> tuple[SoftPrompt, Importance, int, float]:
     """The parent's prompt in the settings' mode, its importance as XPrompt computes it, cut sources, and seconds."""
-    config, tuned, retune = context.config, context.tuned(), context.config.pruning.retune
-    with recomputing(context.backbone.model, retune.gradient_checkpointing):
-        scores = importance(
-            context.backbone, tuned.prompt, context.splits.train, limit=config.pruning.importance_limit,
-            seed=config.seed, batch_size=max(1, config.tune.batch_size // retune.accumulation),
-            objective=config.tune.objective, progress=context.progress,
-        )  # fmt: skip
+    config, tuned = context.config, context.tuned()
+    scores = score_prompt(
+        context.backbone, tuned.prompt, context.splits.train, config.pruning, seed=config.seed,
+        batch_size=config.tune.batch_size, objective=config.tune.objective, progress=context.progress,
+    )  # fmt: skip
     return prune(tuned.prompt, scores, 0.0, 0.0, config.pruning.mode), scores, tuned.num_cut, tuned.seconds
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.config.settings import PruneSettings
-from xprompt.data.splits import Splits
+from xprompt.data.splits import Splits, TaskDataset
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
 from xprompt.methods.race import Race, race
 from xprompt.methods.ratio_search import RetrainedPrompt, choose_best, distinct_masks, next_ratios, retrain, search_cost
@@ -91,13 +91,10 @@ def xprompt(
 
     # Score: I(p) of every token and I(q) of every piece, on the training data (§3.2).
     def score(prompt: SoftPrompt) -> Importance:
-        retune = settings.retune
-        with recomputing(backbone.model, retune.gradient_checkpointing):
-            return importance(
-                backbone, prompt, splits.train, limit=settings.importance_limit, seed=seed,
-                batch_size=max(1, (batch_size or retune.batch_size) // retune.accumulation),
-                objective=objective or retune.objective, progress=progress,
-            )  # fmt: skip
+        return score_prompt(
+            backbone, prompt, splits.train, settings, seed=seed, batch_size=batch_size or settings.retune.batch_size,
+            objective=objective or settings.retune.objective, progress=progress,
+        )  # fmt: skip
 
     selection = splits.selection or splits.validation
     mask_seed = stream_seed(seed, "random mask", settings.draw) if settings.draw else seed
@@ -149,6 +146,30 @@ def xprompt(
     best = choose_best(tried)
     rescored = scores_at(best.token_ratio) if settings.rescore_pieces else None
     return XPromptResult(best, candidates, scores, scoring_seconds, rescored)
+
+
+def score_prompt(
+    backbone: Backbone,
+    prompt: SoftPrompt,
+    train: TaskDataset,
+    settings: PruneSettings,
+    *,
+    seed: int,
+    batch_size: int,
+    objective: str,
+    progress: bool = False,
+) -> Importance:
+    """Return the importance of a prompt's tokens and pieces, in passes that fit where those of re-training do.
+
+    Args:
+        settings: of which `importance_limit`, and re-training's accumulation and gradient checkpointing count.
+        batch_size: of a step, as many micro-batches as accumulation says.
+    """
+    with recomputing(backbone.model, settings.retune.gradient_checkpointing):
+        return importance(
+            backbone, prompt, train, limit=settings.importance_limit, seed=seed,
+            batch_size=max(1, batch_size // settings.retune.accumulation), objective=objective, progress=progress,
+        )  # fmt: skip
 
 
 def run_xprompt(context: MethodContext, order: Order = "lowest") -> MethodResult:

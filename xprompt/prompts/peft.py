@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,16 @@ from xprompt.backbones.base import Backbone
 from xprompt.data.batching import batches
 from xprompt.data.splits import TaskDataset
 from xprompt.errors import BackboneError, ConfigError, StoreError, shown
-from xprompt.files import TEMPORARY, cannot_write, parse_json, replace_folder, sha256, sync_folder, write_atomically
+from xprompt.files import (
+    TEMPORARY,
+    cannot_write,
+    new_folder,
+    parse_json,
+    replace_folder,
+    sha256,
+    sync_folder,
+    write_atomically,
+)  # fmt: skip
 from xprompt.prompts.card import CARD, README, PromptCard, card_for, write_card
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.signatures import check_arguments
@@ -91,7 +99,7 @@ def to_peft(
     staging = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
+        staging = new_folder(folder.parent, TEMPORARY)
         for name, content in files.items():
             write_atomically(staging / name, content)
         if (folder / README).is_file():  # one of somebody else's is kept
@@ -100,7 +108,6 @@ def to_peft(
         if folder.exists():
             _move_into(staging, folder)
         else:
-            staging.chmod(0o755)
             replace_folder(staging, folder)
     except OSError as error:
         raise cannot_write(folder, error) from error
