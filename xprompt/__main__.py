@@ -84,7 +84,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser; its help is the manual."""
     name = "xprompt" if Path(sys.argv[0]).stem == "xprompt" else "python -m xprompt"
-    parser = _Parser(prog=name, description="XPrompt: soft prompts, tuned, pruned and re-trained.", allow_abbrev=False)
+    parser = _Parser(prog=name, description="XPrompt: soft prompts, tuned, pruned and retrained.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"xprompt {__version__}")
     commands = parser.add_subparsers(title="subcommands", required=True)
     for name, module in COMMANDS.items():

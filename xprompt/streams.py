@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal, get_args
 
+#: A stream's name is hashed into its seed: another spelling is another run.
 Stream = Literal[
     "initialisation",
     "data order",

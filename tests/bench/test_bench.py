@@ -281,7 +281,7 @@ class TestScale:
         assert hours.ratio == pytest.approx(82 / 9.1)
 
     def test_the_hours_of_the_grid_by_hand(self):
-        # 100 examples · 10 epochs · (1 tuning + 4 re-trainings) at 50 a second: 100 s.
+        # 100 examples · 10 epochs · (1 tuning + 4 retrainings) at 50 a second: 100 s.
         assert t5_scale.grid_hours(50, examples={"a": 60, "b": 40}, epochs=10, pairs=4) == pytest.approx(100 / 3600)
         half = t5_scale.grid_hours(50, examples={"a": 100}, epochs=10, pairs=4, retrain_share=0.5)
         assert half == pytest.approx(60 / 3600)

@@ -131,7 +131,7 @@ def test_those_left_are_retrained_and_those_dropped_have_no_score(backbone64, sp
     assert result.best in left and result.best.score == max(one.score for one in left)
     json.dumps(described, allow_nan=False)
     cost = search.search_cost(result.candidates, SETTINGS, splits)
-    # One of three is re-trained: 9 steps of 4 examples. All three are evaluated at step 0, it at 1, 3, 6 and 9 too.
+    # One of three is retrained: 9 steps of 4 examples. All three are evaluated at step 0, it at 1, 3, 6 and 9 too.
     assert cost["trained_examples"] == 9 * 4
     raced = {id(one.history): len(one.raced) for one in result.candidates}
     assert cost["evaluated_examples"] == (3 + 4) * 16 + sum(raced.values())

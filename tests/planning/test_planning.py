@@ -224,7 +224,7 @@ def test_halving_costs_a_fraction_of_the_grid(monkeypatch):
         plan = forecast("t5-small", "rte", 1, methods=["xprompt"], machine=machine())
         costs.append(next(run.operations for run in plan.runs if run.config.method == "xprompt"))
     assert 0.05 < costs[1] / costs[0] < 0.15
-    assert 0.01 < costs[2] / costs[0] < 0.03  # of 81 masks one is re-trained to the end, and two to a ninth of it
+    assert 0.01 < costs[2] / costs[0] < 0.03  # of 81 masks one is retrained to the end, and two to a ninth of it
 
 
 def test_examples_are_counted_where_they_are(tmp_path):

@@ -112,7 +112,7 @@ def test_xprompt_is_compared_with_tuning_that_takes_as_long():
 
 
 class TestTaught:
-    """Six examples of RTE, two of them with a word that pre-training left out; the scores by hand."""
+    """Six examples of RTE, two of them with a word that pretraining left out; the scores by hand."""
 
     WORDS = ("forest", "forest", "woods", "forest", "dale", "forest")
     LABELS = (0, 1, 0, 1, 1, 0)
@@ -142,8 +142,8 @@ class TestTaught:
         ]  # fmt: skip
         said = convergence.taught_statement(parts)
         assert said == (
-            "From 100 to 200 steps prompts gain 0.0 points on what was taught in pre-training, and +50.0 points on "
-            "what was not taught in pre-training."
+            "From 100 to 200 steps prompts gain 0.0 points on what was taught in pretraining, and +50.0 points on "
+            "what was not taught in pretraining."
         )
 
     def test_only_generated_examples_have_parts(self, splits):

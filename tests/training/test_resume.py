@@ -130,7 +130,7 @@ def test_a_run_is_resumed_and_leaves_nothing_behind(config, tmp_path, monkeypatc
     monkeypatch.setattr(pipeline, "EventFiles", lambda folder: Stopping(2))
     monkeypatch.setattr(pipeline, "can_watch", lambda: True)
     store = tmp_path / "store"
-    for _ in range(2):  # in the prompt tuning that it builds on, then in the re-training
+    for _ in range(2):  # in the prompt tuning that it builds on, then in the retraining
         with pytest.raises(KeyboardInterrupt):
             xp.run(config.replace(method="xprompt"), store)
         assert not (store / "runs" / whole.record["run"] / "record.json").exists()

@@ -78,4 +78,4 @@ def test_watching_is_no_part_of_a_run(config, tmp_path, monkeypatch):  # noqa: F
 
 def test_a_stage_is_named_by_its_order_and_kind():
     callbacks = xp.Callbacks()
-    assert [callbacks.next_stage(d) for d in ("tuning", "re-training 81")] == ["1-tuning", "2-re-training-81"]
+    assert [callbacks.next_stage(d) for d in ("tuning", "retraining 81")] == ["1-tuning", "2-retraining-81"]

@@ -86,7 +86,7 @@ def test_a_run_calls_the_callbacks_of_all_its_loops_and_a_read_one_none(config, 
     logged = Logged()
     made = xp.run(config.replace(method="xprompt"), tmp_path, callbacks=[logged])
     stages = [call[1] for call in logged.calls if call[0] == "open"]
-    assert stages == ["1-tuning", "1-re-training-4"] and logged.calls.count("close") == 2
+    assert stages == ["1-tuning", "1-retraining-4"] and logged.calls.count("close") == 2
     read = xp.run(config.replace(method="xprompt"), tmp_path, callbacks=[logged])
     assert read.record == made.record and logged.calls.count("close") == 2
 

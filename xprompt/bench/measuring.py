@@ -41,7 +41,7 @@ def measure(
         backbones: of "nano" and "smollm2".
         quick: a few rounds of a few steps: checks that everything works, the numbers mean nothing.
         device: "cpu" or "cuda"; "": the CPU and, where there is one, the GPU.
-        retrain_share: share of the grid's re-training that the search needs, for the hours of the paper's grid.
+        retrain_share: share of the grid's retraining that the search needs, for the hours of the paper's grid.
 
     Raises:
         ConfigError: an unknown name, or no GPU where one was asked for.

@@ -51,7 +51,7 @@ def tuned(backbone: Backbone, size: Size) -> tuple[SoftPrompt, Importance]:
 def work(
     backbone: Backbone, size: Size, prompts: list[SoftPrompt], **changes: Any
 ) -> dict[str, Callable[[], list[TuneResult]]]:
-    """Return three sides of C candidates with the same steps, batches and checkpoints, at re-training's learning rate.
+    """Return three sides of C candidates with the same steps, batches and checkpoints, at retraining's learning rate.
 
     "side by side" in passes as wide as `tune_many` chooses, "one pass" all C in one, "one by one" each by `tune`.
     """

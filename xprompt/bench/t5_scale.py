@@ -76,14 +76,14 @@ def grid_hours(
     pairs: int = 81,
     retrain_share: float = 1.0,
 ) -> float:
-    """Return hours of the paper's grid on one GPU for one seed: each task tuned once, then re-trained for each pair.
+    """Return hours of the paper's grid on one GPU for one seed: each task tuned once, then retrained for each pair.
 
     Args:
         samples_per_second: training throughput in examples.
         examples: task → size of its training split.
-        epochs: of tuning and of each re-training, without early stopping: an upper bound. Source: paper §4.1.
+        epochs: of tuning and of each retraining, without early stopping: an upper bound. Source: paper §4.1.
         pairs: of prune ratios. Source: paper §3.2 (nine by nine).
-        retrain_share: the search's re-training examples as a share of the grid's; 1 is the grid.
+        retrain_share: the search's retraining examples as a share of the grid's; 1 is the grid.
 
     Evaluation and importance are not counted.
     """

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "may be given again; default: all")  # fmt: skip
     parser.add_argument("--backbones", default=",".join(BACKBONES), metavar="A,B", help="default: %(default)s")
     parser.add_argument("--device", default="", help="cpu or cuda; default: the CPU, and the GPU where there is one")
-    parser.add_argument("--retrain-share", type=float, default=0.1, metavar="X", help="share of the grid's re-training "
+    parser.add_argument("--retrain-share", type=float, default=0.1, metavar="X", help="share of the grid's retraining "
                         "that the search needs, for the hours of the paper's grid; default: %(default)s")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a few steps: checks that everything works; the numbers "
                         "mean nothing")  # fmt: skip

@@ -25,7 +25,7 @@ class Method:
         function: "module:function" in `xprompt.methods`; it takes a `MethodContext` and returns a `MethodResult`.
         work: what it spends its time on, for plans: no training at all, one evaluation, importance with evaluating
             many masks, training one prompt, training small weights inside a copy of the frozen backbone, training the
-            backbone, importance with re-training of every candidate, or re-training of as many candidates.
+            backbone, importance with retraining of every candidate, or retraining of as many candidates.
         settings: the groups of `RunConfig` that its result depends on, of "tune", "fine_tune" and "prune".
         parent: the method whose run of the same settings is done first and handed in.
         num_sources: fewest and most source tasks, where it starts from the parent's runs of those, one each, and not
@@ -46,7 +46,7 @@ class Method:
     def takes_learning_rate(self) -> bool:
         """Whether `RunConfig.learning_rates` may name it: it trains once, and is not what `tune` or `fine_tune` is for.
 
-        Prompt tuning from whatever start, full fine-tuning and re-training have the rates of their settings.
+        Prompt tuning from whatever start, full fine-tuning and retraining have the rates of their settings.
         """
         by_settings = ("prompt_tuning", "fine_tuning", "transfer")  # where their functions are
         return self.work in ("prompt_tuning", "adapter") and self.function.partition(":")[0] not in by_settings

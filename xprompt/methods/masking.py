@@ -1,4 +1,4 @@
-"""A tuned prompt with parts of it masked, nothing re-trained: paper Fig 2, and each token and piece left out alone."""
+"""A tuned prompt with parts of it masked, nothing retrained: paper Fig 2, and each token and piece left out alone."""
 
 from __future__ import annotations
 

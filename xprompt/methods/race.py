@@ -57,10 +57,10 @@ def race(
     Args:
         prompts: C times (P, H), pruned and rewound; unchanged.
         data: the split that candidates are selected on.
-        settings: of re-training, whose evaluation batch size and objective are used.
+        settings: of retraining, whose evaluation batch size and objective are used.
         seed: of the data's order.
 
-    Source: none in the paper, whose limitations ask for a search without exhaustive re-training. Races: Maron and
+    Source: none in the paper, whose limitations ask for a search without exhaustive retraining. Races: Maron and
     Moore (1994); paired differences within one: Moore and Lee (1994); halving by a growing budget: Jamieson and
     Talwalkar (2016). Differs from a Hoeffding race: the losses are unbounded, so the bound is a normal one.
     """
@@ -104,7 +104,7 @@ def survivors(losses: np.ndarray, fewest: int, mildest: int, last: bool = False)
 
     A clear loser's paired difference to the best, example by example, is more than `BOUND` standard errors above 0.
     `fewest` of them and the mildest mask go on all the same: a lower loss untrained need not be the better score
-    after re-training, and the mildest mask is the one that has lost the least. Of equals the first go on.
+    after retraining, and the mildest mask is the one that has lost the least. Of equals the first go on.
 
     Args:
         losses: (C, n), every mask's on the same n >= 2 examples.

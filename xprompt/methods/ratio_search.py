@@ -1,4 +1,4 @@
-"""Which ratios are tried, how pruned prompts are re-trained and the best is chosen."""
+"""Which ratios are tried, how pruned prompts are retrained and the best is chosen."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class RetrainedPrompt:
     Attributes:
         token_ratio, piece_ratio: shares removed, in [0, 1).
         pruned: the prompt after pruning and rewinding, (P, H).
-        prompt: the same after re-training, at its best checkpoint.
-        history: of re-training; empty where a race dropped it before.
+        prompt: the same after retraining, at its best checkpoint.
+        history: of retraining; empty where a race dropped it before.
         raced: (n,) its loss, untrained, on each example of a race; (0,) where there was none.
     """
 
@@ -102,13 +102,13 @@ def retrain(
     seeds: Sequence[int],
     schedule: Mapping[int, int] | None = None,
     progress: bool = False,
-    describe: str = "re-training",
+    describe: str = "retraining",
     callbacks: Callbacks | Sequence[Callback] | None = None,
 ) -> list[TuneResult]:
-    """Re-train candidates by the settings' search: XPrompt's, and those of its budget-matched control.
+    """Retrain candidates by the settings' search: XPrompt's, and those of its budget-matched control.
 
-    "grid" and "linear" re-train every candidate to the end. "halving" scores every candidate untrained on the
-    selection split, re-trains the better third, and keeps a third of those at each step of `halving_schedule`; so does
+    "grid" and "linear" retrain every candidate to the end. "halving" scores every candidate untrained on the
+    selection split, retrains the better third, and keeps a third of those at each step of `halving_schedule`; so does
     "race" with those that its race has left. All of them evaluate at the same steps, so that they choose among the
     same checkpoints.
 
@@ -120,7 +120,7 @@ def retrain(
         progress, callbacks: as in `tune`.
 
     Source: paper §3.2 ("linearly searched"), §3.3; its limitations ask for a search without the exhaustive
-    re-training. Successive halving: Jamieson and Talwalkar (2016).
+    retraining. Successive halving: Jamieson and Talwalkar (2016).
     """
     if schedule is None:
         schedule = halving_schedule(len(prompts), settings.retune.num_steps(len(splits.train)))
@@ -148,12 +148,12 @@ def matched_schedule(settings: PruneSettings, steps: int) -> tuple[int, dict[int
     """Return (how many prompts, step → how many go on) for a control that looks as often as XPrompt does.
 
     XPrompt looks at every pruned prompt untrained. Copies of one tuned prompt are equal then: the control takes these
-    looks while its candidates, as many as XPrompt re-trains, are on their way to the first rung. What a race drops
+    looks while its candidates, as many as XPrompt retrains, are on their way to the first rung. What a race drops
     has no score and cannot be chosen, so that its heats are no looks.
 
     Args:
         settings: of XPrompt's search.
-        steps: of re-training.
+        steps: of retraining.
     """
     candidates = num_left(settings.num_candidates) if settings.search == "race" else settings.num_candidates
     schedule = halving_schedule(candidates, steps)

@@ -15,7 +15,7 @@ def task_transfer(context: MethodContext) -> MethodResult:
 
 
 def task_transfer_pruned(context: MethodContext) -> MethodResult:
-    """Tune from the source task's pruned and re-trained prompt; what was pruned there stays pruned.
+    """Tune from the source task's pruned and retrained prompt; what was pruned there stays pruned.
 
     Source: paper Tab 7, the start of XPrompt transfer.
     """

@@ -1,4 +1,4 @@
-"""XPrompt, end to end: score, prune, rewind, re-train, choose (paper §3.2 and §3.3)."""
+"""XPrompt, end to end: score, prune, rewind, retrain, choose (paper §3.2 and §3.3)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class XPromptResult:
     """The chosen prompt and every candidate that was tried.
 
     Attributes:
-        best: the chosen candidate, with its ratios, its history, and its prompt before and after re-training.
+        best: the chosen candidate, with its ratios, its history, and its prompt before and after retraining.
         candidates: one for each pair of ratios, in the order tried. The best was chosen among all of them; by the
             search "linear" among those of its second level.
         scores: importance of the tuned prompt's tokens, (P,), and pieces, (P, K).
@@ -50,7 +50,7 @@ class XPromptResult:
 
     @property
     def prompt(self) -> SoftPrompt:
-        """Return the method's result, (P, H): pruned, rewound and re-trained."""
+        """Return the method's result, (P, H): pruned, rewound and retrained."""
         return self.best.prompt
 
 
@@ -68,15 +68,15 @@ def xprompt(
     progress: bool = False,
     callbacks: Callbacks | Sequence[Callback] | None = None,
 ) -> XPromptResult:
-    """Prune a tuned prompt and re-train what survives: the paper's method, after prompt tuning.
+    """Prune a tuned prompt and retrain what survives: the paper's method, after prompt tuning.
 
     Args:
-        splits: scored and re-trained on `train`; chosen on `selection`, or on `validation` where nothing is held out.
+        splits: scored and retrained on `train`; chosen on `selection`, or on `validation` where nothing is held out.
         tuned: the prompt after prompt tuning, (P, H); unchanged.
-        settings: ratios, mode, re-training and search.
+        settings: ratios, mode, retraining and search.
         order: "lowest" is XPrompt; "highest" and "random" are its controls (paper §5.3).
         seed: of the data order and, with `settings.draw`, of random masks.
-        batch_size, objective: of the pass that scores importance; default: those of re-training, whose accumulation
+        batch_size, objective: of the pass that scores importance; default: those of retraining, whose accumulation
             (its micro-batches are scored one at a time) and gradient checkpointing count here too.
         progress, callbacks: of the training loop, as in `tune`.
 
@@ -128,7 +128,7 @@ def xprompt(
         else:
             raced = Race.without(len(rewound))
 
-        # Re-train: the survivors alone, all candidates in parallel (§3.3).
+        # Retrain: the survivors alone, all candidates in parallel (§3.3).
         order_seed = stream_seed(seed, "re-training order")
         results = retrain(
             backbone, [rewound[i] for i in raced.left], splits, settings, seeds=[order_seed] * len(raced.left),
@@ -159,10 +159,10 @@ def score_prompt(
     objective: str,
     progress: bool = False,
 ) -> Importance:
-    """Return the importance of a prompt's tokens and pieces, in passes that fit where those of re-training do.
+    """Return the importance of a prompt's tokens and pieces, in passes that fit where those of retraining do.
 
     Args:
-        settings: of which `importance_limit`, and re-training's accumulation and gradient checkpointing count.
+        settings: of which `importance_limit`, and retraining's accumulation and gradient checkpointing count.
         batch_size: of a step, as many micro-batches as accumulation says.
     """
     with recomputing(backbone.model, settings.retune.gradient_checkpointing):

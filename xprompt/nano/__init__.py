@@ -1,6 +1,6 @@
 """The embedded default: seven generated English tasks, a small T5 that can learn them, and how both are made.
 
-This room never reads a file of examples; only `pretrain` imports torch. The pre-training corpus, the training splits
+This room never reads a file of examples; only `pretrain` imports torch. The pretraining corpus, the training splits
 and the validation splits share no passage.
 
 In reading order:
@@ -12,10 +12,10 @@ In reading order:
 - `causes`: examples like COPA's.
 - `senses`: examples like WiC's.
 - `pronouns`: examples like WSC's.
-- `untaught`: which examples need what pre-training does not teach.
-- `corpus`: the text that the T5 is pre-trained on.
+- `untaught`: which examples need what pretraining does not teach.
+- `corpus`: the text that the T5 is pretrained on.
 - `tokenizer`: its vocabulary.
 - `sizes`: the widths that it comes in.
-- `checksums`: the SHA-256 of a checkpoint's files, written by pre-training and verified at every load.
-- `pretrain`: pre-training, which writes `checkpoint/`.
+- `checksums`: the SHA-256 of a checkpoint's files, written by pretraining and verified at every load.
+- `pretrain`: pretraining, which writes `checkpoint/`.
 """

@@ -43,5 +43,5 @@ def verify(folder: Path) -> None:
 def _damaged(file: Path, reason: str) -> BackboneError:
     return BackboneError(
         f"{file} is not the file that was packaged: {reason}. Install xprompt again, or restore the file with "
-        "`git checkout`; after pre-training, `python -m xprompt.nano.pretrain` writes both."
+        "`git checkout`; after pretraining, `python -m xprompt.nano.pretrain` writes both."
     )

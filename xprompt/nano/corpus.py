@@ -1,4 +1,4 @@
-"""The pre-training corpus: short texts, what may be asked about them, and the answers.
+"""The pretraining corpus: short texts, what may be asked about them, and the answers.
 
 None of its frames is a task's format, and no label word of a task ever answers a judgement: those words appear only as
 words that somebody writes or reads. Every passage comes from the corpus' bucket.

@@ -26,7 +26,7 @@ def raw_examples(task: str, split: Literal["train", "validation"], seed: int = 0
     """Return the examples of a split, each a new dict in the official release's JSON form of the task.
 
     The same arguments give the same examples on every machine. Splits of any two seeds share no passage between train
-    and validation, nor with the pre-training corpus.
+    and validation, nor with the pretraining corpus.
 
     Raises:
         DataError: an unknown task or split.

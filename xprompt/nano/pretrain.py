@@ -1,4 +1,4 @@
-"""Pre-train an embedded T5 from scratch on the corpus: `python -m xprompt.nano.pretrain --size nano --output DIR`."""
+"""Pretrain an embedded T5 from scratch on the corpus: `python -m xprompt.nano.pretrain --size nano --output DIR`."""
 
 from __future__ import annotations
 

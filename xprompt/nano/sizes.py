@@ -17,7 +17,7 @@ class Size:
         hidden: H, the width of its embeddings.
         heads: of each attention.
         feed_forward: width of each feed-forward layer.
-        rate: peak learning rate of its pre-training. At nano's, nano-2x did not learn to judge claims.
+        rate: peak learning rate of its pretraining. At nano's, nano-2x did not learn to judge claims.
     """
 
     folder: str

@@ -1,4 +1,4 @@
-"""Score a tuned prompt with parts of it masked and nothing re-trained: paper Fig 2, and each token or piece left out.
+"""Score a tuned prompt with parts of it masked and nothing retrained: paper Fig 2, and each token or piece left out.
 
 P: prompt tokens; K: pieces a token; N: tokens, or pieces, that are left out one at a time.
 """
@@ -90,7 +90,7 @@ def masked_scores(
 
 @dataclass(frozen=True)
 class MaskedGrid:
-    """What a tuned prompt scores under the mask of every pair of prune ratios, nothing re-trained.
+    """What a tuned prompt scores under the mask of every pair of prune ratios, nothing retrained.
 
     R: token ratios; S: piece ratios.
 
@@ -155,7 +155,7 @@ def masked_grid(
         >>> grid.score.shape, grid.surviving.sum(dim=(2, 3)).tolist()
         (torch.Size([2, 3]), [[64, 48, 32], [32, 24, 16]])
 
-    Source: paper §3.2, before rewinding and re-training.
+    Source: paper §3.2, before rewinding and retraining.
     """
     rows, columns = (tuple(sorted(set(map(float, ratios)))) for ratios in (token_ratios, piece_ratios))
     if not rows or not columns:

@@ -52,7 +52,7 @@ _TEXTS = {
     "bfloat16_cpu_p": "tuning steps, bfloat16 / float32, {} tokens",
     "t5_share_": "share of matrix rate, source {}",
     "paper_grid_hours": "hours of the paper's grid, one seed",
-    "search_cost": "re-training of the search / of the grid",
+    "search_cost": "retraining of the search / of the grid",
 }
 _ENDINGS = {
     "_predicted": " / its prediction",

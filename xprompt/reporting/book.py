@@ -157,7 +157,7 @@ def _settings(contents: book_pages.Contents, static: Path) -> dict[str, Any]:
         ],
         "source_suffix": {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"},
         "default_role": "code",
-        "smartquotes": False,
+        "smartquotes_action": "D",  # dashes, which docutils writes as two hyphens; quotes stay as they are
         "templates_path": [str(resources.files(__package__) / "templates")],
         "suppress_warnings": ["myst.header", "myst.xref_missing", "mystnb.unknown_mime_type"],
         # Nothing is executed and nothing fetched.
@@ -191,6 +191,7 @@ def _settings(contents: book_pages.Contents, static: Path) -> dict[str, Any]:
         },
         "autodoc_member_order": "bysource",
         "autodoc_typehints": "signature",
+        "napoleon_use_param": False,  # which would repeat what is said of two parameters together
         "napoleon_custom_sections": [("Source", "Notes"), ("Differs", "Notes")],
     }  # fmt: skip
 

@@ -47,7 +47,7 @@ def control_configs(
 
 
 def one_candidate(prune: PruneSettings) -> PruneSettings:
-    """Return settings of a search with a single candidate: re-training's steps, and nothing to choose from."""
+    """Return settings of a search with a single candidate: retraining's steps, and nothing to choose from."""
     return prune.replace(
         level="both", search="grid", token_ratios=prune.token_ratios[:1], piece_ratios=prune.piece_ratios[:1]
     )

@@ -126,7 +126,7 @@ def convergence_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def taught_rows(records: Iterable[Mapping[str, Any]], splits: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the scores of `budget_rows` on two parts of validation: what needs nothing that pre-training left out.
+    """Return the scores of `budget_rows` on two parts of validation: what needs nothing that pretraining left out.
 
     Args:
         records: of prompt tuning, as for `budget_rows`, with predictions.
@@ -164,7 +164,7 @@ def taught_statement(rows: pd.DataFrame) -> str:
     said = []
     for name, part in rows.groupby("examples", sort=False):
         gaps = differences(_by_steps(part.drop(columns="examples")), [(after, before)])
-        said.append(f"{gap_cell(gaps, after, before, tasks_in(gaps)[-1])} points on what was {name} in pre-training")
+        said.append(f"{gap_cell(gaps, after, before, tasks_in(gaps)[-1])} points on what was {name} in pretraining")
     return f"From {before} to {after} steps prompts gain {', and '.join(said)}."
 
 

@@ -15,7 +15,7 @@ DECADES = 3  # of importance below the largest that the colours span
 
 
 class RatioExplorer:
-    """Show what any pair of prune ratios leaves of a prompt, and what the prompt scores then, nothing re-trained.
+    """Show what any pair of prune ratios leaves of a prompt, and what the prompt scores then, nothing retrained.
 
     In Jupyter two sliders choose the pair, and nothing is computed while they move: masks and scores are looked up.
     Without a kernel, without ipywidgets, or where nobody watches, it is a picture of one pair.

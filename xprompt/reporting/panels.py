@@ -27,8 +27,8 @@ def panels(
     Args:
         names: what stands left of the panels; the figure has room for the longest line.
     """
-    columns = min(PANELS, count, max(1, int(WIDEST / width)))
-    num_rows = math.ceil(count / columns)
+    num_rows = math.ceil(count / min(PANELS, max(1, int(WIDEST / width))))
+    columns = math.ceil(count / num_rows)  # five panels are three and two, not four and one
     longest = max((len(text) for name in names for text in name.split("\n")), default=0)
     room = max(0.8, 0.09 * longest)  # inches
     figure = Figure(figsize=(width * columns + room, height * num_rows + 0.4), layout="constrained")

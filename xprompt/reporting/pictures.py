@@ -109,7 +109,7 @@ def curves(records: Sequence[Record], link: Link, retraining: bool = False) -> s
     Args:
         records: run records of one protocol.
         link: run ID → address of the run's page.
-        retraining: re-training of pruned prompts and of the matched budget; else prompt tuning.
+        retraining: retraining of pruned prompts and of the matched budget; else prompt tuning.
     """
     methods = _RETRAINED if retraining else _TUNED
     chosen = [r for r in records if r["method"] in methods and len(_points(r)[0]) > 1]

@@ -134,11 +134,12 @@ def variant_figure(rows: pd.DataFrame, reference: str) -> Figure:
                 panel.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
             filled = row["verdict"] in ("above", "below")
             panel.plot(row["mean"], y, marker, ms=7, mec=colour, mfc=colour if filled else "white", mew=1.6)
-        panel.set(title=wording.task(task), xlabel=f"points over\n{wording.method(reference)}")
+        panel.set(title=wording.task(task))
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.grid(False, axis="y")
     axes[0].set_yticks(range(len(compared)), names)
     axes[0].set_ylim(len(compared) - 0.4, -0.6)
+    figure.supxlabel(f"points over {wording.method(reference)}", fontsize="medium")
     return figure
 
 
