@@ -285,7 +285,8 @@ class TestExecuted:
         assert not any("widget" in kind for output in outputs for kind in output.get("data", {}))
         curves = [page for page in pages if "<polyline" in page]
         retrained = [curve for curve in curves if "step 4 of 4: score on selection" in curve]
-        assert 1 <= len(curves) <= 3 and retrained, "a run that the main results have done is read, and draws none"
+        assert 2 <= len(curves) <= 4 and retrained, "a run that the main results have done is read, and draws none live"
+        assert sum("Selection score (%) by step" in page for page in pages) == 1, "the tuning's, live or read"
         assert retrained[0].count("<circle") == 3
         assert sum("Token prune ratio 0.3, piece prune ratio 0.2" in page for page in pages) == 1
         book = (report / "book" / "notebooks" / "00_walkthrough.html").read_text(encoding="utf-8")

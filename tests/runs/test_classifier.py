@@ -58,6 +58,14 @@ def test_it_gives_the_labels_of_evaluation(clf, nano, tuned, splits):
     assert len(set(predicted)) > 1, "one label alone would prove nothing"
 
 
+def test_mark_up_of_the_release_is_removed_as_in_training(nano, tuned, tmp_path):
+    splits = xp.load_task("multirc", limit_train=8, limit_validation=8)
+    clf = xp.classifier(xp.tune(nano, tuned, splits, xp.TuneSettings(steps=1)).prompt.save(tmp_path / "prompt"))
+    texts = {"paragraph": "Ann sold the boat. Bo slept.", "question": "who slept?", "answer": "Bo"}
+    marked = texts | {"paragraph": "<b>Ann sold</b> the boat.<br>Bo slept."}
+    assert clf(marked).probabilities == clf(texts).probabilities != clf(texts | {"answer": "Ann"}).probabilities
+
+
 def test_every_form_of_input_gives_the_same(clf):
     one = clf(PAIR)
     assert clf([PAIR, PAIR]) == clf(iter([PAIR, PAIR])) and clf([PAIR, PAIR])[0].label == one.label

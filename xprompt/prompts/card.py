@@ -17,7 +17,7 @@ from xprompt.errors import ConfigError, StoreError, XPromptError
 from xprompt.files import parse_json, write_atomically
 from xprompt.nano.sizes import SIZES
 from xprompt.tasks.metrics import METRICS
-from xprompt.tasks.superglue import parse_fields
+from xprompt.tasks.superglue import TASKS, parse_fields
 from xprompt.tasks.task import Task
 
 CARD, README = "xprompt.json", "README.md"
@@ -81,7 +81,8 @@ class TaskCard(Settings):
 
     def task(self) -> Task:
         """Return the task, which renders and scores as the one it was made of; it has no files of examples."""
-        return Task(**dict(self), folder="", parse=partial(parse_fields, self.fields))
+        clean = TASKS[self.name].clean if self.name in TASKS else str
+        return Task(**dict(self), folder="", parse=partial(parse_fields, self.fields), clean=clean)
 
 
 class PromptCard(Settings):

@@ -153,7 +153,7 @@ class Classifier:
             raise data_error(
                 where, f"{type(value).__name__} {value!r:.60}", "a text or a dict", "pass " + self._call_example()
             )
-        texts = {field: _text(value, field, where) for field in self.fields}
+        texts = {field: self.task.clean(_text(value, field, where)) for field in self.fields}
         return Example(str(position), str(position), texts, 0)
 
     def _call_example(self) -> str:

@@ -31,8 +31,7 @@ def _multirc(raw: RawExample) -> Iterator[ParsedExample]:
     """Parse MultiRC: a paragraph with questions and answers in the release, one answer a row on the hub."""
 
     def example(keys: list[str], paragraph: str, question: str, answer: str, label_source: RawExample) -> ParsedExample:
-        texts = {"question": question, "answer": answer, "paragraph": paragraph}
-        fields = {name: _strip_markup(text) for name, text in texts.items()}
+        fields = {"question": question, "answer": answer, "paragraph": paragraph}
         return ParsedExample("-".join(keys), "-".join(keys[:2]), fields, label_source)
 
     if raw.flat:
@@ -111,6 +110,7 @@ TASKS: dict[str, Task] = {
             statistics=Statistics(27243, 4848),
             parse=_multirc,
             block_field="paragraph",
+            clean=_strip_markup,
         ),
         Task(
             "rte",

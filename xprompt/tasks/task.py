@@ -38,6 +38,7 @@ class Task:
         cut_side: which side of that field is given up. Differs: the paper names neither field nor side.
         block_field: examples with equal texts in this field stay on one side of a hold-out; None: with equal inputs.
         label_field: the field that holds the label.
+        clean: what every text of an example goes through, wherever it comes from.
         files: where a custom task's examples are; None: they come from the source that a run names.
     """
 
@@ -54,6 +55,7 @@ class Task:
     cut_side: Literal["start", "end"] = "end"
     block_field: str | None = None
     label_field: str = "label"
+    clean: Callable[[str], str] = str
     files: TaskFiles | None = None
 
     def __repr__(self) -> str:
@@ -101,7 +103,11 @@ class Task:
 
     def examples(self, raw: RawExample) -> list[Example]:
         """Return the examples in a raw object; `DataError` names file, line and field of what is wrong with it."""
-        return [Example(p.uid, p.group, p.fields, self._label(p.label_source)) for p in self.parse(raw)]
+        return [
+            Example(p.uid, p.group, {name: self.clean(text) for name, text in p.fields.items()},
+                    self._label(p.label_source))
+            for p in self.parse(raw)
+        ]  # fmt: skip
 
     def _label(self, raw: RawExample) -> int:
         where = f"{raw.where}, field '{raw.path}{self.label_field}'"
