@@ -17,6 +17,7 @@ from xprompt import reproduce
 from xprompt.errors import ConfigError, DataError
 from xprompt.reporting.layout import HANDED_OVER, Report
 from xprompt.reporting.notebooks import execute, parameters_of
+from xprompt.tasks.custom import CustomTask
 
 FIXTURES = Path(__file__).parent / "fixtures" / "notebooks"
 
@@ -40,6 +41,14 @@ def refuse(*_args, **_named):
         (["--set", "learning=1"], "no chosen notebook has a parameter learning"),
         (["--only", "A_tasks_and_templates", "--set", "methods=xprompt"], "methods"),
         (["--set", "methods"], "NAME=VALUE"),
+        (["--set", "profile=tiny"], "--set profile=tiny: give it by its option, --profile"),
+        (["--tasks", "cb", "--set", 'tasks=["rte"]'], "both set tasks; leave one out"),
+        (["--seeds", "2", "--set", "seeds=[0]"], "both set seeds"),
+        (["--only", "01_main_results", "--backbone", "nano-2x", "--set", "backbone_name=nano"], "set backbone_name"),
+        (["--set", "tasks=rte,sst2"], "sst2"),
+        (["--only", "01_main_results,", "--only", "02_nothing"], "no notebook 02_nothing;"),
+        (["--only", ","], "--only , names no notebook"),
+        (["--only", "all", "--only", "10_peft"], "all is every notebook; leave all out"),
         (["--backbone", "model.gguf"], "--only what takes another: 00_walkthrough, 01_main_results"),
         (["--only", "09_transfer", "--tasks", "rte"], "--tasks 'rte': 09_transfer would not use it"),
         (["--only", "09_transfer", "--tasks", "rte"], "data_dir, pairs, profile, seeds"),
@@ -235,9 +244,63 @@ def test_a_data_folder_reaches_the_notebooks_from_where_they_run(tmp_path):
 def test_a_home_folder_is_found_by_its_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "RTE").mkdir()
-    plan = reproduce.make_plan("nano", "rte", data_dir="~", only=["01_main_results"])
+    plan = reproduce.make_plan("nano", "rte", data_dir="~", only=["01_main_results"], output="~/out", backbone="~/RTE")
     ((path, parameters),) = plan.notebooks.items()
-    assert (path.parent / parameters["data_dir"]).resolve() == tmp_path.resolve()
+    assert (path.parent / parameters["data_dir"]).resolve() == tmp_path.resolve() == plan.output.parent
+    assert (path.parent / parameters["backbone_name"]).resolve() == tmp_path / "RTE"
+
+
+def test_a_task_that_is_set_is_found_from_where_the_notebooks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = {"a": "x", "b": "y"}
+    CustomTask(name="mine", template="{text}", label="l", verbalizer=words, validation_share=0.5).save("m")
+    (tmp_path / "m" / "train.csv").write_text("text,l\nt,a\nu,b\n")
+    plan = reproduce.make_plan("nano", only=["01_main_results"], settings={"tasks": ["m", "rte"]})
+    ((path, parameters),) = plan.notebooks.items()
+    mine, rte = parameters["tasks"]
+    assert (path.parent / mine).resolve() == tmp_path / "m" and rte == "rte"
+
+
+def test_paths_on_another_drive_are_whole(tmp_path, monkeypatch):
+    def no_way(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", no_way)
+    (tmp_path / "RTE").mkdir()
+    plan = reproduce.make_plan(
+        "nano", "rte", data_dir=str(tmp_path), only=["01_main_results"], output=tmp_path / "out", backbone=str(tmp_path)
+    )
+    ((_, given),) = plan.notebooks.items()
+    assert given["data_dir"] == given["backbone_name"] == str(tmp_path)
+    assert plan.handed_over["output"] == str(tmp_path / "out")
+
+
+def test_a_folder_named_as_an_embedded_backbone_is_not_taken_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nano").mkdir()
+    ((_, given),) = reproduce.make_plan(only=["01_main_results"], backbone="nano").notebooks.items()
+    assert given["backbone_name"] == "nano"
+
+
+@pytest.mark.parametrize("name", ["index.html", "notebooks/thesis.ipynb"])
+def test_what_no_report_wrote_is_not_replaced(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr(reproduce, "execute", refuse)
+    file = tmp_path / "site" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("years of work")
+    assert reproduce.main(["--profile", "tiny", "--output", str(tmp_path / "site")]) == 2
+    assert "no report's, and would be overwritten" in capsys.readouterr().err
+    assert file.read_text() == "years of work" and not (tmp_path / "site" / "runs").exists()
+    (tmp_path / "site" / "runs").mkdir()  # a report, going on
+    assert reproduce.make_plan("tiny", output=tmp_path / "site").output == tmp_path / "site"
+
+
+def test_the_notebooks_that_are_run_are_not_replaced_by_what_they_become(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "notebooks").symlink_to(reproduce.NOTEBOOKS)
+    for output in (reproduce.NOTEBOOKS.parent, tmp_path):
+        with pytest.raises(ConfigError, match="would be overwritten"):
+            reproduce.make_plan(output=output)
 
 
 def test_an_unknown_parameter_fails_although_papermill_would_only_warn(tmp_path):

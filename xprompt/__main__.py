@@ -14,7 +14,7 @@ from xprompt.cli import bench, book, check, doctor, ls, plan, predict, reproduce
 from xprompt.cli.signals import terminable
 from xprompt.cli.terminal import tolerant_output
 from xprompt.errors import ConfigError, XPromptError, did_you_mean, is_out_of_memory
-from xprompt.files import cannot_write
+from xprompt.files import cannot_use
 
 COMMANDS = {
     "run": run,
@@ -61,7 +61,7 @@ def _execute(given: Sequence[str]) -> int:
         if is_out_of_memory(error):
             print("error: memory ran out; `python -m xprompt plan` says what fits this machine.", file=sys.stderr)
         elif isinstance(error, OSError):
-            print(f"error: {cannot_write(Path(error.filename or 'a file'), error)}", file=sys.stderr)
+            print(f"error: {cannot_use(Path(error.filename or 'a file'), error)}", file=sys.stderr)
         else:
             raise
         return 2

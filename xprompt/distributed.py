@@ -15,6 +15,8 @@ import torch
 import torch.distributed as group
 from torch import Tensor
 
+from xprompt.errors import ConfigError
+
 _BUCKET = 2**24  # values sent at once
 #: How long the others wait for the main process, also while it waits for a run that another job has locked.
 _PATIENCE = datetime.timedelta(days=2)
@@ -80,10 +82,13 @@ def join_processes() -> Iterator[ProcessGroup]:
     """Join the processes that `accelerate launch` or `torchrun` started, for a block; alone where neither did.
 
     Each process takes the GPU of its local rank, where there are any. Sums go by NCCL between GPUs and by gloo
-    between CPUs.
+    between CPUs. Raises `ConfigError` where their number in the environment is none.
     """
     global _current
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal():
+        raise ConfigError(f"WORLD_SIZE={size!r}: needed a number of processes, as a launcher sets it; unset it.")
+    if int(size) < 2 or "RANK" not in os.environ:
         yield _current
         return
     if torch.cuda.is_available():

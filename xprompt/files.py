@@ -24,7 +24,7 @@ TEMPORARY = ".writing-"  # how the names of files start that are not whole yet
 OLD = 3600.0  # seconds after which such a file counts as left behind: nothing here takes that long to write
 _FIXES = {
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some room there",
-    (errno.EACCES, errno.EPERM, errno.EROFS): "choose a folder that you may write to",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "choose a place where you may do that",
     (errno.ENOTDIR, errno.EEXIST, errno.EISDIR): "a file stands where a folder is needed, or the other way round: "
     "move it away, or choose another folder",
     (errno.ENAMETOOLONG,): "choose a shorter path",
@@ -33,8 +33,13 @@ _FIXES = {
 
 def cannot_write(path: Path, error: OSError) -> StoreError:
     """Return the error to raise where a file or folder cannot be written: the path, the reason, the fix."""
+    return cannot_use(path, error, "written")
+
+
+def cannot_use(path: Path, error: OSError, how: str = "read or written") -> StoreError:
+    """Return the error to raise where nobody knows whether a file was to be read or written, or `how` it was to be."""
     fix = next((fix for numbers, fix in _FIXES.items() if error.errno in numbers), "look at that disk")
-    return StoreError(f"{path} cannot be written ({error.strerror or error}): {fix}. What is finished is kept.")
+    return StoreError(f"{path} cannot be {how} ({error.strerror or error}): {fix}. What is finished is kept.")
 
 
 def try_folder(folder: Path, room: int = 0) -> None:
@@ -91,12 +96,23 @@ def new_folder(parent: Path, prefix: str) -> Path:
     return folder
 
 
+def path_of(text: str | Path) -> Path:
+    """Return the path that a text names; `~` at its start is the home folder, as in a shell."""
+    return Path(os.path.expanduser(text))
+
+
+def holds_other_work(folder: Path) -> bool:
+    """Return whether a folder has a front page or notebooks that no report wrote, and that one would replace."""
+    ours = any((folder / name).exists() for name in ("manifest.json", "runs", ".book"))
+    return not ours and ((folder / "index.html").exists() or any((folder / "notebooks").glob("*.ipynb")))
+
+
 def state_of(place: str | Path) -> tuple[tuple[str, int, int], ...]:
     """Return paths, sizes and times of a file, or of a folder's files three levels deep; () where there is none.
 
     Two equal states have the same contents, as far as can be seen without reading them.
     """
-    path = Path(place).absolute()
+    path = path_of(place).absolute()
     files = [path, *(file for depth in ("*", "*/*", "*/*/*") for file in path.glob(depth))] if path.exists() else []
     found = [(str(file), file.stat()) for file in files if file.is_file()]
     return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found))

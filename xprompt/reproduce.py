@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xprompt.backbones.hub import EMBEDDED
 from xprompt.config.profiles import get_profile
 from xprompt.errors import ConfigError, did_you_mean, shown
-from xprompt.files import sha256, try_folder
+from xprompt.files import holds_other_work, path_of, sha256, try_folder
 from xprompt.reporting import book, facts
 from xprompt.reporting.layout import HANDED_OVER, MAIN, Report
 from xprompt.reporting.notebooks import Kernel, execute, parameters_of
@@ -44,7 +45,10 @@ ROOM = 64 * 2**20  # bytes that a report needs at least: its runs, notebooks and
 PATIENCE = 15  # seconds that an interrupted cell has to keep its work, before its kernel is killed
 LONGEST_TIMEOUT = 24.0 * 365
 #: Option → the notebook parameters that it sets.
-_SETS = {"--tasks": ("tasks", "task", "task_json"), "--seeds": ("seeds",), "--data-dir": ("data_dir",)}
+_SETS = {
+    "--tasks": ("tasks", "task", "task_json"), "--seeds": ("seeds",), "--data-dir": ("data_dir",),
+    "--backbone": ("backbone_name",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,16 +110,23 @@ def make_plan(
         raise ConfigError(
             f"--timeout {shown(timeout)}: give hours above 0, up to {LONGEST_TIMEOUT:g}; {TIMEOUT:g} by default."
         )
-    folder = Path(notebooks).resolve()
+    folder = path_of(notebooks).resolve()
     names = choose_tasks(tasks, profile)
     numbers = choose_seeds(seeds, profile)
     source = choose_source(data_dir, names)
-    names = [name if name in TASKS else os.path.relpath(os.path.expanduser(name), folder) for name in names]
-    root = Path(output).resolve() if output else locate_reports() / (f"{profile}-quick" if quick else profile)
+    names = _seen_from(folder, names)
+    root = path_of(output).resolve() if output else locate_reports() / (f"{profile}-quick" if quick else profile)
+    if (root / "notebooks").resolve() == folder or holds_other_work(root):
+        raise ConfigError(
+            f"--output {root} holds notebooks or an index.html that are no report's, and would be overwritten: give a "
+            "folder of its own, such as reports/mine."
+        )
+    given = {"--tasks": tasks, "--seeds": seeds, "--data-dir": data_dir, "--backbone": backbone}
+    settings = _check_settings(settings or {}, given, profile, folder)
     get_executor(executor, root, **(executor_options or {}))
-    offered: dict[str, Any] = {"profile": profile, "data_dir": os.path.relpath(source, folder) if source else ""}
+    offered: dict[str, Any] = {"profile": profile, "data_dir": _path_from(folder, source) if source else ""}
     handed_over = {
-        "output": os.path.relpath(root, folder), "quick": quick, "executor": executor,
+        "output": _path_from(folder, root), "quick": quick, "executor": executor,
         "executor_options": dict(executor_options or {}),
     }  # fmt: skip
     # Where nobody chose, each notebook's own default: the main results take the profile's, the costly search less.
@@ -125,7 +136,8 @@ def make_plan(
     if seeds is not None:
         offered["seeds"] = numbers
     if backbone:
-        offered["backbone_name"] = os.path.relpath(backbone, folder) if Path(backbone).exists() else backbone
+        is_path = backbone not in EMBEDDED and path_of(backbone).exists()
+        offered["backbone_name"] = _path_from(folder, backbone) if is_path else backbone
     plan: dict[Path, dict[str, Any]] = {}
     declared: set[str] = set()
     for path in _choose_notebooks(folder, only):
@@ -134,10 +146,10 @@ def make_plan(
         except ConfigError:  # it fails when its turn comes, and the others run
             plan[path] = {}
             continue
-        wanted = {**offered, **(settings or {})}
+        wanted = {**offered, **settings}
         plan[path] = {name: value for name, value in wanted.items() if name in known}
         declared |= known.keys()
-    without = [path.stem for path, given in plan.items() if backbone and "backbone_name" not in given]
+    without = [path.stem for path, taken in plan.items() if backbone and "backbone_name" not in taken]
     if without:  # whose results would be of the profile's, in one report with the others
         takes = [path.stem for path in sorted(folder.glob("*.ipynb")) if "backbone_name" in parameters_of(path)]
         raise ConfigError(
@@ -145,14 +157,14 @@ def make_plan(
             f"another: {', '.join(takes) or 'none does'}."
         )
     have = sorted(declared)
-    for option, value in {"--tasks": tasks, "--seeds": seeds, "--data-dir": data_dir}.items():
-        reached = not have or any(name in given for given in plan.values() for name in _SETS[option])
+    for option, value in given.items():
+        reached = not have or any(name in taken for taken in plan.values() for name in _SETS[option])
         if only and list(only) != [ALL] and value not in ("", None) and not reached:
             raise ConfigError(
                 f"{option} {shown(value)}: {', '.join(path.stem for path in plan)} would not use it; leave it out, or "
                 f"set by --set a parameter that is there: {', '.join(have)}."
             )
-    if unused := set(settings or {}) - declared:
+    if unused := settings.keys() - declared:
         raise ConfigError(
             f"no chosen notebook has a parameter {', '.join(sorted(unused))}; they have: {', '.join(have)}."
             f"{did_you_mean(min(unused), have)}"
@@ -162,6 +174,41 @@ def make_plan(
             f"--executor {executor}: {', '.join(path.stem for path in plan)} has no runs to distribute; leave it out."
         )
     return Plan(profile, root, plan, quick, handed_over, timeout)
+
+
+def _check_settings(
+    settings: Mapping[str, Any], given: Mapping[str, Any], profile: str, folder: Path
+) -> dict[str, Any]:
+    """Return the notebooks' parameters of --set; refuse one that an option sets, which was checked and would not count.
+
+    Args:
+        given: option → its value, empty where it was left out.
+        folder: of the notebooks, from where tasks' paths are read.
+    """
+    if "profile" in settings:
+        raise ConfigError(f"--set profile={settings['profile']!s:.80}: give it by its option, --profile.")
+    for option, value in given.items():
+        name = _SETS[option][0]
+        if value not in ("", None) and name in settings:
+            raise ConfigError(
+                f"{option} {shown(value)} and --set {name}={settings[name]!s:.80}: both set {name}; leave one out."
+            )
+    tasks = settings.get("tasks")
+    return {**settings, "tasks": _seen_from(folder, choose_tasks(tasks, profile))} if tasks else dict(settings)
+
+
+def _seen_from(folder: Path, tasks: Sequence[str]) -> list[str]:
+    """Return tasks' names as they are, and the paths of custom ones as seen from a folder."""
+    return [name if name in TASKS else _path_from(folder, name) for name in tasks]
+
+
+def _path_from(folder: Path, place: str | Path) -> str:
+    """Return a path as seen from a folder; the whole one where there is no way, as to another drive of Windows."""
+    path = path_of(place)
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:
+        return os.path.abspath(path)
 
 
 def reproduce(plan: Plan) -> int:
@@ -293,10 +340,15 @@ def _choose_notebooks(folder: Path, only: Sequence[str] | None) -> list[Path]:
         raise ConfigError(f"{folder} holds no notebooks: run from a clone of the project, which has them.")
     if not only:
         return [path for path in known if path.stem in CORE] or known
-    if list(only) == [ALL]:
-        return known
     by_name = {path.stem: path for path in known}
-    wanted = [name.strip().removesuffix(".ipynb") for names in only for name in names.split(",")]
+    given = [name.strip() for names in only for name in names.split(",")]
+    wanted = [name.removesuffix(".ipynb") for name in given if name]
+    if not wanted:
+        raise ConfigError(f"--only {', '.join(only)} names no notebook; there are: {', '.join(by_name)}; or all.")
+    if ALL in wanted:
+        if len(set(wanted)) > 1:
+            raise ConfigError(f"--only {', '.join(wanted)}: all is every notebook; leave all out, or the others.")
+        return known
     unknown = [name for name in wanted if name not in by_name]
     if unknown:
         hint = did_you_mean(unknown[0], by_name)

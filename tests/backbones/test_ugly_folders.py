@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.backbones.test_architectures import CONFIGS, LLAMA, SMALL, TWO_LAYERS
 from tests.conftest import tiny_data, tiny_tokenizer
 from xprompt.backbones.loading import wrap
 from xprompt.data.batching import batches
+from xprompt.data.splits import Splits
 
 FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
@@ -287,7 +289,7 @@ def test_more_tokens_than_positions_are_refused_before_any_forward_pass(name, mo
     monkeypatch.setattr(type(backbone.model.base_model), "forward", None)
     calls = [
         lambda: backbone.label_scores(prompt(65 - source), batch, verbalizer),
-        lambda: backbone.loss(prompt(65 - source), batch, verbalizer, objective="generation"),
+        lambda: backbone.loss(prompt(65 - source), batch, verbalizer),
         lambda: backbone.encode(data, prompt_length=65 - source),
     ]
     if backbone.kind == "seq2seq":
@@ -308,6 +310,32 @@ def test_the_label_and_the_generated_text_need_positions_too():
         backbone.loss(prompt, batch, backbone.verbalizer(data.task), objective="generation")
     with pytest.raises(xp.BackboneError, match="a shorter prompt"):
         backbone.label_scores(prompt.new_zeros(80, 32), batch, backbone.verbalizer(data.task))
+
+
+@pytest.mark.parametrize("objective", ["label_scores", "generation"])
+def test_the_length_that_a_refusal_advises_works(objective):
+    data = tiny_data(24, "train")
+    data = replace(data, task=replace(data.task, label_words=("aab", "aacdd")))
+    backbone = make(CONFIGS["gpt2"](), dtype=torch.float32)
+    assert backbone.verbalizer(data.task).first is None, "whole strings are scored"
+    longest = max(map(len, backbone.encode(data).ids))
+    length = 60 - longest  # four positions are left, and a label takes more
+    prompt = xp.SoftPrompt.init(backbone, length, pieces=4)
+    splits = Splits(data.task, data, data, "memorised")
+    settings = xp.TuneSettings(steps=1, batch_size=4, objective=objective)
+    (batch,) = batches(backbone.encode(data), 24, seed=None)
+    advised = set()
+    for call in (
+        lambda: xp.tune(backbone, prompt, splits, settings),
+        lambda: xp.evaluate(backbone, prompt, data, objective=objective),
+        lambda: backbone.loss(prompt(), batch, backbone.verbalizer(data.task), objective=objective),
+    ):
+        with pytest.raises(xp.BackboneError, match=f"{length} of the prompt, {longest} of the") as raised:
+            call()
+        advised.add(int(re.search(r"max_source=(\d+)", str(raised.value)).group(1)))
+    (backbone.max_source,) = advised
+    result, _ = xp.tune(backbone, prompt, splits, settings)
+    xp.evaluate(backbone, result, data, objective=objective)
 
 
 @pytest.mark.parametrize("name", ["t5", "llama"])

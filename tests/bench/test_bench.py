@@ -311,6 +311,9 @@ class TestFiles:
         (tmp_path / "bench.csv").write_text("a,b\n1,2\n")
         with pytest.raises(StoreError, match="a, b"):
             read_rows(tmp_path / "bench.csv")
+        (tmp_path / "bench.csv").write_text("")
+        with pytest.raises(StoreError, match="is no table .*: delete it"):
+            read_rows(tmp_path / "bench.csv")
 
     def test_raw_timings_facts_and_notes_lie_beside(self, tmp_path):
         found = Findings()
@@ -344,6 +347,32 @@ def test_unknown_choices_are_errors(tmp_path, capsys):
     assert "side_by_side" in capsys.readouterr().err and not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="gpt"):
         measuring.measure(tmp_path, backbones=["gpt"])
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_quick_rows_and_others_are_not_mixed(tmp_path, monkeypatch, quick):
+    found = Findings([Row("importance_pass", "nano", "cpu", 1.0, 2.0, "u", 2.0)])
+    found.facts.append({"name": "importance", "backbone": "nano", "hardware": "cpu"})
+    write(tmp_path, found, {"quick": not quick})
+    monkeypatch.setattr(measuring, "load_backbone", lambda *_, **__: pytest.fail("it was measured"))
+    with pytest.raises(ConfigError, match="rows at full length" if quick else "holds quick rows"):
+        measuring.measure(tmp_path, only=["importance_cost"], backbones=["nano"], quick=quick, device="cpu")
+
+
+def test_where_nothing_would_be_measured_that_is_said(tmp_path, capsys):
+    assert main(["bench", "--only", "bfloat16_cpu", "--backbones", "nano", "--output", str(tmp_path / "new")]) == 2
+    assert "nothing to measure: bfloat16_cpu is not made with nano" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_bench_that_is_not_there_is_named(tmp_path, monkeypatch, capsys):
+    add_rows(tmp_path / "bench.csv", [Row("a", "nano", "cpu", 1.0, 2.0, "u", 2.0)])
+    for folders, said in (([tmp_path], ""), (["no/such", tmp_path], f"no bench.csv in no/such: that of {tmp_path} is")):
+        assert read_or_measure(folders, tmp_path / "new")[1] == tmp_path
+        assert said in (out := capsys.readouterr().out) and bool(out) == bool(said)
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: None)
+    read_or_measure(["no/such"], tmp_path / "new")
+    assert capsys.readouterr().out == "no bench.csv in no/such: measured now\n"
 
 
 @pytest.mark.timeout(300)

@@ -90,6 +90,21 @@ def test_public_names_import_nothing_before_it_is_needed():
             ["run", "--task", "rte", "--method", "lora", "--set", "tune.learning_rate=0.5"],
             "lora is trained at its own rate, 0.001; needed --set 'learning_rates={\"lora\": 0.5}'",
         ),
+        (
+            ["run", "--task", "rte", "--method", "fine_tuning", "--set", "tune.learning_rate=1"],
+            "fine_tuning does not depend on tune but on fine_tune",
+        ),
+        (
+            ["run", "--task", "rte", "--method", "prompt_tuning", "--set", "prune.token_ratios=[0.9]"],
+            "prompt_tuning does not depend on prune but on tune;",
+        ),
+        (["run", "--task", "rte", "--method", "majority", "--set", 'tune={"steps": 1}'], "neither tune, fine_tune nor"),
+        (["run", "--task", "rte", "--set", "fine_tune.steps=1"], "xprompt does not depend on fine_tune but on prune"),
+        (
+            ["run", "--task", "rte", "--method", "xprompt_piece", "--set", "prune.level=both"],
+            "xprompt_piece prunes at the level piece whatever prune.level is",
+        ),
+        (["run", "--task", "rte", "--method", "xprompt_token", "--set", 'prune={"level": "both"}'], "the level token"),
         (["reproduce", "--only", "02_nothing"], "no notebook 02_nothing"),
         (["reproduce", "--set", "methods"], "give NAME=VALUE"),
         (["bench", "--only", "nothing"], "side_by_side"),
@@ -213,6 +228,22 @@ def test_a_baselines_own_rate_is_set_by_its_name(monkeypatch, capsys):
     assert [wanted.training.learning_rate for wanted in asked] == [0.5, 0.25, 0.125]
 
 
+def test_settings_that_must_agree_are_checked_when_all_are_set(monkeypatch, capsys):
+    asked = []
+
+    def note(wanted, *_, **__):
+        asked.append(wanted)
+        raise xp.ConfigError("enough")
+
+    monkeypatch.setattr("xprompt.runs.run.run", note)
+    words = ["run", "--task", "rte", "--profile", "tiny", "--set", "tune.objective=generation"]
+    assert main([*words, "--set", "length=4", "--set", "prune.retune.objective=generation"]) == 2
+    assert main([*words, "--method", "zero_shot"]) == 2
+    assert [(c.tune.objective, c.method) for c in asked] == [("generation", "xprompt"), ("generation", "zero_shot")]
+    assert (asked[0].prune.retune.objective, asked[0].length) == ("generation", 4)
+    assert main(words) == 2 and "prune.retune.objective='label_scores' were given" in capsys.readouterr().err
+
+
 def test_the_console_script_is_this_command_line():
     pyproject = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     assert 'xprompt = "xprompt.__main__:main"' in pyproject
@@ -239,6 +270,78 @@ def test_ls_lists_runs_of_every_report_by_their_folders(tmp_path, capsys):
     assert main(["ls", "runs", "--reports", str(tmp_path / "nowhere")]) == 2
     assert main(["ls", "methos"]) == 2
     assert "Did you mean 'methods'?" in capsys.readouterr().err
+
+
+@pytest.fixture
+def books(monkeypatch):
+    """The books that are asked for: folder, output, links to others."""
+    asked = []
+
+    def note(report, output=None, others=()):
+        asked.append((str(report.root), None if output is None else str(output), list(others)))
+        return Path(output or report.root) / "index.html"
+
+    monkeypatch.setattr("xprompt.reporting.book.build", note)
+    return asked
+
+
+def test_books_are_linked_where_they_lie_beside_each_other(books, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["book", "a/nano", "b/smollm2"]) == 0 and main(["book", "a/nano", "a/tiny"]) == 0
+    assert books == [
+        ("a/nano", None, []), ("b/smollm2", None, []), ("a/nano", None, ["tiny"]), ("a/tiny", None, ["nano"])
+    ]  # fmt: skip
+    books.clear()
+    assert main(["book", "a/nano", "b/smollm2", "--output", "out"]) == 0
+    assert main(["book", "a/nano", "--output", "out"]) == 0, "again, over its own front page"
+    assert books[:2] == [("a/nano", "out/nano", ["smollm2"]), ("b/smollm2", "out/smollm2", ["nano"])]
+    assert main(["book", "a/nano", "b/nano", "--output", "new"]) == 2
+    assert "nano names several reports" in capsys.readouterr().err and not Path("new").exists()
+
+
+@pytest.mark.parametrize("name", ["index.html", "nano/index.html", "nano/notebooks/thesis.ipynb"])
+def test_a_book_replaces_no_other_page(books, tmp_path, capsys, name):
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("years of work")
+    assert main(["book", "a/nano", "--output", str(tmp_path)]) == 2
+    assert "what no book wrote would be overwritten" in capsys.readouterr().err
+    assert file.read_text() == "years of work" and not books
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(books, place, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "model").symlink_to(place / "model")
+    (tmp_path / "data").symlink_to(place / "data")
+    words = ["run", "--task", "rte", "--profile", "tiny", "--method", "zero_shot", "--no-watch"]
+    assert main([*words, "--backbone=~/model", "--data-dir=~/data", "--output=~/mine"]) == 0
+    (record,) = xp.Store(tmp_path / "mine").records()
+    assert record["backbone"] == "model"
+    assert main(["ls", "runs", "--reports", "~/mine"]) == 0 and record["run"] in capsys.readouterr().out
+    assert main(["doctor", "~/mine"]) == 0
+    assert main(["book", "~/mine", "--output", "~/site"]) == 0
+    assert books == [(str(tmp_path / "mine"), str(tmp_path / "site" / "mine"), [])]
+    assert main(["plan", "--profile", "tiny", "--backbone", "~/model", "--methods", "zero_shot", "--tasks", "rte"]) == 0
+    xp.SoftPrompt(torch.ones(2, 4), pieces=2).save("~/saved")
+    assert xp.SoftPrompt.load("~/saved").length == 2
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_file_that_cannot_be_read_is_not_said_to_be_written(tmp_path, monkeypatch, capsys):
+    def denied(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    assert main(["ls", "runs", "--reports", str(tmp_path)]) == 2
+    assert f"{tmp_path} cannot be read or written (Permission denied)" in capsys.readouterr().err
+
+
+def test_a_number_of_processes_that_is_none_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "x")
+    assert main(["run", "--task", "rte", "--profile", "tiny", "--output", str(tmp_path / "out")]) == 2
+    assert "WORLD_SIZE='x': needed a number of processes" in capsys.readouterr().err
 
 
 def test_the_console_script_names_itself_in_its_help(monkeypatch, capsys):

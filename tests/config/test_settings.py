@@ -152,3 +152,28 @@ def test_scaled_settings_change_the_length_and_how_often_they_evaluate_alone():
     assert by_steps.replace(eval_every=1).scaled(0.5) == by_steps.replace(steps=500, eval_every=1)
     assert by_steps.replace(eval_every=None).scaled(3) == by_steps.replace(steps=3000, eval_every=None)
     assert xp.TuneSettings(epochs=20, patience=5).scaled(0.5) == xp.TuneSettings(epochs=10, patience=5)
+
+
+def with_objectives(config, tune, retune):
+    prune = config.prune.replace(retune=config.prune.retune.replace(objective=retune))
+    return config.replace(tune=config.tune.replace(objective=tune), prune=prune)
+
+
+def test_a_run_tunes_retrains_and_reports_by_one_objective():
+    searching, tuning = (xp.RunConfig(**RTE, method=method) for method in ("xprompt", "prompt_tuning"))
+    for pair in (("generation", "label_scores"), ("label_scores", "generation")):
+        words = rf"tune\.objective='{pair[0]}', prune\.retune\.objective='{pair[1]}' were given; set both"
+        with pytest.raises(xp.ConfigError, match=words):
+            with_objectives(searching, *pair)
+        assert with_objectives(tuning, *pair).training.objective == pair[0], "which does not retrain"
+    both = with_objectives(searching, "generation", "generation")
+    assert both.parents[0].tune.objective == both.prune.retune.objective == "generation"
+
+
+def test_zero_shots_identity_holds_the_objective_that_it_is_reported_by():
+    default = xp.RunConfig(**RTE, method="zero_shot")
+    other = default.replace(tune=default.tune.replace(objective="generation"))
+    assert "objective" not in default.identity(), "as before there was a choice"
+    assert other.identity() == default.identity() | {"objective": "generation"}
+    majority = [config.replace(method="majority").identity() for config in (default, other)]
+    assert majority[0] == majority[1], "which needs none"

@@ -146,12 +146,13 @@ def test_equal_masks_are_one_candidate(backbone64, splits):
 
 
 def test_the_paper_protocol_means_the_grid():
-    assert xp.RunConfig(task="rte", method="xprompt").prune.search == "halving"
+    assert xp.RunConfig(task="rte", method="xprompt").pruning.search == "halving"
     config = xp.RunConfig(task="rte", method="xprompt", protocol="paper")
-    assert config.prune.search == "grid"
-    assert xp.RunConfig(task="rte", protocol="paper", prune=SETTINGS.replace(search="race")).prune.search == "grid"
+    assert config.pruning.search == config.identity()["prune"]["search"] == "grid"
+    assert config.replace(protocol="held_out").pruning.search == "halving", "the profile's search comes back"
+    assert xp.RunConfig(task="rte", protocol="paper", prune=SETTINGS.replace(search="race")).pruning.search == "grid"
     linear = config.replace(prune=config.prune.replace(search="linear"))
-    assert linear.prune.search == "linear", "a reading of the paper, and no shortcut"
+    assert linear.pruning.search == "linear", "a reading of the paper, and no shortcut"
     assert len(config.prune.grid()) == len(xp.PROFILES["nano"].prune.grid())
 
 

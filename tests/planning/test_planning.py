@@ -17,6 +17,7 @@ from xprompt.planning.footprint import measure
 from xprompt.planning.forecast import advise, forecast
 from xprompt.planning.machine import Machine, backbone_rate, matrix_rate
 from xprompt.planning.report import describe
+from xprompt.runs.grid import grid
 from xprompt.tasks.registry import get_task
 from xprompt.training.memory import predict_bytes
 from xprompt.units import readable_duration
@@ -187,6 +188,10 @@ def test_another_backbone_is_planned_in_place_of_the_profiles():
 def test_a_run_is_planned_once_with_the_runs_it_builds_on():
     plan = forecast("t5-small", "rte", 1, methods=["xprompt", "prompt_tuning_length"], machine=machine())
     assert [run.config.method for run in plan.runs] == ["prompt_tuning", "xprompt", "prompt_tuning_length"]
+    every = grid("nano", ["rte", "cb"], ["xprompt", "prompt_tuning", "prompt_tuning_length"], 2)
+    planned = planning._with_parents(every)
+    assert len(planned) == 12 == len({run.model_dump_json() for run in planned})
+    assert all(parent in planned[:i] for i, run in enumerate(planned) for parent in run.parents)
 
 
 def test_an_adapter_is_not_planned_at_the_cost_of_fine_tuning():
@@ -318,7 +323,9 @@ def test_an_architecture_that_is_neither_known_nor_here_is_one_sentence(monkeypa
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     own = xp.PROFILES["t5-small"]
     monkeypatch.setitem(xp.PROFILES, "t5-small", own.replace(backbone="nobody/no-such-model"))
-    with pytest.raises(xp.BackboneError, match="'nobody/no-such-model' could not be loaded: .*local folder"):
+    monkeypatch.setattr("xprompt.backbones.hub.reachable", lambda: pytest.fail("the hub was asked"))
+    words = "'nobody/no-such-model' could not be loaded: .*a plan asks nobody: download it first .*a local folder"
+    with pytest.raises(xp.BackboneError, match=words):
         forecast("t5-small", "rte", 1, machine=machine())
 
 

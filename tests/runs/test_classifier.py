@@ -110,6 +110,26 @@ def in_another_process(folder, inputs, cwd) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_a_row_of_a_table_is_one_input(clf):
+    frame = pd.DataFrame([PAIR | {"label": "x"}, {"premise": "a", "hypothesis": "b", "label": "y"}])
+    assert clf(frame.iloc[0]) == clf(PAIR)
+    assert clf([row for _, row in frame.iterrows()]) == clf(frame[list(PAIR)].to_dict("records"))
+
+
+def test_a_column_that_stands_twice_is_named(clf):
+    frame = pd.DataFrame([["a", "b", "c"]], columns=["premise", "premise", "hypothesis"])
+    with pytest.raises(xp.DataError, match="column 'premise': given it twice"):
+        clf(frame)
+    other = frame.set_axis(["premise", "more", "hypothesis"], axis=1)[["premise", "hypothesis", "more", "more"]]
+    assert len(clf(other)) == 1, "columns that are not looked at may repeat"
+
+
+@pytest.mark.parametrize("size", ["8", 0, -1, 2.5, True])
+def test_a_batch_size_that_is_none_is_named(clf, size):
+    with pytest.raises(xp.DataError, match="batch_size: given .*at least 1, a whole number"):
+        clf([PAIR, PAIR], batch_size=size)
+
+
 def test_two_lines_predict_in_another_process(clf, folder, nano, tuned, tmp_path):
     peft = xp.to_peft(tuned, nano, tmp_path / "peft")
     expected = [repr(p) for p in clf([PAIR, PAIR])]
@@ -236,6 +256,9 @@ def test_predict_on_the_command_line(clf, folder, tmp_path, capsys):
         main(["predict", str(folder), "--file", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]) == 0
     )
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+    (tmp_path / "in.csv").write_text("")
+    assert main(["predict", str(folder), "--file", str(tmp_path / "in.csv")]) == 2
+    assert "in.csv is empty" in capsys.readouterr().err
     assert main(["predict", str(folder), "--file", str(tmp_path / "in.jsonl")]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith(clf(PAIR).label)
 

@@ -38,7 +38,7 @@ from tests.runs.pretended_runs import (
 from xprompt import get_executor
 from xprompt import reporting as rp
 from xprompt.config.run_config import RunConfig
-from xprompt.errors import ConfigError, DataError
+from xprompt.errors import ConfigError, DataError, MemoryLimitError
 from xprompt.runs import processes
 from xprompt.runs.planned_runs import Step, plan_runs
 from xprompt.runs.processes import LocalExecutor, LocalOptions, ProcessExecutor
@@ -175,6 +175,26 @@ class TestLocal:
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "[1/4] rte majority seed 0 held_out …" and lines[1] == "    0.0 points in 0 s"
         assert lines[5] == "    14.3 points in 0 s, 0 s left" and len(lines) == 8
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_a_run_that_raises_ends_none_of_the_others(self, tmp_path, capsys, workers):
+        configs = grid(3)
+        with pytest.raises(DataError, match="line 3: no label"):
+            rp.collect(configs, ProcessExecutor(tmp_path, failing, workers=workers))
+        assert set(logged(tmp_path)) == {label(c) for c in configs if c.seed != 2 or c.method == "majority"}
+        assert "failed: DataError: RTE/train.jsonl, line 3: no label.; left out for that, 3" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), MemoryLimitError("too little")])
+    def test_an_interrupt_and_a_lack_of_memory_end_all(self, error):
+        done = []
+
+        def run(config):
+            done.append(config.seed)
+            raise error
+
+        with pytest.raises(type(error)):
+            rp.collect(grid(3, ("majority",)), run)
+        assert done == [0]
 
     def test_the_time_left_is_shared_among_the_workers(self, capsys):
         configs = grid(3, ("majority",))

@@ -20,6 +20,7 @@ import xprompt as xp
 from tests.conftest import NO_SUPERGLUE, SUPERGLUE
 from xprompt import reporting as rp
 from xprompt.errors import StoreError
+from xprompt.files import TEMPORARY
 from xprompt.prompts.collection import names_in_collection
 from xprompt.runs import archive
 from xprompt.runs import publish as publishing
@@ -247,18 +248,35 @@ def test_a_report_is_published_compact_and_reads_the_same(report, tmp_path):
     assert torch.equal(new.surviving_pieces, old.surviving_pieces)
 
 
-def test_a_published_report_that_grew_is_published_in_place(report):
-    publish(report, report, [RUN])
-    Store(report).put(record("a" * 16))
-    publish(report, report)
-    assert not (report / "runs").exists()
-    assert [r["run"] for r in Store(report).records()] == [RUN, "a" * 16, OTHER]
-    assert xp.RunResult(Store(report).get(RUN), Store(report).path(RUN)).load_prompt().length == 4
+def test_a_published_report_that_grew_is_published_again(report, tmp_path):
+    grown, target = tmp_path / "grown", tmp_path / "target"
+    publish(report, grown, [RUN])
+    Store(grown).put(record("a" * 16))
+    publish(grown, target)
+    assert not (target / "runs").exists()
+    assert [r["run"] for r in Store(target).records()] == [RUN, "a" * 16, OTHER]
+    assert xp.RunResult(Store(target).get(RUN), Store(target).path(RUN)).load_prompt().length == 4
 
 
-def test_a_damaged_prompt_is_not_loaded(report):
-    publish(report, report, [RUN])
-    store = Store(report)
+def test_folders_of_runs_are_not_deleted_by_publishing(report, tmp_path):
+    published = tmp_path / "published"
+    publish(report, published)
+    before = sorted(report.rglob("*"))
+    for given in ((published, report), (report, report), (published, published)):
+        with pytest.raises(StoreError, match="give the report first"):
+            publish(*given)
+    assert sorted(report.rglob("*")) == before
+
+
+def test_half_written_files_are_not_published(report, tmp_path):
+    (report / "tables" / f"{TEMPORARY}0123").write_text("half")
+    publish(report, tmp_path / "published")
+    assert not list((tmp_path / "published").rglob(f"{TEMPORARY}*"))
+
+
+def test_a_damaged_prompt_is_not_loaded(report, tmp_path):
+    publish(report, tmp_path / "published", [RUN])
+    store = Store(tmp_path / "published")
     whole = store.prompts.read_bytes()
     store.prompts.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
     with pytest.raises(StoreError, match="damaged"):

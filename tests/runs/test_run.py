@@ -122,6 +122,28 @@ def test_data_and_weights_that_change_on_disk_are_read_again(config, place, tmp_
     assert xp.find(moved.replace(method="majority"), tmp_path) is None, "other weights are another backbone"
 
 
+def test_data_below_the_home_folder_are_read_again_too(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(shutil.copytree(place / "data", tmp_path / "home")))
+    config = xp.RunConfig(task="rte", profile="tiny", source="~")
+    before = xp.load_splits(config).fingerprint
+    lines = tmp_path / "home" / "RTE" / "train.jsonl"
+    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[:-1]))
+    assert xp.load_splits(config).fingerprint != before
+
+
+def test_a_folder_named_as_an_embedded_source_is_not_looked_at(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nano").mkdir()
+    (tmp_path / "nano" / "file").touch()
+    monkeypatch.setattr(pipeline, "load_task", lambda name, source, **_: (name.name, source))
+    pipeline._task.cache_clear()
+    config = xp.RunConfig(task="rte", profile="tiny", protocol="paper")
+    first = pipeline.load_splits(config)
+    (tmp_path / "nano" / "file").write_text("changed")
+    assert pipeline.load_splits(config) is first and first == ("rte", "nano")
+    pipeline._task.cache_clear()
+
+
 def test_a_task_that_is_none_leaves_no_folder(config, tmp_path):
     with pytest.raises(xp.ConfigError, match="rtee"):
         xp.run(config.replace(task="rtee"), tmp_path / "report")

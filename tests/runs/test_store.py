@@ -345,11 +345,20 @@ def test_the_state_of_a_run_that_is_done_again_is_no_leftover(tmp_path):
     assert state.exists()
 
 
-@pytest.mark.parametrize("what", ["folder", "record.json", "tuned_prompt/prompt.safetensors"])
-def test_a_link_out_of_the_store_is_not_followed(tmp_path, what):
+def test_a_run_may_lie_elsewhere_behind_a_link(tmp_path):
     store = Store(tmp_path / "store")
     folder = store.put(record(), write_files)
-    place = folder if what == "folder" else folder / what
+    os.rename(folder, tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert list(store.records()) == [record()] and folder.is_symlink()
+    store.put(record() | {"score": 0.75})  # done again
+    assert store.get(NAME)["score"] == 0.75 and (tmp_path / "elsewhere" / "record.json").exists()
+
+
+@pytest.mark.parametrize("what", ["record.json", "tuned_prompt/prompt.safetensors"])
+def test_a_link_out_of_a_run_is_not_followed(tmp_path, what):
+    store = Store(tmp_path / "store")
+    place = store.put(record(), write_files) / what
     os.rename(place, tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
     with pytest.warns(RuntimeWarning, match="a link to outside"):

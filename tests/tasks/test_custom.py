@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -112,6 +113,34 @@ def test_what_a_run_is_called_depends_on_what_is_declared_and_not_on_where(tmp_p
         assert xp.run(configs[0], tmp_path / "store").folder != first.folder, change
     make(tmp_path / "a", {"train.csv": csv(ROWS[1:])})  # read again, although the same process read it before
     assert xp.run(configs[0], tmp_path / "store").folder != first.folder
+
+
+@pytest.mark.parametrize("labels", [("A", "B"), ("trip", "dress")], ids=["swapped", "renamed"])
+def test_labels_that_change_make_another_run_that_answers_with_them(tmp_path, labels):
+    def put(going, wearing):
+        rows = [(text, going if label == "go" else wearing) for text, label in ROWS]
+        return make(tmp_path / "own", {"train.csv": csv(rows)}, validation_share=0.25,
+                    verbalizer={going: "travel", wearing: "clothes"})  # fmt: skip
+
+    config = xp.RunConfig(task=put("B", "A"), profile="tiny", method="prompt_tuning")
+    before = xp.run(config, tmp_path / "store", watch=False)
+    put(*labels)
+    after = xp.run(config, tmp_path / "store", watch=False)
+    assert after.folder != before.folder and xp.classifier(after).labels == labels
+
+
+def test_a_name_in_another_unicode_form_is_said_to_look_the_same(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    words = {composed: "travel", "wear": "clothes"}
+    rows = [(text, apart if label == "go" else label) for text, label in ROWS]
+    with pytest.raises(xp.DataError, match="'café' looks the same"):
+        xp.load_task(make(tmp_path / "a", {"train.csv": csv(rows)}, verbalizer=words, validation_share=0.25))
+    files = {"train.csv": csv(header=f"text,{apart}")}
+    with pytest.raises(xp.DataError, match=f"no such column.*'{apart}' looks the same"):
+        xp.load_task(make(tmp_path / "b", files, label=composed, validation_share=0.25))
+    with pytest.raises(xp.DataError, match="one of") as plain:
+        xp.load_task(make(tmp_path / "c", {"train.csv": csv([("a", "b")])}, validation_share=0.25))
+    assert "looks the same" not in str(plain.value)
 
 
 def test_a_custom_task_goes_through_the_grid_a_run_and_the_report(tmp_path):

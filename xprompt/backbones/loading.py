@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def load_backbone(
         raise BackboneError(
             f"{name!r} names no backbone: give 'nano', 'smollm2', a folder, a .gguf file or a hub id (owner/name)."
         )
-    name = str(name)
+    name = os.path.expanduser(name)
     place = choose_device(device)
     if device_map is not None and (device is not None or importlib.util.find_spec("accelerate") is None):
         raise BackboneError(

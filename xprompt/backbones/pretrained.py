@@ -56,6 +56,7 @@ def load_config(name: str, *, revision: str | None = None, local: bool = False) 
     Raises:
         BackboneError: as `load_model`.
     """
+    name = os.path.expanduser(name)
     place, extra, file = _resolve(name)
     if file is not None:
         fault = fault_in_gguf(file)
@@ -65,7 +66,7 @@ def load_config(name: str, *, revision: str | None = None, local: bool = False) 
         fault = fault_in_folder(Path(place))
         if fault:
             raise _not_loaded(name, revision, fault)
-    elif not local and not os.path.exists(place) and (offline := fault_offline(place, revision)):
+    elif not os.path.exists(place) and (offline := fault_offline(place, revision, local)):
         raise _not_loaded(name, revision, offline)
     with _worded(name, revision):
         config = AutoConfig.from_pretrained(
@@ -96,6 +97,7 @@ def load_model(
     Raises:
         BackboneError: one sentence on what was given, what is needed, and how to get it.
     """
+    name = os.path.expanduser(name)
     place, extra, file = _resolve(name)
     if any(Path(place) == size.path for size in SIZES.values()):
         checksums.verify(Path(place))

@@ -17,7 +17,7 @@ from xprompt.bench import t5_scale, writer
 from xprompt.bench.rows import Findings, hardware_of
 from xprompt.bench.sizes import BACKBONES, COMPARISONS, HEADLINES, comparisons_of, size_of
 from xprompt.errors import BackboneError, ConfigError, did_you_mean
-from xprompt.files import try_folder
+from xprompt.files import path_of, try_folder
 from xprompt.runs.provenance import provenance
 
 log = logging.getLogger("xprompt")
@@ -44,7 +44,7 @@ def measure(
         retrain_share: share of the grid's retraining that the search needs, for the hours of the paper's grid.
 
     Raises:
-        ConfigError: an unknown name, or no GPU where one was asked for.
+        ConfigError: an unknown name, nothing to measure, no GPU where one was asked for, or quick rows beside others.
         StoreError: the folder cannot be written; before anything is measured.
     """
     chosen = list(only) or list(COMPARISONS)
@@ -56,8 +56,21 @@ def measure(
         )
     if device not in ("", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         raise ConfigError(f"device {device!r}: give cpu, or cuda where there is a GPU.")
-    try_folder(Path(output))
     devices = [device] if device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    backbones = list(backbones)
+    found = [comparisons_of(name, kind, chosen) for name in backbones for kind in devices]
+    if not any(found) and "t5_scale" not in chosen:
+        raise ConfigError(
+            f"nothing to measure: {', '.join(chosen)} is not made with {', '.join(backbones) or 'no backbone'} on "
+            f"{', '.join(devices)}; choose other comparisons, or leave --backbones and --device out."
+        )
+    output = path_of(output)
+    if writer.holds_other_kind(output, quick):
+        raise ConfigError(
+            f"{output} holds {'rows at full length' if quick else 'quick rows'}, among which "
+            f"{'quick ones' if quick else 'others'} would be mixed unmarked: give another folder."
+        )
+    try_folder(output)
     for name in backbones:
         for kind in devices:
             _on_backbone(output, name, kind, comparisons_of(name, kind, chosen), quick)
@@ -65,7 +78,7 @@ def measure(
             _write(output, _empty(comparisons_of(name, "cuda", chosen), name, NO_GPU), "cpu", quick)
     if "t5_scale" in chosen:
         _scale(output, devices, quick, retrain_share)
-    return writer.read_rows(Path(output) / "bench.csv")
+    return writer.read_rows(output / "bench.csv")
 
 
 def read_or_measure(
@@ -73,13 +86,21 @@ def read_or_measure(
 ) -> tuple[pd.DataFrame, Path]:
     """Return a bench's rows and its folder: the first of `folders` with a bench.csv, else one measured into `output`.
 
+    Folders that were looked at before, and have none, are named on standard output.
+
     Args:
         only, quick: as in `measure`, which then measures nano alone.
     """
-    for folder in map(Path, folders):
+    absent: list[str] = []
+    for folder in map(path_of, folders):
         if (folder / "bench.csv").exists():
+            if absent:
+                print(f"no bench.csv in {', '.join(absent)}: that of {folder} is read")
             return writer.read_rows(folder / "bench.csv"), folder
-    return measure(output, only=only, backbones=("nano",), quick=quick), Path(output)
+        absent.append(str(folder))
+    if absent:
+        print(f"no bench.csv in {', '.join(absent)}: measured now")
+    return measure(output, only=only, backbones=("nano",), quick=quick), path_of(output)
 
 
 def _on_backbone(output: str | Path, name: str, kind: str, comparisons: list[str], quick: bool) -> None:

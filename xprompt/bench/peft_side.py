@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xprompt.backbones.base import IGNORE_INDEX, Backbone
+from xprompt.backbones.devices import random_state_kept
 from xprompt.config.settings import TuneSettings
 from xprompt.data.batching import batches
 from xprompt.data.splits import Splits
@@ -47,7 +48,8 @@ class PeftPrompt:
             task_type="SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM", num_virtual_tokens=prompt.length,
             num_transformer_submodules=1,
         )  # fmt: skip
-        with warnings.catch_warnings():  # PEFT reads an attribute of the model that transformers deprecates
+        # PEFT reads an attribute of the model that transformers deprecates, and draws initial values nobody uses.
+        with warnings.catch_warnings(), random_state_kept():
             warnings.simplefilter("ignore", FutureWarning)
             model: Any = peft.get_peft_model(backbone.model, config)
         self.model = model.eval()
@@ -122,7 +124,7 @@ class PeftPrompt:
         """
         self.reset()
         train = self.backbone.encode(self.splits.train)
-        held = self.backbone.encode(self.splits.selection or self.splits.validation)
+        held = self.backbone.encode(self.splits.selected_on)
         optimizer = make_optimizer([self.weight], settings)
         total = settings.num_steps(len(train))
         falling = settings.schedule == "linear"

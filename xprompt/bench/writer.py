@@ -45,13 +45,21 @@ def add_rows(path: str | Path, rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def read_rows(path: str | Path) -> pd.DataFrame:
-    """Read a bench.csv. Raises `StoreError` where its columns are not those of one."""
-    frame = pd.read_csv(path)
+    """Read a bench.csv. Raises `StoreError` where it is no table, or its columns are not those of one."""
+    try:
+        frame = pd.read_csv(path)
+    except ValueError as error:  # empty, torn, or no text
+        raise StoreError(f"{path} is no table ({error}): delete it, and measure again.") from error
     if tuple(frame.columns) != COLUMNS:
         raise StoreError(
             f"{path} has columns {', '.join(frame.columns)}; bench.csv has {', '.join(COLUMNS)}: measure again."
         )
     return frame.astype({"unit": object}).fillna({"unit": ""})
+
+
+def holds_other_kind(folder: Path, quick: bool) -> bool:
+    """Return whether a bench folder has facts of quick rows where these are not, or the other way round."""
+    return any(fact["measured"].get("quick", False) != quick for fact in _json(folder / "raw.json"))
 
 
 def write(folder: str | Path, found: Findings, about: dict[str, Any]) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES
 from xprompt.errors import ConfigError, did_you_mean
+from xprompt.files import path_of
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import align_columns
 
@@ -28,7 +29,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.kind not in KINDS:
         raise ConfigError(f"ls {chosen.kind}: needed one of {', '.join(KINDS)}.{did_you_mean(chosen.kind, KINDS)}")
     rows = {"tasks": _tasks, "profiles": _profiles, "methods": _methods, "notebooks": _notebooks}
-    found = _runs(Path(chosen.reports)) if chosen.kind == "runs" else rows[chosen.kind]()
+    found = _runs(path_of(chosen.reports)) if chosen.kind == "runs" else rows[chosen.kind]()
     print(align_columns(found, left=len(found[0])))
     return 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xprompt.errors import ConfigError
-from xprompt.files import try_folder, write_atomically
+from xprompt.files import path_of, try_folder, write_atomically
 
 HELP = "label texts by a finished prompt"
 DESCRIPTION = (
@@ -58,8 +58,8 @@ def execute(chosen: argparse.Namespace) -> int:
 
 def _check_output(output: str, file: str | None) -> Path:
     """Return where to write, links followed; `ConfigError` where that is the input, or what no file can replace."""
-    path = os.path.realpath(output)
-    if file and os.path.exists(file) and os.path.exists(path) and os.path.samefile(file, path):
+    path = os.path.realpath(path_of(output))
+    if file and os.path.exists(path_of(file)) and os.path.exists(path) and os.path.samefile(path_of(file), path):
         raise ConfigError(f"--output {output} is the --file that is read: name another file, so that both are kept.")
     if os.path.exists(path) and not os.path.isfile(path):
         raise ConfigError(f"--output {output} is no file: name one, or leave it out for standard output.")
@@ -80,8 +80,10 @@ def _inputs(chosen: argparse.Namespace) -> list[Any]:
 
     from xprompt.data.text_files import read_jsonl, read_table
 
-    path = Path(chosen.file)
+    path = path_of(chosen.file)
     readers = {".csv": read_table, ".tsv": read_table, ".jsonl": read_jsonl}
     if path.suffix not in readers:
         raise ConfigError(f"--file {path}: needed one of {', '.join(readers)}; save it as one of these.")
+    if path.is_file() and not path.stat().st_size:
+        raise ConfigError(f"--file {path} is empty: a table has the names of its columns at least, and inputs below.")
     return list(readers[path.suffix](path))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xprompt.cli.arguments import add_backbone, parse_values
-from xprompt.config.methods import METHODS
+from xprompt.config.methods import METHODS, get_method
 from xprompt.config.profiles import PROFILES
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import PROTOCOLS, Settings
@@ -61,10 +61,12 @@ def execute(chosen: argparse.Namespace) -> int:
         source=chosen.data_dir, backbone=chosen.backbone,
     )  # fmt: skip
     given = parse_values(chosen.set)
-    for name, value in given.items():
+    for name, value in sorted(given.items(), key=lambda item: "." in item[0]):  # a group as a whole before its parts
         if name in _OPTIONS:
             raise ConfigError(f"--set {name}={value!s:.80}: give it by its option, {_OPTIONS[name]}.")
+        _check_used(config.method, name, value)
         config = _replaced(config, name.split("."), value)
+    config = config.replace()  # what several settings must agree in is checked when all are set
     rates = {"tune.learning_rate", "fine_tune.learning_rate"} & given.keys()
     if rates and config.method in config.learning_rates:
         rate = json.dumps({config.method: given[min(rates)]})
@@ -98,6 +100,24 @@ def execute(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _check_used(method: str, name: str, value: Any) -> None:
+    """Raise `ConfigError` where the method's result does not depend on a setting: it would be dropped in silence."""
+    declared, (group, _, inner) = get_method(method), name.partition(".")
+    reported = declared.work == "evaluation" and name == "tune.objective"  # by it, though nothing is tuned
+    if group in ("tune", "fine_tune", "prune") and group not in declared.settings and not reported:
+        counts = " and ".join(sorted(declared.settings)) or "neither tune, fine_tune nor prune"
+        raise ConfigError(
+            f"--set {name}={value!s:.80}: {method} does not depend on {group} but on {counts}; leave it out, or name "
+            "another method."
+        )
+    levels = inner == "level" or (isinstance(value, dict) and "level" in value)
+    if declared.level and group == "prune" and levels:
+        raise ConfigError(
+            f"--set {name}={value!s:.80}: {method} prunes at the level {declared.level} whatever prune.level is; leave "
+            "it out, or take --method xprompt."
+        )
+
+
 def _describe(record: dict[str, Any], folder: Path, read: bool) -> list[str]:
     """Return what a run came to, beside what answering the most frequent label scores, and where it lies."""
 
@@ -125,6 +145,6 @@ def _replaced(settings: Any, path: Sequence[str], value: Any) -> Any:
         inner = getattr(settings, name, None)
         if not isinstance(inner, Settings):
             raise ConfigError(f"--set {'.'.join(path)}: {type(settings).__name__} has no settings named {name!r}.")
-        return settings.replace(**{name: _replaced(inner, rest, value)})
+        return settings.model_copy(update={name: _replaced(inner, rest, value)})
     other = {"steps": "epochs", "epochs": "steps"}.get(name)
     return settings.replace(**({other: None} if other else {}), **{name: value})

@@ -77,12 +77,6 @@ class RunConfig(Settings):
         return filled
 
     @model_validator(mode="after")
-    def _search_by_grid_in_paper_protocol(self) -> RunConfig:
-        if self.protocol == "paper" and self.prune.stops_early:
-            object.__setattr__(self, "prune", self.prune.replace(search="grid"))
-        return self
-
-    @model_validator(mode="after")
     def _check_learning_rates(self) -> RunConfig:
         for name in self.learning_rates:
             if not get_method(name).takes_learning_rate:
@@ -123,6 +117,16 @@ class RunConfig(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_objectives(self) -> RunConfig:
+        tuned, retrained = self.tune.objective, self.prune.retune.objective
+        if {"tune", "prune"} <= self._declaration.settings and tuned != retrained:
+            raise ValueError(
+                f"{self.method} tunes, retrains and reports by one objective, and tune.objective={tuned!r}, "
+                f"prune.retune.objective={retrained!r} were given; set both to one of them"
+            )
+        return self
+
     @property
     def parents(self) -> list[RunConfig]:
         """The runs that this one starts from: one of the same task, or one of each source task."""
@@ -139,9 +143,10 @@ class RunConfig(Settings):
 
     @property
     def pruning(self) -> PruneSettings:
-        """Return how the method prunes: `prune`, at the level that its declaration names."""
-        level = self._declaration.level
-        return self.prune if level is None else self.prune.replace(level=level)
+        """Return how the method prunes: `prune` at its declaration's level; no search of protocol paper stops early."""
+        level, by_grid = self._declaration.level, self.protocol == "paper" and self.prune.stops_early
+        changes = ({} if level is None else {"level": level}) | ({"search": "grid"} if by_grid else {})
+        return self.prune.replace(**changes) if changes else self.prune
 
     @property
     def _declaration(self) -> Method:
@@ -167,7 +172,8 @@ class RunConfig(Settings):
         trained in one pass, and whether activations are kept or recomputed. Where its data and its backbone lie does
         not matter either: what they hold does, and their fingerprints go into the run ID beside these settings. The
         paper's pattern is left out, so that run IDs are the same as before there were others. A method's own learning
-        rate stands in the settings that it trains by, however it was given.
+        rate stands in the settings that it trains by, however it was given; zero-shot, which trains by none, has its
+        objective alone, where that is not the default.
         """
         values = self.settings()
         del values["source"], values["backbone"]
@@ -184,6 +190,8 @@ class RunConfig(Settings):
         if not self.rounding:
             del values["rounding"]
         values["prune"] = self.pruning.model_dump(mode="json")
+        if self._declaration.work == "evaluation" and self.tune.objective != "label_scores":
+            values["objective"] = self.tune.objective
         for unused in {"tune", "fine_tune", "prune"} - self._declaration.settings:
             del values[unused]
         if "prune" in values:

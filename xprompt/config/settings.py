@@ -162,7 +162,11 @@ class TuneSettings(Settings):
         return self
 
     def scaled(self, times: float) -> TuneSettings:
-        """Return settings of `times` the length, in steps or epochs as it is given, evaluated as often on the way."""
+        """Return settings of `times` the length, in steps or epochs as it is given.
+
+        Where length and `eval_every` are both in steps, both are scaled, and there are as many evaluations. Where the
+        length is in epochs, or one evaluation comes an epoch, the interval stays, and their number is scaled.
+        """
         if self.steps is None:
             assert self.epochs is not None
             return self.replace(epochs=self.epochs * times)

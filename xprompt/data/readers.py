@@ -10,6 +10,7 @@ from typing import Literal
 
 from xprompt.data.text_files import read_jsonl, read_table
 from xprompt.errors import DataError, shown
+from xprompt.files import path_of
 from xprompt.nano import generator
 from xprompt.tasks.example import RawExample, data_error
 from xprompt.tasks.task import Task
@@ -42,14 +43,14 @@ def read(task: Task, source: str | Path, split: Split, revision: str | None = No
         return _nano(task, split)
     if source == "hub":
         return _hub(task, split, revision)
-    if not isinstance(source, (str, Path)) or not os.path.isdir(os.path.expanduser(source)):
+    if not isinstance(source, (str, Path)) or not os.path.isdir(path_of(source)):
         raise data_error(
             f"Source {shown(source)}",
             "neither a known name nor a folder",
             "'nano', 'hub' or an existing folder in the official release layout",
             f"check the path, or put the release there as FOLDER/{task.folder}/val.jsonl",
         )
-    folder = Path(os.path.expanduser(source))
+    folder = path_of(source)
     file = folder / task.folder / f"{_OFFICIAL[split]}.jsonl"
     if file.is_file():
         return list(read_jsonl(file))
@@ -59,7 +60,7 @@ def read(task: Task, source: str | Path, split: Split, revision: str | None = No
 
 def read_few_shot(task: Task, source: str | Path) -> list[RawExample]:
     """Return the raw examples of the official 32-shot file, `fewglue/TASK/train.jsonl` in a folder."""
-    folder = Path(os.path.expanduser(source)) if isinstance(source, (str, Path)) else Path()
+    folder = path_of(source) if isinstance(source, (str, Path)) else Path()
     file = folder / "fewglue" / task.folder / "train.jsonl"
     if not task.folder or not os.path.isfile(file):
         raise data_error(

@@ -64,6 +64,8 @@ class TaskDataset(Sequence[Example]):
         parts: list[list[object]] = [
             [task.name, task.template, task.label_words, task.metrics, task.cut_field, task.cut_side]
         ]
+        if not task.folder:  # SuperGLUE's labels are fixed, and runs of it keep the IDs they had before this was here
+            parts.append([task.label_values])
         parts += [[e.uid, e.group, dict(e.fields), e.label] for e in self.examples]
         return _sha256(json.dumps(part, sort_keys=True) for part in parts)
 
@@ -87,6 +89,11 @@ class Splits:
         """The splits there are, by name."""
         named = {"train": self.train, "selection": self.selection, "validation": self.validation}
         return {name: data for name, data in named.items() if data is not None}
+
+    @property
+    def selected_on(self) -> TaskDataset:
+        """Return what checkpoints and ratios are chosen on: the part held out, or else what is reported on."""
+        return self.validation if self.selection is None else self.selection
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(data):,}" for name, data in self.parts.items())

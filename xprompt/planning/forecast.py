@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -9,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from statistics import mean
-from typing import Any
 
 import torch
 
@@ -22,10 +22,11 @@ from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
 from xprompt.data.loading import load_task
 from xprompt.errors import ConfigError
+from xprompt.files import path_of
 from xprompt.planning.footprint import Footprint, measure
 from xprompt.planning.machine import Machine, backbone_rate, probe_machine
 from xprompt.planning.workload import MARGIN, RunEstimate, Sizes, plan_run
-from xprompt.runs.grid import choose_source, choose_tasks, grid
+from xprompt.runs.grid import grid
 from xprompt.tasks.registry import get_task
 from xprompt.units import readable_size
 
@@ -104,9 +105,7 @@ def forecast(
         ConfigError, DataError, BackboneError: wrong choices; an architecture that is neither known nor on this machine.
     """
     own = get_profile(profile)
-    names = choose_tasks(tasks, profile)
-    source = choose_source(data_dir, names)
-    configs = _with_parents(grid(profile, names, methods, seeds, data_dir=source, backbone=backbone))
+    configs = _with_parents(grid(profile, tasks, methods, seeds, data_dir=data_dir, backbone=backbone))
     if not configs:
         raise ConfigError(f"profile {profile!r} with methods {methods!r}: no run to plan; name one method or more.")
     backbone = configs[0].backbone
@@ -127,11 +126,11 @@ def forecast(
 
 def _with_parents(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """The runs, each after its parents, none twice."""
-    planned: list[RunConfig] = []
+    planned: dict[str, RunConfig] = {}
     for config in configs:
-        chain = [*_with_parents(config.parents), config]
-        planned += [run for run in chain if run not in planned]
-    return planned
+        for run in (*_with_parents(config.parents), config):
+            planned.setdefault(json.dumps(run.settings(), sort_keys=True), run)
+    return list(planned.values())
 
 
 def _sizes(config: RunConfig) -> Sizes:
@@ -154,7 +153,7 @@ def _sizes(config: RunConfig) -> Sizes:
 
 def is_here(backbone: str) -> bool:
     """Return whether a backbone is on this machine in any case: embedded, from a package, a folder or a GGUF file."""
-    return backbone in EMBEDDED or os.path.exists(backbone)
+    return backbone in EMBEDDED or os.path.exists(path_of(backbone))
 
 
 def advise(plan: Forecast) -> list[str]:
@@ -166,10 +165,11 @@ def advise(plan: Forecast) -> list[str]:
         (1, "prune.side_by_side=1 (the same numbers, slower)",
          lambda runs: [c.replace(prune=c.prune.replace(side_by_side=1)) for c in runs]),
         (1, "gradient_checkpointing=True in tune, fine_tune and prune.retune (the same numbers, slower)",
-         lambda runs: [_each(c, gradient_checkpointing=True) for c in runs]),
+         lambda runs: [_trained(c, lambda s: s.replace(gradient_checkpointing=True)) for c in runs]),
         (1, "accumulation=batch_size and eval_batch_size=4 in tune, fine_tune and prune.retune (the same numbers, "
          "slower)", lambda runs: [_narrow(c) for c in runs]),
-        (2, "dtype='bfloat16' (half the memory; slower on many CPUs)", lambda runs: [_halve(c) for c in runs]),
+        (2, "dtype='bfloat16' (half the memory; slower on many CPUs)",
+         lambda runs: [c.replace(dtype="bfloat16") for c in runs]),
         (4, "without fine_tuning", lambda runs: [c for c in runs if c.method != "fine_tuning"]),
     ]  # fmt: skip
     harmless_first = sorted(
@@ -191,17 +191,9 @@ def _fits(plan: Forecast, configs: Sequence[RunConfig]) -> bool:
     return not replace(plan, runs=runs, machine=replace(plan.machine, dtype=dtype)).too_large
 
 
-def _halve(config: RunConfig) -> RunConfig:
-    return config.replace(dtype="bfloat16")
-
-
 def _narrow(config: RunConfig) -> RunConfig:
     """One example at a time, the same batches and the same numbers."""
     return _trained(config, lambda s: s.replace(accumulation=s.batch_size, eval_batch_size=min(4, s.eval_batch_size)))
-
-
-def _each(config: RunConfig, **changes: Any) -> RunConfig:
-    return _trained(config, lambda settings: settings.replace(**changes))
 
 
 def _trained(config: RunConfig, change: Callable[[TuneSettings], TuneSettings]) -> RunConfig:

@@ -63,9 +63,8 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
     learns = work == "fine_tuning"
     adapts = work == "adapter"  # the weights stay frozen: of their gradients nothing is computed or kept
     weights = footprint.parameters * dtype.itemsize
-    if learns:  # in float32 at least, beside the frozen weights
-        dtype = torch.promote_types(dtype, torch.float32)
     if learns:
+        dtype = torch.promote_types(dtype, torch.float32)  # at least, beside the frozen weights
         candidates, prompt = 1, 0
         steps, operations = _training(footprint, settings, 1, None, train, selection, sizes.mean_tokens, True)
     elif work in ("prompt_tuning", "adapter"):
@@ -75,7 +74,7 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
         settings, candidates = config.prune.retune, config.pruning.num_candidates
         length = sizes.mean_tokens + prompt
         steps, operations = _training(
-            footprint, settings, candidates, config.prune, train, selection, length
+            footprint, settings, candidates, config.pruning, train, selection, length
         )  # fmt: skip
         if work == "search":
             scored = min(train, config.prune.importance_limit or train)

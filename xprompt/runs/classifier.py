@@ -15,10 +15,10 @@ from xprompt.backbones.base import Backbone
 from xprompt.backbones.loading import load_backbone
 from xprompt.config.run_config import RunConfig
 from xprompt.data.batching import batches
-from xprompt.data.splits import TaskDataset
+from xprompt.data.splits import TaskDataset, check_whole
 from xprompt.data.tokenization import encode
 from xprompt.errors import BackboneError, ConfigError, NotFiniteError, StoreError, shown
-from xprompt.files import parse_json
+from xprompt.files import parse_json, path_of
 from xprompt.prompts.card import CARD, PromptCard, TaskCard
 from xprompt.prompts.peft import CONFIG as PEFT_CONFIG
 from xprompt.prompts.peft import from_peft
@@ -27,7 +27,7 @@ from xprompt.runs.run import RunResult
 from xprompt.runs.store import Store
 from xprompt.signatures import check_arguments
 from xprompt.tasks.custom import as_text, is_text
-from xprompt.tasks.example import Example, RawExample, data_error
+from xprompt.tasks.example import Example, RawExample, data_error, looks_the_same
 from xprompt.tasks.registry import get_task
 from xprompt.tasks.superglue import TASKS
 from xprompt.tasks.task import Task
@@ -92,16 +92,19 @@ class Classifier:
         Args:
             inputs: a text, where the task has one field; field → text; several of these
                 (or `RawExample`s, which know their file and line); or a DataFrame with a column
-                for each field. Other keys and columns are not looked at.
+                for each field, or a row of one. Other keys and columns are not looked at.
             batch_size: inputs a pass.
 
         Returns:
             a `Prediction`; a list of them; of a DataFrame one with its index, `label` and `p(<label>)` for each label.
 
         Raises:
-            DataError: an input that lacks a field, or holds no text there; names the input and the field.
+            DataError: an input that lacks a field, or holds no text there; names the input and the field. A
+                `batch_size` that is no whole number of at least 1.
             NotFiniteError: scores are not finite.
         """
+        check_whole("batch_size", batch_size, 1)
+        inputs = self._row(inputs)
         if isinstance(inputs, (str, Mapping)):
             return self._predict([self._example(inputs, 0, "the input")], batch_size)[0]
         if hasattr(inputs, "columns") and hasattr(inputs, "to_dict"):
@@ -120,15 +123,26 @@ class Classifier:
         ]
         return self._predict(examples, batch_size)
 
+    def _row(self, value: Any) -> Any:
+        """Return a row of a DataFrame, a Series that is indexed by the fields, as a mapping; all else as it is."""
+        is_series = hasattr(value, "to_dict") and hasattr(value, "index") and not hasattr(value, "columns")
+        return value.to_dict() if is_series and set(self.fields) <= set(value.index) else value
+
     def _rows(self, frame: pd.DataFrame) -> list[Example]:
+        columns = list(frame.columns)
+        if repeated := [field for field in self.fields if columns.count(field) > 1]:
+            raise data_error(
+                f"the DataFrame, column '{repeated[0]}'", "it twice", "different names", "rename or remove one"
+            )
         missing = [field for field in self.fields if field not in frame.columns]
         if missing:
             raise data_error(
-                f"the DataFrame, column '{missing[0]}'", f"columns {', '.join(map(str, frame.columns))}",
-                f"a column for each of {', '.join(self.fields)}", "rename a column with df.rename(columns=…)",
+                f"the DataFrame, column '{missing[0]}'", f"columns {', '.join(map(str, columns))}",
+                f"a column for each of {', '.join(self.fields)}",
+                f"rename a column with df.rename(columns=…){looks_the_same(missing[0], columns)}",
             )  # fmt: skip
-        columns = [frame[field].tolist() for field in self.fields]
-        rows = zip(frame.index, zip(*columns, strict=True), strict=True)
+        texts_of = [frame[field].tolist() for field in self.fields]
+        rows = zip(frame.index, zip(*texts_of, strict=True), strict=True)
         return [
             self._example(dict(zip(self.fields, texts, strict=True)), i, f"row {name!r}")
             for i, (name, texts) in enumerate(rows)
@@ -149,6 +163,7 @@ class Classifier:
                     "pass " + self._call_example(),
                 )  # fmt: skip
             value = {self.fields[0]: value}
+        value = self._row(value)
         if not isinstance(value, Mapping):
             raise data_error(
                 where, f"{type(value).__name__} {value!r:.60}", "a text or a dict", "pass " + self._call_example()
@@ -242,7 +257,7 @@ def _locate(prompt: str | Path | RunResult | SoftPrompt) -> tuple[dict[str, Any]
     if isinstance(prompt, RunResult):
         record, folder = prompt.record, prompt.folder
     else:
-        folder = Path(str(prompt)).expanduser().resolve()
+        folder = path_of(str(prompt)).resolve()
         if any((folder / name).is_file() for name in ("prompt.safetensors", PEFT_CONFIG)):
             return None, folder
         record = _record(folder)
@@ -339,7 +354,7 @@ def _text(value: Mapping[str, Any], field: str, where: str) -> str:
     if field not in value:
         raise data_error(
             f"{where}, field '{field}'", f"{', '.join(map(str, value)) or 'nothing'}", "every field of the template",
-            "add it",
+            f"add it{looks_the_same(field, value)}",
         )  # fmt: skip
     given = value[field]
     text = as_text(given.item() if isinstance(given, np.generic) else given)

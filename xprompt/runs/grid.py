@@ -8,10 +8,8 @@ from __future__ import annotations
 import datetime
 import logging
 import operator
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -21,6 +19,7 @@ from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import MOST_SEED, PROTOCOLS, TuneSettings
 from xprompt.errors import ConfigError, DataError, did_you_mean, shown
+from xprompt.files import path_of
 from xprompt.runs.planned_runs import Executor
 from xprompt.runs.processes import LocalExecutor
 from xprompt.tasks.registry import get_task, split_tasks
@@ -78,7 +77,7 @@ def choose_source(data_dir: str, tasks: Sequence[str]) -> str:
     """Return the source of `data_dir`, or "" for the profile's own. Raises `DataError` where a task has no folder."""
     if not data_dir:
         return ""
-    root = Path(os.path.expanduser(data_dir))
+    root = path_of(data_dir)
     if not root.is_dir():
         raise DataError(f"data folder {data_dir}: there is no such folder; give the one that contains CB/, RTE/, …")
     known = {name: get_task(name).folder for name in tasks}

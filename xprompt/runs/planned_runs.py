@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import xprompt
 from xprompt.backbones.malloc import give_back_freed_memory
 from xprompt.config.run_config import RunConfig
+from xprompt.files import path_of
 from xprompt.runs.store import Store
 
 Run = Callable[[RunConfig, Path], Mapping[str, Any]]
@@ -95,12 +96,7 @@ def as_steps(runs: Sequence[PlannedRun], ended: Ended) -> Iterator[Step]:
     for run, outcome in ended:
         if isinstance(outcome, Exception):
             errors.append(outcome)
-            run.dropped, others = True, 0
-            for other in runs:  # parents come first
-                if any(parent.dropped for parent in other.parents) and not other.dropped:
-                    other.dropped, others = True, others + 1
-            also = f"; left out for that, {others} that start from it" if others else ""
-            yield Step(run.config, note=f"failed: {type(outcome).__name__}: {first_line(outcome)}{also}")
+            yield Step(run.config, note=drop(run, runs, outcome))
         else:
             record, seconds = outcome
             yield from (Step(run.config, position, dict(record), seconds) for position in run.positions or (None,))
@@ -108,9 +104,19 @@ def as_steps(runs: Sequence[PlannedRun], ended: Ended) -> Iterator[Step]:
         raise errors[0]
 
 
+def drop(run: PlannedRun, runs: Sequence[PlannedRun], error: Exception) -> str:
+    """Drop a run that raised and all that start from it, of `runs`, and return a note on them."""
+    run.dropped, others = True, 0
+    for other in runs:  # parents come first
+        if any(parent.dropped for parent in other.parents) and not other.dropped:
+            other.dropped, others = True, others + 1
+    also = f"; left out for that, {others} that start from it" if others else ""
+    return f"failed: {type(error).__name__}: {first_line(error)}{also}"
+
+
 def absolute_root(store: Store | str | Path) -> Path:
     """Return the absolute path of a store's folder."""
-    return Path(os.path.abspath(store.root if isinstance(store, Store) else store))
+    return Path(os.path.abspath(store.root if isinstance(store, Store) else path_of(store)))
 
 
 def first_line(error: BaseException) -> str:

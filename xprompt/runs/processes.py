@@ -21,7 +21,7 @@ from pydantic import Field
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import Settings
-from xprompt.errors import ConfigError, HeldError
+from xprompt.errors import ConfigError, HeldError, is_out_of_memory
 from xprompt.runs.planned_runs import (
     LOOK_AGAIN,
     THREADS,
@@ -31,6 +31,7 @@ from xprompt.runs.planned_runs import (
     Step,
     absolute_root,
     as_steps,
+    drop,
     plan_runs,
     run_here,
     timed,
@@ -53,13 +54,18 @@ class LocalExecutor:
         self._run = run
 
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
-        """Yield a step as each run begins and one as it ends; an error ends all.
+        """Yield a step as each run begins and one as it ends, and raise the first error when the others are done.
 
-        A run that another process does comes later, when the others are done.
+        A run that another process does comes later. One that raises takes along what starts from it; where memory ran
+        out, the others would fail too, and the error ends all.
         """
+        runs, errors = plan_runs(configs), list[Exception]()
+        run_at = {position: run for run in runs for position in run.positions}
         to_do, told = deque(enumerate(configs)), set[int]()
         while to_do:
             position, config = to_do.popleft()
+            if run_at[position].dropped:
+                continue
             if position not in told:
                 yield Step(config, position)
             began = time.perf_counter()
@@ -73,7 +79,16 @@ class LocalExecutor:
                 if all(other in told for other, _ in to_do):
                     time.sleep(LOOK_AGAIN)
                 continue
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)  # which hold the failed run's tensors
+                errors.append(error)
+                yield Step(config, position, note=drop(run_at[position], runs, error))
+                continue
             yield Step(config, position, record, time.perf_counter() - began)
+        if errors:
+            raise errors[0]
 
 
 class LocalOptions(Settings):

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from xprompt.errors import StoreError, XPromptError
-from xprompt.files import cannot_write, inside, new_folder, replace_folder, sha256, sync_file, sync_folder
+from xprompt.files import (
+    TEMPORARY,
+    cannot_write,
+    inside,
+    new_folder,
+    path_of,
+    replace_folder,
+    sha256,
+    sync_file,
+    sync_folder,
+)
 from xprompt.prompts.collection import load_from_collection, names_in_collection, save_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.archive import write_archive
@@ -33,16 +43,15 @@ def publish(report: str | Path, target: str | Path, prompts: Sequence[str] = ())
 
     Args:
         report: a finished report, or a published one that has grown.
-        target: the folder to write, such as reports/published/nano. An earlier report there is replaced; it may be
-            `report` itself.
+        target: the folder to write, such as reports/published/nano. An earlier published report there is replaced.
         prompts: run IDs whose prompts are kept, beside those that `report` has in one file already.
 
-    Raises `StoreError` where `report` has no manifest, `target` is no report, a run of the manifest is missing or
-    damaged, a prompt is not there, the copy would be over `MAX_FILES` or `MAX_BYTES`, or the disk does not take it;
-    `target` is then as it was.
+    Raises `StoreError` where `report` has no manifest, `target` is no published report or is `report`, a run of the
+    manifest is missing or damaged, a prompt is not there, the copy would be over `MAX_FILES` or `MAX_BYTES`, or the
+    disk does not take it; `target` is then as it was.
     """
     try:
-        return _publish(Path(report), Path(target), prompts)
+        return _publish(path_of(report), path_of(target), prompts)
     except OSError as error:
         raise cannot_write(Path(error.filename2 or error.filename or target), error) from error
 
@@ -52,6 +61,11 @@ def _publish(report: Path, target: Path, prompts: Sequence[str]) -> list[Path]:
         raise StoreError(f"{report} has no manifest.json: give the folder of a finished report.")
     if target.exists() and any(target.iterdir()) and not (target / "manifest.json").is_file():
         raise StoreError(f"{target} holds other things than a report: give a new folder, or that of a report.")
+    if (target / "runs").exists() or target.resolve() == report.resolve():
+        raise StoreError(
+            f"{target} is the report to publish, or has runs/, of which only records and some prompts would be kept: "
+            "give the report first, and then another folder without runs/, such as reports/published/nano."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = new_folder(target.parent, f".{target.name}-")
     copy = staging / target.name
@@ -69,7 +83,7 @@ def _publish(report: Path, target: Path, prompts: Sequence[str]) -> list[Path]:
 
 
 def _copy_files(report: Path, copy: Path) -> None:
-    for file in sorted(file for pattern in KEPT for file in report.glob(pattern) if file.is_file()):
+    for file in sorted(file for pattern in KEPT for file in report.glob(pattern) if _is_whole(file)):
         place = copy / file.relative_to(report)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(inside(report, str(file.relative_to(report))), place)
@@ -77,6 +91,10 @@ def _copy_files(report: Path, copy: Path) -> None:
     for notebook in manifest["notebooks"].values():
         notebook.pop("html", None)
     write_manifest(copy / "manifest.json", manifest)
+
+
+def _is_whole(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(TEMPORARY)
 
 
 def _archive_runs(store: Store, target: Store, prompts: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ import xprompt
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import Settings
 from xprompt.errors import ConfigError, HeldError
-from xprompt.files import try_folder
+from xprompt.files import path_of, try_folder
 from xprompt.nano.sizes import SIZES
 from xprompt.runs.planned_runs import (
     LOOK_AGAIN,
@@ -197,7 +197,7 @@ def absolute_paths(config: RunConfig) -> dict[str, Any]:
 
 
 def _absolute(name: str) -> str:
-    path = os.path.abspath(os.path.expanduser(name))
+    path = os.path.abspath(path_of(name))
     return path if name not in _NAMES and os.path.exists(path) else name
 
 

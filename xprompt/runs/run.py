@@ -17,6 +17,7 @@ import torch
 import xprompt
 from xprompt import html
 from xprompt.backbones.base import Backbone
+from xprompt.backbones.hub import EMBEDDED
 from xprompt.backbones.loading import load_backbone
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
@@ -24,7 +25,7 @@ from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
 from xprompt.distributed import process_group
 from xprompt.errors import ConfigError, MemoryLimitError, XPromptError, is_out_of_memory, shown
-from xprompt.files import inside, state_of, try_folder
+from xprompt.files import inside, path_of, state_of, try_folder
 from xprompt.methods.base import MethodContext, load_method
 from xprompt.prompts.collection import load_from_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
@@ -220,12 +221,16 @@ def _store(config: RunConfig, store: Store | str | Path | None) -> Store:
 
 def _prepare(config: RunConfig, device_map: str | None = None) -> tuple[Splits, Backbone, str]:
     """A run's examples, its backbone and its name."""
-    get_task(config.task)
     splits = load_splits(config)
-    state = state_of(config.backbone)
+    state = _state(config.backbone)
     backbone = _backbone(config.backbone, config.dtype, config.revision, config.max_source, device_map, state)
     name = run_id(_identity(config, splits), splits.fingerprint, backbone.fingerprint, xprompt.__version__)
     return splits, backbone, name
+
+
+def _state(name: str) -> tuple[tuple[str, int, int], ...]:
+    """The state of the files that a source or backbone names; () for names that mean no folder, whatever lies here."""
+    return () if name in (*EMBEDDED, "hub") else state_of(name)
 
 
 def load_splits(config: RunConfig) -> Splits:
@@ -233,7 +238,7 @@ def load_splits(config: RunConfig) -> Splits:
     load = _task if config.task in TASKS else _task.__wrapped__  # a declaration's files may lie anywhere
     splits = load(
         config.task, config.pattern, config.source, config.few_shot, config.limit_train, config.limit_validation,
-        config.seed if isinstance(config.few_shot, int) else 0, state_of(config.source),
+        config.seed if isinstance(config.few_shot, int) else 0, _state(config.source),
     )  # fmt: skip
     if config.protocol == "held_out":
         return splits.hold_out(config.selection, seed=config.seed, at_most=config.selection_limit)
@@ -292,11 +297,10 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
         made = provenance(backbone.device, backbone.dtype, backbone.model)
         outcome = load_method(config.method)(context)
     seconds = time.perf_counter() - started + context.callbacks.resumed_seconds
-    held = splits.selection
     record = {
         "run": name,
         "profile": config.profile,
-        "backbone": Path(config.backbone).name if Path(config.backbone).exists() else config.backbone,
+        "backbone": Path(config.backbone).name if path_of(config.backbone).exists() else config.backbone,
         "source": splits.source if splits.source.startswith(("nano", "hub")) else Path(splits.source).name,
         "task": splits.task.name,
         "method": config.method,
@@ -309,12 +313,12 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
         "majority": metrics.majority(
             splits.task, splits.train.labels, splits.validation.labels, splits.validation.groups
         ),
-        "selection_split": held.split if held is not None else splits.validation.split,
+        "selection_split": splits.selected_on.split,
         "report_split": splits.validation.split,
         "num_params": outcome.num_params,
         "counts": {
             "train": len(splits.train),
-            "selection": len(held) if held is not None else len(splits.validation),
+            "selection": len(splits.selected_on),
             "validation": len(splits.validation),
             "cut": outcome.num_cut,
         },
@@ -326,7 +330,7 @@ def _record(context: MethodContext, name: str, store: Store) -> None:
             "backbone_fingerprint": backbone.fingerprint,
             "data_fingerprint": splits.fingerprint,
             "backbone_params": backbone.num_params,
-            "dropout": config.tune.dropout,
+            "dropout": config.training.dropout,
             "random_streams": stream_seeds(config.seed),
         },
     }

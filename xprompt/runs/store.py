@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from xprompt.errors import HeldError, StoreError
-from xprompt.files import cannot_write, inside, new_folder, replace_folder, sha256, sync_file, sync_folder
+from xprompt.files import cannot_write, inside, new_folder, path_of, replace_folder, sha256, sync_file, sync_folder
 from xprompt.runs.archive import read_archive
 
 FORMAT = 1
@@ -64,7 +64,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = path_of(root)
         self.runs = self.root / "runs"
         self.staging, self.unfinished = self.runs / ".staging", self.runs / ".unfinished"
         self.locks, self.damaged = self.runs / ".locks", self.runs / ".damaged"
@@ -276,7 +276,6 @@ def _cannot_read(folder: Path, error: OSError) -> StoreError:
 
 
 def _read(folder: Path, run_id: str) -> Record:
-    inside(folder.parent, run_id)
     body = json.loads(inside(folder, "record.json").read_text(encoding="utf-8"))
     if body["format"] != FORMAT:
         raise ValueError(f"format {body['format']!r}, not {FORMAT}")

@@ -17,8 +17,8 @@ from pydantic import Field, field_validator, model_validator
 from xprompt.config.pattern import fields_in
 from xprompt.config.settings import MOST_SEED, NO_TEXT, Settings
 from xprompt.errors import ConfigError, DataError, StoreError, shown
-from xprompt.files import inside, parse_json, write_atomically
-from xprompt.tasks.example import ParsedExample, RawExample, data_error
+from xprompt.files import inside, parse_json, path_of, write_atomically
+from xprompt.tasks.example import ParsedExample, RawExample, data_error, looks_the_same
 
 DECLARATION = "task.json"
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -115,7 +115,7 @@ class CustomTask(Settings):
         Raises:
             ConfigError: the file is missing, is no JSON, or declares what makes no sense; names the file.
         """
-        path = Path(os.path.expanduser(path))
+        path = path_of(path)
         where = "/".join(path.parts[-2:])[-200:]
         try:
             if path.exists() and not path.is_file():  # to read a pipe or a device would never end
@@ -144,7 +144,7 @@ class CustomTask(Settings):
 
         Raises `ConfigError` where it cannot be written.
         """
-        path = Path(folder) / DECLARATION
+        path = path_of(folder) / DECLARATION
         text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), indent=2, ensure_ascii=False)
         try:
             write_atomically(path, text + "\n")
@@ -211,7 +211,7 @@ class CustomTask(Settings):
                 f"{raw.where}, field '{missing[0]}'",
                 f"no such column (there are {', '.join(map(str, raw.data))})",
                 "every column that the declaration names as label, group or in template",
-                f"add the column, or correct {DECLARATION}",
+                f"add the column, or correct {DECLARATION}{looks_the_same(missing[0], raw.data)}",
             )
         fields = {column: self._text(raw, column) for column in (*self.columns, *group)}
         uid = str(raw.position)

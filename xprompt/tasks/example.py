@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,6 +13,16 @@ from xprompt.errors import DataError, shown
 def data_error(where: str, given: str, needed: str, fix: str) -> DataError:
     """Return a `DataError` that says where it is, what was given, what was needed, and the fix."""
     return DataError(f"{where}: given {given}; needed {needed}. Fix: {fix}.")
+
+
+def looks_the_same(given: object, known: Iterable[object]) -> str:
+    """Return a remark, to end a fix with, where a known name is the given one in another Unicode form; else ""."""
+    if isinstance(given, str):
+        form = unicodedata.normalize("NFC", given)
+        for name in known:
+            if isinstance(name, str) and name != given and unicodedata.normalize("NFC", name) == form:
+                return f"; {name!r} looks the same and is other characters (NFC, NFD): copy one to the other's place"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from xprompt.errors import ConfigError, did_you_mean, shown
+from xprompt.files import path_of
 from xprompt.tasks.custom import DECLARATION, CustomTask, TaskFiles
 from xprompt.tasks.superglue import TASKS
 from xprompt.tasks.task import Task
@@ -26,7 +27,7 @@ def get_task(name: str | Path) -> Task:
         )
     if str(name) in TASKS:
         return TASKS[str(name)]
-    path = Path(os.path.expanduser(name))
+    path = path_of(name)
     if _is_folder_of_task(name):
         path = path / DECLARATION
     if path.suffix != ".json":
@@ -54,11 +55,11 @@ def split_tasks(text: str) -> list[str]:
 
 
 def _is_declared(path: str) -> bool:
-    return _is_folder_of_task(path) or path.endswith(".json") and os.path.isfile(os.path.expanduser(path))
+    return _is_folder_of_task(path) or path.endswith(".json") and os.path.isfile(path_of(path))
 
 
 def _is_folder_of_task(path: str | Path) -> bool:
-    return os.path.isfile(os.path.join(os.path.expanduser(path), DECLARATION))
+    return os.path.isfile(path_of(path) / DECLARATION)
 
 
 def custom_task(declaration: CustomTask, where: str, files: TaskFiles | None = None) -> Task:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from xprompt.config.pattern import Pattern, fields_in
 from xprompt.errors import ConfigError, shown
 from xprompt.tasks.custom import TaskFiles
-from xprompt.tasks.example import Example, ParsedExample, RawExample, data_error
+from xprompt.tasks.example import Example, ParsedExample, RawExample, data_error, looks_the_same
 
 
 class Statistics(NamedTuple):
@@ -127,5 +127,5 @@ class Task:
             where,
             shown(value),
             f"one of {list(allowed)}",
-            "correct the label, or check that the file belongs to this task",
+            f"correct the label, or check that the file belongs to this task{looks_the_same(value, allowed)}",
         )
