@@ -168,6 +168,15 @@ def test_a_backbone_is_frozen_and_evaluates_without_dropout():
 def test_a_prompt_for_another_width_is_refused(backbone):
     with pytest.raises(xp.BackboneError, match="16 wide.*needs 32"):
         backbone.join(torch.zeros(3, 16), one_batch(backbone, tiny_data(2, "train")))
+    with pytest.raises(xp.BackboneError, match="16 wide.*needs 32"):  # a decoder-only LM runs this one once
+        xp.evaluate(backbone, xp.SoftPrompt(torch.ones(3, 16), pieces=4), tiny_data(2, "train"))
+
+
+def test_a_prompt_with_no_token_left_is_none(backbone):
+    batch, verbalizer = one_batch(backbone, tiny_data(4, "train")), backbone.verbalizer(get_task("rte"))
+    for objective in ("label_scores", "generation"):
+        losses = [backbone.loss(p, batch, verbalizer, objective=objective) for p in (torch.zeros(0, 32), None)]
+        assert torch.allclose(*losses, atol=1e-6)
 
 
 def test_label_words_that_look_alike_are_refused(backbone):

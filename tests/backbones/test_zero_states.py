@@ -9,8 +9,9 @@ import torch
 import transformers
 
 import xprompt as xp
-from tests.backbones.test_architectures import LLAMA, SMALL, make, whole_batch
+from tests.backbones.test_architectures import CONFIGS, LLAMA, SMALL, make, whole_batch
 from xprompt.backbones.gradient_checkpointing import recomputing
+from xprompt.methods.base import MethodContext, load_method
 from xprompt.prompts.stacking import stack
 
 DEEP = {**SMALL, **LLAMA, "num_hidden_layers": 20, "rms_norm_eps": 1e-6}
@@ -94,3 +95,33 @@ def test_states_that_are_not_zero_are_left_as_they_are(with_prompt):
     batch, verbalizer = whole_batch(backbone)
     prompt = prompt_without([], torch.float32)() if with_prompt else None
     assert torch.equal(backbone.loss(prompt, batch, verbalizer), bare.loss(prompt, batch, verbalizer))
+
+
+@pytest.mark.parametrize(("name", "kept"), [("llama", True), ("opt", False), ("gpt2", False), ("t5", False)])
+def test_a_surviving_token_of_zeros_is_tuned_only_where_its_gradient_arrives(name, kept, splits):
+    backbone = make(CONFIGS[name](), dtype=torch.float32)
+    settings = xp.TuneSettings(optimizer="adamw", learning_rate=0.01, steps=1, batch_size=4)
+    prompt = xp.SoftPrompt.init(backbone, 4, pieces=4)
+    with torch.no_grad():
+        prompt.embeddings[2] = 0
+    xp.tune(backbone, prompt, splits, settings)  # it sees the two before it
+    prompt.token_mask[:2] = False
+    assert backbone.keeps_zeros() == kept
+    if kept:
+        with pytest.raises(xp.ConfigError, match=r"zero throughout, \[2\]: .* passes no gradient to them\. Start from"):
+            xp.tune(backbone, prompt, splits, settings)
+        prompt.token_mask[2] = False
+        xp.tune(backbone, prompt, splits, settings)
+    else:
+        batch, verbalizer = whole_batch(backbone)
+        loss = backbone.loss(prompt(), batch, verbalizer).sum()
+        assert torch.autograd.grad(loss, prompt.embeddings)[0][2].any()
+
+
+def test_a_module_that_makes_zeros_is_refused_too(splits):
+    backbone = make(CONFIGS["llama"](), dtype=torch.float32)
+    with torch.no_grad():
+        backbone.model.get_input_embeddings().weight[0] = 0  # as padding often is
+    config = xp.RunConfig(task="rte", profile="tiny", method="structured_linear", length=4, pieces=4, init="first")
+    with pytest.raises(xp.ConfigError, match=r"zero throughout, \[0\]"):
+        load_method(config.method)(MethodContext(config, backbone, splits))

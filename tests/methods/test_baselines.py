@@ -8,12 +8,15 @@ import pytest
 import torch
 
 import xprompt as xp
+from tests.backbones.test_architectures import CONFIGS, make
 from tests.conftest import tiny_model
 from tests.training.test_resume import Stopping
 from xprompt.config.methods import METHODS
 from xprompt.methods import prompt_encoder
 from xprompt.methods.base import MethodContext, load_method
 from xprompt.training.callbacks import Callbacks
+from xprompt.training.evaluation import evaluate_many
+from xprompt.training.loop import Loop
 
 QUICK = xp.TuneSettings(learning_rate=0.02, steps=6, batch_size=8, eval_every=2, optimizer="adamw", weight_decay=0.0)
 BASELINES = [name for name, method in METHODS.items() if method.takes_learning_rate and method.work != "fine_tuning"]
@@ -37,8 +40,8 @@ def context_of(name, backbone, splits, callbacks=None, **changes):
         changes["source_tasks"] = ("cb", "wic")
     parents = [SourceRun(task, backbone) for task in changes.get("source_tasks", ())]
     config = xp.RunConfig(
-        task="rte", profile="tiny", method=name, length=4, pieces=4, tune=QUICK, fine_tune=QUICK,
-        learning_rates={}, **changes,
+        task="rte", profile="tiny", method=name, pieces=4, tune=QUICK, fine_tune=QUICK, learning_rates={},
+        **{"length": 4} | changes,
     )  # fmt: skip
     return MethodContext(config, backbone, splits, parents, callbacks=callbacks or Callbacks())
 
@@ -130,3 +133,43 @@ def test_a_rate_changes_no_other_methods_identity_and_is_refused_where_it_would_
         config.replace(learning_rates={"lora": 0.0})
     with pytest.raises(xp.ConfigError, match="not a method"):
         config.replace(learning_rates={"lara": 0.1})
+
+
+@pytest.mark.parametrize("name", ["fine_tuning", "lora", "zero_shot"])
+def test_it_reports_by_the_objective_that_it_was_trained_by(name, splits):
+    backbone = tiny_model("seq2seq")
+    context = context_of(name, backbone, splits)
+    written = QUICK.replace(objective="generation")
+    group = "fine_tune" if name == "fine_tuning" else "tune"
+    result = load_method(name)(replace(context, config=context.config.replace(**{group: written})))
+    if name == "zero_shot":
+        (expected,) = evaluate_many(backbone, [None], splits.validation, objective="generation")
+        assert result.report == expected
+    else:
+        best = next(entry for entry in result.history if entry["step"] == result.details["best_step"])
+        assert result.report.loss == pytest.approx(best["selection_loss"], rel=1e-6)
+        assert result.report.metrics == best["metrics"]
+
+
+@pytest.mark.parametrize("name", [*BASELINES, "prompt_tuning", "fine_tuning"])
+def test_torchs_own_random_numbers_go_on_as_if_nothing_had_been_trained(name, splits):
+    backbone = tiny_model("seq2seq", dropout=0.1)
+    context = context_of(name, backbone, splits)
+    tune = QUICK.replace(steps=2, dropout=True)
+    before = torch.get_rng_state()
+    load_method(name)(replace(context, config=context.config.replace(tune=tune, fine_tune=tune)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "lora"])
+def test_more_tokens_than_positions_are_refused_before_any_step(name, splits, monkeypatch):
+    backbone = make(CONFIGS["opt"](), dtype=torch.float32)
+    short = splits.validation.take(i for i, ids in enumerate(backbone.encode(splits.validation).ids) if len(ids) < 20)
+    longest = max(map(len, backbone.encode(splits.train).ids))
+    assert max(map(len, backbone.encode(short).ids)) < longest and backbone.max_positions == 64
+    context = context_of(name, backbone, replace(splits, validation=short), length=65 - longest)
+    monkeypatch.setattr(Loop, "run", None)
+    for parent in context.parents:
+        parent._prompt = xp.SoftPrompt.init(backbone, 65 - longest, pieces=4, seed=len(parent.record["task"]))
+    with pytest.raises(xp.BackboneError, match=f"65 tokens were given .{65 - longest} of the prompt, {longest} of"):
+        load_method(name)(context)

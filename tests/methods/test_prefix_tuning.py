@@ -8,6 +8,7 @@ import torch
 from transformers import BartConfig, BartForConditionalGeneration, DynamicCache, EncoderDecoderCache
 
 import xprompt as xp
+from tests.backbones.test_architectures import CONFIGS, make
 from tests.conftest import tiny_data, tiny_model, tiny_tokenizer
 from xprompt.backbones.loading import wrap
 from xprompt.data.batching import batches
@@ -184,3 +185,33 @@ def test_absolute_positions_too_and_what_it_cannot_do_is_refused():
     backbone.model.encoder.block[1].layer[0].SelfAttention.k = torch.nn.Linear(32, 16)
     with pytest.raises(xp.BackboneError, match=r"of widths \[32, 16\] in its encoder"):
         add_prefix(backbone, 3)
+
+
+@pytest.mark.parametrize("name", ["opt", "bart"])
+def test_the_prefix_needs_positions_too(name):
+    backbone = make(CONFIGS[name](), dtype=torch.float32)
+    batch = one_batch(backbone)
+    source = batch.input_ids.shape[1]
+    ours = add_prefix(backbone, 65 - source)
+    verbalizer = ours.verbalizer(tiny_data(1, "train").task)
+    for call in (
+        lambda: ours.encode(tiny_data(5, "train")),
+        lambda: ours.label_scores(None, batch, verbalizer),
+        lambda: ours.generate(None, batch),
+    ):
+        with pytest.raises(xp.BackboneError, match=f"{65 - source} of the prompt, {source} of the longest source"):
+            call()
+    assert add_prefix(backbone, 64 - source).label_scores(None, batch, verbalizer).isfinite().all()
+
+
+def test_generation_stops_at_every_end_that_the_model_names(kind):
+    backbone = tiny_model(kind)
+    ours, batch = prefixed(backbone), one_batch(backbone)
+    states, found = [], ours._next_hidden
+    ours._next_hidden = lambda *given: states.append(found(*given)) or states[-1]
+    ours.generate(None, batch, max_new_tokens=4)
+    assert len(states) == 4
+    ids = ours._head(states[0], None).argmax(dim=1)  # (B,): what each row begins with
+    ours.model.generation_config.eos_token_id = [1, *set(ids.tolist())]
+    ours.generate(None, batch, max_new_tokens=4)
+    assert len(states) == 5

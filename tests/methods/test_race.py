@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -48,6 +49,12 @@ def test_the_clear_losers_are_dropped(fewest, mildest, last, expected):
 def test_no_more_than_half_go_on_and_of_equals_the_first():
     assert racing.survivors(np.ones((5, 3)), 1, 0) == [0, 1, 2]
     assert racing.survivors(np.ones((5, 3)), 2, 0, last=True) == [0, 1]
+
+
+def test_one_example_is_enough():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert racing.survivors(np.array([[1.0], [3.0], [2.0], [1.0]]), 3, 0, last=True) == [0, 2, 3]
 
 
 def test_all_but_the_mildest_mask_have_to_race():

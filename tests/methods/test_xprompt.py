@@ -72,8 +72,9 @@ def test_the_scoring_pass_needs_no_more_memory_than_a_step_of_retraining(splits,
     plain = RETUNE.replace(steps=0, eval_every=None)
     small = plain.replace(accumulation=4, gradient_checkpointing=True)
     results = [xp.xprompt(backbone, splits, tuned, SETTINGS.replace(retune=retune)) for retune in (plain, small)]
-    xp.xprompt(backbone, splits, tuned, SETTINGS.replace(retune=small), batch_size=2)
-    assert passes == [(8, False), (2, True), (1, True)] and not is_recomputed(block)
+    for batch_size in (2, 32):  # no more than what retraining steps on
+        xp.xprompt(backbone, splits, tuned, SETTINGS.replace(retune=small), batch_size=batch_size)
+    assert passes == [(8, False), (2, True), (1, True), (2, True)] and not is_recomputed(block)
     assert torch.allclose(results[0].scores.piece, results[1].scores.piece, rtol=1e-4, atol=1e-7)
 
 

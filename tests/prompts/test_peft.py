@@ -116,6 +116,13 @@ def test_there_and_back(backbone, tmp_path):
     assert torch.equal(again(), prompt())
 
 
+def test_what_was_pruned_to_zero_is_read_as_pruned(backbone, tmp_path):
+    prompt = pruned_prompt(backbone, "zero", "all pieces")
+    again = xp.from_peft(xp.to_peft(prompt, backbone, tmp_path), backbone, pieces=4)
+    assert torch.equal(again.surviving_pieces, prompt.surviving_pieces) and again.num_params == prompt.num_params
+    assert torch.equal(again(), prompt()) and again.mode == "zero"
+
+
 def test_a_prompt_tuned_by_peft_is_read_pruned_tuned_on_and_taken_back(backbone64, splits, tmp_path):
     config = peft.PromptTuningConfig(
         task_type="SEQ_2_SEQ_LM" if backbone64.kind == "seq2seq" else "CAUSAL_LM", num_virtual_tokens=5

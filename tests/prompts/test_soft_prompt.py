@@ -47,6 +47,7 @@ def test_a_token_without_pieces_is_a_pruned_token():
     prompt.piece_mask[2] = False
     assert prompt.surviving_tokens.tolist() == [True, False, False]
     assert prompt().shape == (1, 8)
+    assert (prompt.num_vectors, a_prompt("drop").num_vectors, a_prompt().num_vectors) == (1, 2, 3)
 
 
 def test_pruned_entries_get_no_gradient():

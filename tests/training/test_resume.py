@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -36,6 +37,11 @@ class Stopping(xp.Callback):
         self.left -= 1
         if not self.left:
             raise KeyboardInterrupt
+
+
+def posed_as(task, splits):
+    """The same examples with the same inputs, of another task."""
+    return Splits(task, replace(splits.train, task=task), replace(splits.validation, task=task), splits.source)
 
 
 def plain(history):
@@ -169,7 +175,7 @@ def test_killed_without_warning(tmp_path):
     assert callbacks.resumed_seconds > 0
 
 
-@pytest.mark.parametrize("harm", ["tensors", "facts", "cut", "settings", "missing"])
+@pytest.mark.parametrize("harm", ["tensors", "facts", "cut", "settings", "label words", "metrics", "missing"])
 def test_a_state_that_cannot_be_trusted_is_left_aside(harm, backbone, splits, tmp_path):
     prompt = xp.SoftPrompt.init(backbone, 5, pieces=4)
     with pytest.raises(KeyboardInterrupt):
@@ -188,6 +194,9 @@ def test_a_state_that_cannot_be_trusted_is_left_aside(harm, backbone, splits, tm
         (folder / "state.json").write_text((folder / "state.json").read_text()[:-20])
     elif harm == "missing":
         tensors.unlink()
+    elif harm in ("label words", "metrics"):
+        other = {"label_words": splits.task.label_words[::-1]} if harm == "label words" else {"metrics": ("macro_f1",)}
+        splits = posed_as(replace(splits.task, **other), splits)
     else:
         settings = QUICK.replace(learning_rate=0.04)
     callbacks = Callbacks(folder=tmp_path)
@@ -200,6 +209,18 @@ def test_a_state_that_cannot_be_trusted_is_left_aside(harm, backbone, splits, tm
 def test_short_loops_write_nothing(backbone, splits, tmp_path):
     xp.tune(backbone, xp.SoftPrompt.init(backbone, 5, pieces=4), splits, QUICK, callbacks=Callbacks(folder=tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_state_that_cannot_be_written_is_one_warning_and_no_other_number(backbone, splits, tmp_path, monkeypatch):
+    def full(path, content):
+        raise xp.StoreError(f"{path} cannot be written (No space left on device): free some room there.")
+
+    prompt = xp.SoftPrompt.init(backbone, 5, pieces=4)
+    alone = xp.tune(backbone, prompt, splits, QUICK)
+    monkeypatch.setattr("xprompt.training.checkpoint.write_atomically", full)
+    with pytest.warns(RuntimeWarning, match="No space left .* Training goes on") as caught:
+        found = xp.tune(backbone, prompt, splits, QUICK, callbacks=Callbacks(folder=tmp_path, every=0))
+    assert len(caught) == 1 and plain(found.history) == plain(alone.history)
 
 
 def test_a_state_is_replaced_whole_and_holds_plain_formats_only(tmp_path):

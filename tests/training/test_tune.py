@@ -146,6 +146,9 @@ def test_selection_uses_the_held_out_split_where_there_is_one(backbone, splits):
     assert xp.tune(backbone, start(backbone), splits, QUICK).history.selection_split == "validation"
     held = splits.hold_out(0.3, seed=0)
     assert xp.tune(backbone, start(backbone), held, QUICK).history.selection_split == "selection"
+    assert (splits.selected_on, held.selected_on) == (splits.validation, held.selection)
+    nothing = replace(splits, selection=splits.validation.take([]))
+    assert nothing.selected_on is nothing.selection, "an empty part is a part"
 
 
 def test_seeds_and_repeats(backbone, splits):

@@ -28,6 +28,7 @@ from xprompt.data.splits import TaskDataset
 from xprompt.data.tokenization import TokenizedDataset, encode
 from xprompt.errors import BackboneError, ConfigError, did_you_mean, shown
 from xprompt.tasks.example import data_error
+from xprompt.tasks.metrics import NO_LABEL
 from xprompt.tasks.task import Task
 
 IGNORE_INDEX = -100
@@ -63,12 +64,17 @@ class Verbalizer:
     first: Int[Tensor, " L"] | None
 
     @property
+    def longest(self) -> int:
+        """Return how many tokens the longest word has."""
+        return max(map(len, self.sequences))
+
+    @property
     def max_new_tokens(self) -> int:
         """Return how many tokens a generated label may take: those of the longest word and what closes it; 8 at least.
 
         A text that is cut at a word's length would match though the model goes on.
         """
-        return max(8, 1 + max(map(len, self.sequences)))
+        return max(8, 1 + self.longest)
 
     def targets(self, labels: Int[Tensor, " B"], end: int | None) -> Int[Tensor, "B S"]:
         """Return each example's label string, closed by `end`, padded with −100."""
@@ -140,15 +146,16 @@ class Backbone(ABC):
         table = self.model.get_input_embeddings()
         return table(torch.arange(table.weight.shape[0], device=self.device))
 
-    def encode(self, data: TaskDataset, prompt_length: int = 0) -> TokenizedDataset:
+    def encode(self, data: TaskDataset, prompt_length: int = 0, follows: int = 0) -> TokenizedDataset:
         """Render and tokenise a split. Sources over `max_source` tokens are cut in the task's cut field.
 
         Args:
             prompt_length: P of the longest prompt that goes in front; 0 where it is not known yet.
+            follows: positions that a label takes behind the source, as `label_positions` says.
 
         Raises:
             DataError: a text with a token that the model has no embedding for.
-            BackboneError: prompt and source are longer than the model has positions for.
+            BackboneError: prompt, source and label are longer than the model has positions for.
         """
         encoded = encode(data, self.tokenizer, self.max_source, suffix=self.suffix)
         rows = self.model.get_input_embeddings().weight.shape[0]
@@ -161,8 +168,19 @@ class Backbone(ABC):
                     f"an id below {rows}, the rows of {self.name}'s embedding table",
                     "take the text out, or give the model and tokenizer of one checkpoint",
                 )
-        self._check_length(prompt_length, max(map(len, encoded.ids), default=0))
+        self._check_length(prompt_length, max(map(len, encoded.ids), default=0), follows)
         return encoded
+
+    def label_positions(self, verbalizer: Verbalizer, objective: str = "label_scores") -> int:
+        """Return how many positions a label may take behind the source, scored or generated.
+
+        0 in an encoder-decoder, whose labels stand in the decoder, and where their first ids are scored.
+        """
+        if self.kind == "seq2seq":
+            return 0
+        if objective == "generation":
+            return verbalizer.max_new_tokens
+        return 0 if verbalizer.first is not None else verbalizer.longest + (self._end is not None)
 
     @contextlib.contextmanager
     def dropout(self, active: bool) -> Iterator[None]:
@@ -196,17 +214,12 @@ class Backbone(ABC):
 
         Source: paper §3.1.
         """
-        self._check_length(0 if prompt is None else prompt.shape[-2], batch.input_ids.shape[1])
+        self._check_prompt(prompt, batch)
         ids = batch.input_ids.to(self.device)  # (B, T)
         mask = batch.attention_mask.to(self.device)  # (B, T)
         inputs = self.model.get_input_embeddings()(ids)  # (B, T, H)
         if prompt is None:
             return inputs, mask
-        if prompt.shape[-1] != self.hidden_size:
-            raise BackboneError(
-                f"the prompt is {prompt.shape[-1]} wide, {self.name} needs {self.hidden_size}: "
-                "it was made for another backbone."
-            )
         if prompt_index is not None:
             rows = expand_prompts(prompt, prompt_index)  # (B, P, H)
             prompt_mask = None if prompt_mask is None else prompt_mask[prompt_index]  # (B, P)
@@ -232,7 +245,10 @@ class Backbone(ABC):
 
         Returns:
             (B, L), float32 at least.
+
+        Raises `BackboneError` as `join`; whole label strings count as tokens too.
         """
+        self._check_prompt(prompt, batch, self.label_positions(verbalizer))
         context = self._context(prompt, batch, prompt_mask, prompt_index)
         if verbalizer.first is not None:
             return self._head(self._first_hidden(context), verbalizer.first)  # (B, L)
@@ -257,12 +273,14 @@ class Backbone(ABC):
 
         Raises:
             ConfigError: another objective.
+            BackboneError: as `join`; a label that is written counts as tokens too.
         """
         check_objective(objective)
         labels = batch.labels.to(self.device)  # (B,)
         if objective == "label_scores":
             scores = self.label_scores(prompt, batch, verbalizer, prompt_mask, prompt_index)  # (B, L)
             return F.cross_entropy(scores, labels, reduction="none")
+        self._check_prompt(prompt, batch, self.label_positions(verbalizer, objective))
         context = self._context(prompt, batch, prompt_mask, prompt_index)
         return -self._log_likelihood(context, verbalizer.targets(labels, self._end))
 
@@ -280,8 +298,7 @@ class Backbone(ABC):
         Raises:
             BackboneError: input and text are longer than the model has positions for.
         """
-        follows = max_new_tokens if self.kind == "decoder" else 0
-        self._check_length(0 if prompt is None else prompt.shape[-2], batch.input_ids.shape[1], follows)
+        self._check_prompt(prompt, batch, max_new_tokens if self.kind == "decoder" else 0)
         embeddings, mask = self._align(*self.join(prompt, batch, prompt_mask, prompt_index))
         out = self.model.generate(
             inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
@@ -323,7 +340,8 @@ class Backbone(ABC):
     def _head(self, hidden: Float[Tensor, "B H"], columns: Int[Tensor, " L"] | None) -> Float[Tensor, "B L"]:
         """Return logits of those columns of the head only, in float32 at least; of all V where None."""
         head = self.model.get_output_embeddings()
-        weight = head.weight if columns is None else head.weight[columns.to(head.weight.device)]  # (L, H)
+        columns = None if columns is None else columns.to(head.weight.device)  # (L,)
+        weight = head.weight if columns is None else head.weight[columns]  # (L, H)
         logits = F.linear(hidden.to(weight.device) * self._head_scale, weight)  # (B, L)
         bias = getattr(head, "bias", None)
         if bias is not None:
@@ -375,6 +393,15 @@ class Backbone(ABC):
         finally:
             handle.remove()
         return bool((grown - factor * logits).norm() <= self._tolerance * (factor * logits).norm())
+
+    def _check_prompt(self, prompt: Tensor | None, batch: Batch, follows: int = 0) -> None:
+        """Refuse a prompt, (…, P, H), of another width, and more tokens than the model has positions for."""
+        if prompt is not None and prompt.shape[-1] != self.hidden_size:
+            raise BackboneError(
+                f"the prompt is {prompt.shape[-1]} wide, {self.name} needs {self.hidden_size}: "
+                "it was made for another backbone."
+            )
+        self._check_length(0 if prompt is None else prompt.shape[-2], batch.input_ids.shape[1], follows)
 
     def _check_length(self, prompt: int, source: int, follows: int = 0) -> None:
         """Refuse more tokens than the model has positions for, before any forward pass. Lengths in tokens."""
@@ -460,6 +487,10 @@ class Backbone(ABC):
         """Move the joined input to where this kind of model wants it."""
         return embeddings, mask
 
+    def keeps_zeros(self) -> bool:
+        """Return whether a token of zeros behind nothing but zeros has a zero state, where gradients end."""
+        return False
+
     def _check_kind(self) -> None:  # noqa: B027
         """Refuse a model that reads its input in another way than its kind does."""
 
@@ -501,10 +532,10 @@ def check_objective(objective: str) -> None:
 
 
 def exact_labels(texts: Sequence[str], task: Task) -> list[int]:
-    """Return the label whose word each generated text is, to the letter; −1, a wrong answer, where it is none.
+    """Return the label whose word each generated text is, to the letter; `NO_LABEL` where it is none.
 
     Args:
         texts: without outer white space, as `Backbone.generate` returns them.
     """
     labels = {word.strip(): label for label, word in enumerate(task.label_words)}
-    return [labels.get(text, -1) for text in texts]
+    return [labels.get(text, NO_LABEL) for text in texts]

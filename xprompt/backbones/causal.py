@@ -69,12 +69,22 @@ class DecoderBackbone(Backbone):
             options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
         return self.model.base_model(inputs_embeds=embeddings, attention_mask=mask, **options).last_hidden_state
 
+    @torch.no_grad()
+    def keeps_zeros(self) -> bool:
+        """Return whether a token of zeros behind nothing but zeros has a zero state, where gradients end."""
+        zeros = torch.zeros(1, 1, self.hidden_size, device=self.device, dtype=self.dtype)  # (1, 1, H)
+        return not self._run(zeros, torch.ones(1, 1, dtype=torch.long, device=self.device)).any()
+
     def _context(
         self, prompt: Tensor | None, batch: Batch, prompt_mask: Tensor | None = None, prompt_index: Tensor | None = None
     ) -> CacheState | tuple[Tensor, Tensor]:
         """Return the joined input, still to be run; or, where rows share their prompt, the state after it was run."""
-        if prompt is not None and (prompt.dim() == 2 or prompt_index is not None) and self._prefix_cache.applies:
-            self._check_length(prompt.shape[-2], batch.input_ids.shape[1])
+        if (
+            prompt is not None
+            and prompt.shape[-2]  # one with no token left has nothing to run
+            and (prompt.dim() == 2 or prompt_index is not None)
+            and self._prefix_cache.applies
+        ):
             return self._run_prompt_once(prompt, batch, prompt_mask, prompt_index)
         return self._align(*self.join(prompt, batch, prompt_mask, prompt_index))  # (B, S, H), (B, S)
 
@@ -82,7 +92,6 @@ class DecoderBackbone(Backbone):
         self, prompt: Tensor, batch: Batch, prompt_mask: Tensor | None, prompt_index: Tensor | None
     ) -> CacheState:
         """Run [P; X], each prompt once: what `join` puts before the input stands before it in the cache."""
-        self._check_length(prompt.shape[-2], batch.input_ids.shape[1])
         inputs, mask = self._align(*self.join(None, batch))  # (B, T, H), (B, T)
         if prompt_index is None:
             prompt_index = torch.zeros(len(inputs), dtype=torch.long, device=self.device)  # (B,)
@@ -95,8 +104,6 @@ class DecoderBackbone(Backbone):
         return (context.hidden if isinstance(context, CacheState) else self._run(*context))[:, -1]  # (B, H)
 
     def _log_likelihood(self, context: CacheState | tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
-        before = context.attention_mask if isinstance(context, CacheState) else context[1]  # (B, S)
-        self._check_length(0, before.shape[1], targets.shape[1])
         target_mask = (targets != IGNORE_INDEX).long()  # (B, label tokens)
         labels = self.model.get_input_embeddings()(targets.clamp(min=0))  # (B, label tokens, H)
         # Targets are right-padded; a padded target position is masked and, being last, changes nothing before it.

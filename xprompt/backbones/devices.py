@@ -1,6 +1,8 @@
-"""Where a backbone runs: device, dtype, and the memory that is free there."""
+"""Where a backbone runs: device, dtype, the memory that is free there, and its random numbers."""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager
 
 import psutil
 import torch
@@ -61,3 +63,8 @@ def free_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return psutil.virtual_memory().available
+
+
+def random_state_kept(active: bool = True) -> AbstractContextManager[None]:
+    """Restore torch's own generators, of the CPU and of every GPU, after a block that seeds or draws from them."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()), enabled=active)

@@ -5,7 +5,8 @@ and where a model has no biases its state stays zero in every layer. There a nor
 alone: it multiplies the gradient by 300 (an epsilon of 1e-5), twice a layer. Some fifteen layers on it is infinite, and
 the attention, where it meets the masked zeros of other positions, makes all gradients of the prompt NaN.
 
-No value that is tuned reaches a state that is exactly zero, so that nothing is lost where its gradient ends.
+Where all tokens that are zero are pruned, no value that is tuned reaches such a state, and nothing is lost where its
+gradient ends. A token that survives with zeros for values would not be tuned: `training.tune.check_tunable` refuses it.
 """
 
 from __future__ import annotations

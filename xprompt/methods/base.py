@@ -78,13 +78,14 @@ class MethodContext:
         return parent
 
     def report(self, prompt: SoftPrompt | None, backbone: Backbone | None = None) -> Evaluation:
-        """Evaluate on the split that is reported; `backbone` in place of the context's own.
+        """Evaluate on the split that is reported, by the objective that was trained; `backbone`: not the context's own.
 
         Raises `NotFiniteError`.
         """
+        settings = self.config.training
         evaluations = evaluate_many(
             backbone or self.backbone, [prompt], self.splits.validation,
-            batch_size=self.config.tune.eval_batch_size, objective=self.config.tune.objective,
+            batch_size=settings.eval_batch_size, objective=settings.objective,
         )  # fmt: skip
         return evaluations[0].require_finite(self.splits.validation.split)
 

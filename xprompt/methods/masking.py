@@ -29,9 +29,9 @@ def masking(context: MethodContext) -> MethodResult:
     """
     config, splits = context.config, context.splits
     prompt, scores, num_cut, seconds = _scored(context)
-    selection = splits.selection or splits.validation
+    selection = splits.selected_on
     measured = []
-    for split in (selection, splits.validation) if splits.selection else (selection,):
+    for split in (selection,) if splits.selection is None else (selection, splits.validation):
         for ratio in config.pruning.token_ratios:
             rows = masked_scores(
                 context.backbone, prompt, scores, split, ratio, draws=DRAWS, seed=config.seed,

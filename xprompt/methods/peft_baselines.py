@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xprompt.backbones.base import Backbone
+from xprompt.backbones.devices import random_state_kept
 from xprompt.backbones.loading import wrap
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
 from xprompt.methods.prompt_encoder import count, initial_prompt, seeded, train, tune_encoder
@@ -82,7 +83,8 @@ def prompt_embedding(backbone: Backbone, start: SoftPrompt) -> VirtualTokens:
         task_type=task_type(backbone), num_virtual_tokens=length, token_dim=width, num_transformer_submodules=1,
         num_layers=1, num_attention_heads=1,
     )  # fmt: skip
-    embedding: Any = wrapped_by_peft(backbone.model, config).prompt_encoder["default"]
+    with random_state_kept():  # PEFT draws initial values, which these replace
+        embedding: Any = wrapped_by_peft(backbone.model, config).prompt_encoder["default"]
     encoder = VirtualTokens(embedding, length)
     with torch.no_grad():
         embedding.embedding.weight.copy_(start.embeddings)

@@ -123,15 +123,22 @@ class _Prefixed(Backbone):
         prompt_index: Tensor | None = None,
     ) -> list[str]:
         """Generate greedily after each input; return one text a row."""
+        self._check_prompt(None, batch, max_new_tokens if self.kind == "decoder" else 0)
         context = self._context(None, batch)
-        pad = self.tokenizer.pad_token_id or 0
+        end = self.model.generation_config.eos_token_id  # one, several or none: where `Backbone.generate` stops
+        ends = torch.tensor([] if end is None else end, dtype=torch.long, device=self.device)
+        pad = next((i for i in (self.tokenizer.pad_token_id, self._end) if i is not None), 0)
         ids = torch.zeros(len(batch), 0, dtype=torch.long, device=self.device)  # (B, tokens so far)
         done = torch.zeros(len(batch), dtype=torch.bool, device=self.device)  # (B,)
         while ids.shape[1] < max_new_tokens and not done.all():
             best = self._head(self._next_hidden(context, ids), None).argmax(dim=1)  # (B,)
             ids = torch.cat([ids, torch.where(done, pad, best)[:, None]], dim=1)
-            done |= best == self._end
+            done |= torch.isin(best, ends)
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def _check_length(self, prompt: int, source: int, follows: int = 0) -> None:
+        """Refuse as of any backbone; in place of a prompt stands the prefix, whose positions count as one's do."""
+        super()._check_length(self.length, source, follows)
 
     def _next_hidden(self, context: Any, ids: Int[Tensor, "B G"]) -> Float[Tensor, "B H"]:
         """Return the state that predicts the token after those generated so far."""

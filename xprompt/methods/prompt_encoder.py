@@ -15,12 +15,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xprompt.backbones.base import Backbone
+from xprompt.backbones.devices import random_state_kept
 from xprompt.data.batching import Batch
+from xprompt.data.splits import TaskDataset
+from xprompt.data.tokenization import TokenizedDataset
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.streams import stream_seed
 from xprompt.training.candidate import Candidate, History
 from xprompt.training.loop import Loop
+from xprompt.training.tune import check_tunable
 
 
 @Backbone.register
@@ -37,6 +41,10 @@ class EncodedBackbone:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
+
+    def encode(self, data: TaskDataset, prompt_length: int = 0, follows: int = 0) -> TokenizedDataset:
+        """Render and tokenise a split, with room for the prompt; see `Backbone.encode`."""
+        return self._backbone.encode(data, len(self.encoder()), follows)
 
     def loss(self, prompt: None, batch: Batch, *rest: Any, **options: Any) -> Float[Tensor, " B"]:
         """Return the loss of each example; see `Backbone.loss`."""
@@ -64,6 +72,7 @@ def tune_encoder(
     config = context.config
     encoder.to(context.backbone.device)
     initial = materialise(encoder, config.pieces)
+    check_tunable(context.backbone, initial)
     parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     history = train(context, EncodedBackbone(context.backbone, encoder), parameters, describe)
     tuned = materialise(encoder, config.pieces)
@@ -115,6 +124,6 @@ def count(parameters: list[nn.Parameter]) -> int:
 @contextlib.contextmanager
 def seeded(context: MethodContext) -> Iterator[None]:
     """Draw a module's initial values from torch's own generator by the run's seed, and restore the generator after."""
-    with torch.random.fork_rng():
+    with random_state_kept():
         torch.manual_seed(stream_seed(context.config.seed, "adapter"))
         yield

@@ -58,10 +58,10 @@ def matched_budget(context: MethodContext) -> MethodResult:
     Differs: the paper has no such control.
     """
     config, tuned = context.config, context.tuned()
-    count, schedule = matched_schedule(config.prune, config.prune.retune.num_steps(len(context.splits.train)))
+    count, schedule = matched_schedule(config.pruning, config.prune.retune.num_steps(len(context.splits.train)))
     seeds = [stream_seed(config.seed, "matched candidates", i) for i in range(count)]
     results = retrain(
-        context.backbone, [tuned.prompt] * count, context.splits, config.prune, seeds=seeds, schedule=schedule,
+        context.backbone, [tuned.prompt] * count, context.splits, config.pruning, seeds=seeds, schedule=schedule,
         progress=context.progress, describe="matched", callbacks=context.callbacks,
     )  # fmt: skip
     best = max(results, key=lambda result: result.history.best_score)

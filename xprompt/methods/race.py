@@ -107,14 +107,15 @@ def survivors(losses: np.ndarray, fewest: int, mildest: int, last: bool = False)
     after retraining, and the mildest mask is the one that has lost the least. Of equals the first go on.
 
     Args:
-        losses: (C, n), every mask's on the same n >= 2 examples.
+        losses: (C, n), every mask's on the same n >= 1 examples; one alone has no spread, and its errors count as 0.
         fewest: how many a race leaves; at least 2.
         mildest: which mask prunes the least.
         last: whether there are no further examples: then `fewest` go on.
     """
     order = np.argsort(losses.mean(axis=1), kind="stable")  # (C,), best first
     differences = losses[order] - losses[order[0]]  # (C, n)
-    errors = differences.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])
+    count = losses.shape[1]  # n
+    errors = differences.std(axis=1, ddof=min(1, count - 1)) / np.sqrt(count)  # (C,)
     loses = differences.mean(axis=1) > BOUND * errors  # (C,)
     num_on = fewest if last else max(fewest, min(np.count_nonzero(~loses), -(-len(losses) // 2)))
     on = order[np.argsort(loses, kind="stable")][:num_on].tolist()  # clear losers after all others

@@ -167,7 +167,7 @@ def matched_schedule(settings: PruneSettings, steps: int) -> tuple[int, dict[int
 
 def search_cost(candidates: Sequence[RetrainedPrompt], settings: PruneSettings, splits: Splits) -> dict[str, int]:
     """Count distinct candidates, and the examples they were trained on and evaluated on, those of a race among them."""
-    num_train, num_selection = len(splits.train), len(splits.selection or splits.validation)
+    num_train, num_selection = len(splits.train), len(splits.selected_on)
     batch_size = settings.retune.batch_size
     distinct = {id(candidate.history): candidate for candidate in candidates}.values()
     passes = [divmod(candidate.history.last_step, -(-num_train // batch_size)) for candidate in distinct]

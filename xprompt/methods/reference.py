@@ -10,9 +10,9 @@ from xprompt.training.evaluation import Evaluation
 def majority(context: MethodContext) -> MethodResult:
     """Always answer the commonest training label."""
     splits, reported = context.splits, context.splits.validation
-    scores = metrics.majority(splits.task, splits.train.labels, reported.labels, reported.groups)
-    answers = (metrics.commonest(splits.task, splits.train.labels),) * len(reported)
-    return MethodResult(Evaluation(scores, metrics.score(scores), float("nan"), answers), num_params=0)
+    answers = [metrics.commonest(splits.task, splits.train.labels)] * len(reported)
+    scores = metrics.compute(splits.task, answers, reported.labels, reported.groups)
+    return MethodResult(Evaluation(scores, metrics.score(scores), float("nan"), tuple(answers)), num_params=0)
 
 
 def zero_shot(context: MethodContext) -> MethodResult:

@@ -77,7 +77,8 @@ def xprompt(
         order: "lowest" is XPrompt; "highest" and "random" are its controls (paper §5.3).
         seed: of the data order and, with `settings.draw`, of random masks.
         batch_size, objective: of the pass that scores importance; default: those of retraining, whose accumulation
-            (its micro-batches are scored one at a time) and gradient checkpointing count here too.
+            (its micro-batches are scored one at a time) and gradient checkpointing count here too. A larger batch than
+            retraining's is scored in several.
         progress, callbacks: of the training loop, as in `tune`.
 
     Raises:
@@ -96,7 +97,7 @@ def xprompt(
             objective=objective or settings.retune.objective, progress=progress,
         )  # fmt: skip
 
-    selection = splits.selection or splits.validation
+    selection = splits.selected_on
     mask_seed = stream_seed(seed, "random mask", settings.draw) if settings.draw else seed
     began = time.perf_counter()
     scores = score(tuned)
@@ -163,12 +164,13 @@ def score_prompt(
 
     Args:
         settings: of which `importance_limit`, and retraining's accumulation and gradient checkpointing count.
-        batch_size: of a step, as many micro-batches as accumulation says.
+        batch_size: of a step, as many micro-batches as accumulation says; at most retraining's.
     """
+    pass_size = max(1, min(batch_size, settings.retune.batch_size) // settings.retune.accumulation)
     with recomputing(backbone.model, settings.retune.gradient_checkpointing):
         return importance(
-            backbone, prompt, train, limit=settings.importance_limit, seed=seed,
-            batch_size=max(1, batch_size // settings.retune.accumulation), objective=objective, progress=progress,
+            backbone, prompt, train, limit=settings.importance_limit, seed=seed, batch_size=pass_size,
+            objective=objective, progress=progress,
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import xprompt
 from xprompt.config.pattern import fields_in
 from xprompt.config.settings import Settings
 from xprompt.errors import ConfigError, StoreError, XPromptError
-from xprompt.files import parse_json, write_atomically
+from xprompt.files import parse_json, path_of, write_atomically
 from xprompt.nano.sizes import SIZES
 from xprompt.tasks.metrics import METRICS
 from xprompt.tasks.superglue import TASKS, parse_fields
@@ -120,7 +120,7 @@ class PromptCard(Settings):
         Args:
             more: `metrics`, `run`, `method`, `seed`, `revision`.
         """
-        place = Path(backbone.name).expanduser()
+        place = path_of(backbone.name)
         is_local = backbone.name not in (*SIZES, "smollm2") and place.exists()
         more.setdefault("revision", getattr(getattr(backbone.model, "config", None), "_commit_hash", None))
         return cls(
@@ -144,7 +144,7 @@ class PromptCard(Settings):
     @classmethod
     def read(cls, folder: str | Path) -> PromptCard | None:
         """Return the card beside a prompt; None where there is none. Raises `StoreError` where it is damaged."""
-        path = Path(folder) / CARD
+        path = path_of(folder) / CARD
         try:
             return cls(**parse_json(path.read_text(encoding="utf-8")))
         except FileNotFoundError:

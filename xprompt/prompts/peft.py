@@ -23,6 +23,7 @@ from xprompt.files import (
     cannot_write,
     new_folder,
     parse_json,
+    path_of,
     replace_folder,
     sha256,
     sync_folder,
@@ -73,7 +74,7 @@ def to_peft(
     Differs: PEFT's default for encoder-decoders stores the prompt twice, for encoder and decoder, and never uses
     the second; an export says 1 and stores it once.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     prompt.check_finite()
     vectors = prompt().detach().cpu().contiguous()  # (Q, H)
     if not len(vectors) or vectors.shape[1] != backbone.hidden_size:
@@ -161,12 +162,14 @@ def _move_into(staging: Path, folder: Path) -> None:
 def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> SoftPrompt:
     """Read a prompt that PEFT's prompt tuning saved, ready to be scored and pruned.
 
+    Tokens and pieces that are zero throughout are read as pruned, in mode "zero": so `to_peft` stores them.
+
     Where it holds rows for encoder and decoder, the encoder's (the first) are taken, as PEFT does.
 
     Raises:
         StoreError: files are missing or damaged, another PEFT method wrote them, or they do not fit the backbone.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     try:
         config = parse_json((folder / CONFIG).read_text(encoding="utf-8"))
         if not isinstance(config, dict):
@@ -205,6 +208,8 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
     if not rows[:count].isfinite().all():
         raise StoreError(f"{folder} holds values that are infinite or not numbers in {WEIGHTS}: tune the prompt again.")
     prompt = SoftPrompt(rows[:count].float().to(backbone.device), pieces=pieces)
+    prompt.piece_mask.copy_(prompt.embeddings.unflatten(1, (prompt.pieces, -1)).any(dim=-1))  # (P, K)
+    prompt.token_mask.copy_(prompt.piece_mask.any(dim=1))  # (P,)
     prompt.card = PromptCard.read(folder)
     return prompt
 
@@ -250,7 +255,7 @@ def compare_with_peft(model: Any, prompt: SoftPrompt, backbone: Backbone, data: 
     return {
         "max logit difference": float((a - b).abs().max()),
         "same predictions": float((a.argmax(1) == b.argmax(1)).float().mean()),
-        "virtual tokens": len(prompt()),
+        "virtual tokens": prompt.num_vectors,
     }
 
 

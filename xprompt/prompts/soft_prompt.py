@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xprompt import html
 from xprompt.errors import ConfigError, NotFiniteError, StoreError, shown
-from xprompt.files import parse_json, sha256, write_atomically
+from xprompt.files import parse_json, path_of, sha256, write_atomically
 from xprompt.prompts.card import DescribedBackbone, PromptCard, card_for, write_card
 from xprompt.signatures import check_arguments
 from xprompt.streams import stream_seed
@@ -106,6 +106,11 @@ class SoftPrompt(nn.Module):
     def surviving_entries(self) -> Bool[Tensor, "P H"]:
         """Return True where the embedding's entry lies in a surviving piece."""
         return self.surviving_pieces.repeat_interleave(self.embeddings.shape[1] // self.pieces, dim=1)
+
+    @property
+    def num_vectors(self) -> int:
+        """Return Q, how many vectors stand before the input: P in mode "zero", the surviving tokens in mode "drop"."""
+        return int(self.surviving_tokens.sum()) if self.mode == "drop" else self.length
 
     @property
     def num_params(self) -> int:
@@ -260,7 +265,7 @@ class SoftPrompt(nn.Module):
             NotFiniteError: a value is infinite or not a number.
             StoreError: the folder cannot be written.
         """
-        folder = Path(folder)
+        folder = path_of(folder)
         card = card_for(self.card, backbone, task, more)
         tensors, about = self.pack()
         write_atomically(folder / _FILE, save(tensors, metadata={"prompt": about}))
@@ -276,7 +281,7 @@ class SoftPrompt(nn.Module):
             StoreError: the file is missing or damaged by as much as one bit, a value is not finite, or the card
                 beside it is damaged.
         """
-        folder = Path(folder)
+        folder = path_of(folder)
         try:
             content = (folder / _FILE).read_bytes()
             tensors = load(content)

@@ -265,7 +265,7 @@ def _evaluate(
     backbone: Backbone, prompts: Sequence[SoftPrompt], data: TaskDataset, batch_size: int, objective: str
 ) -> list[Evaluation]:
     """Evaluate all of them, `WIDTH` at a time."""
-    encoded = backbone.encode(data, max(len(prompt()) for prompt in prompts))
+    encoded = backbone.encode(data, max(prompt.num_vectors for prompt in prompts))
     evaluations: list[Evaluation] = []
     for first in range(0, len(prompts), WIDTH):
         evaluations += evaluate_many(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from xprompt.config.settings import Mode
 from xprompt.errors import ConfigError, NotFiniteError, shown
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance
@@ -84,7 +85,7 @@ def prune(
     scores: Importance,
     token_ratio: float,
     piece_ratio: float,
-    mode: Literal["zero", "drop"] | None = None,
+    mode: Mode | None = None,
     *,
     order: Order = "lowest",
     seed: int = 0,

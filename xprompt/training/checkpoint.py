@@ -95,7 +95,7 @@ class Checkpointer:
     ) -> None:
         self.folder, self.every, self.candidates = folder, every, candidates
         self.identity = "" if folder is None else _identify(candidates, backbone, data, identity)
-        self.saved = time.perf_counter()
+        self.saved, self.failed = time.perf_counter(), False
 
     def restore(self, state: TrainerState) -> float:
         """Load what an interrupted loop saved into `state` and the candidates; return the seconds it had taken.
@@ -120,7 +120,10 @@ class Checkpointer:
         return facts["seconds"]
 
     def save(self, state: TrainerState, interrupted: bool = False) -> None:
-        """Save the state, where `every` seconds have passed since the last time or the loop was interrupted."""
+        """Save the state, where `every` seconds have passed since the last time or the loop was interrupted.
+
+        Where it cannot be written, warn once and go on.
+        """
         if self.folder is None or not process_group().is_main or not state.consistent:
             return
         # On Ctrl-C nobody waits for gigabytes: a whole backbone is saved only when its time has come.
@@ -133,8 +136,13 @@ class Checkpointer:
             candidate_tensors, values = candidate.state_dict()
             tensors |= {f"{i}.{name}": tensor for name, tensor in candidate_tensors.items()}
             facts["candidates"].append(values)
-        save_state(self.folder, self.identity, tensors, facts)
         self.saved = time.perf_counter()
+        try:
+            save_state(self.folder, self.identity, tensors, facts)
+        except StoreError as error:  # a full disk, say: training needs no state to go on
+            if not self.failed:
+                warnings.warn(f"{error} Training goes on; an interruption would cost it.", RuntimeWarning, stacklevel=2)
+            self.failed = True
 
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
@@ -210,9 +218,15 @@ def _identify(
         "versions": [xprompt.__version__, torch.__version__],
         "settings": [candidate.settings.model_dump(mode="json") for candidate in candidates],
         "prompts": [_prompt_digest(candidate.prompt) for candidate in candidates],
-        "data": [sha256(json.dumps([split.ids, split.labels, split.groups]).encode()) for split in data],
+        "data": [_data_digest(split) for split in data],
     }
     return sha256(json.dumps(facts, sort_keys=True).encode())
+
+
+def _data_digest(data: TokenizedDataset) -> str:
+    """Return a digest of the inputs, which hold the template already, and of what they are scored by."""
+    parts = [data.ids, data.labels, data.groups, data.task.label_words, data.task.metrics]
+    return sha256(json.dumps(parts).encode())
 
 
 def _prompt_digest(prompt: SoftPrompt | None) -> str:

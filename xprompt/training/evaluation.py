@@ -111,7 +111,7 @@ def evaluate_many(
     """
     check_objective(objective)
     if encoded is None:
-        encoded = backbone.encode(data, max((len(prompt()) for prompt in prompts if prompt is not None), default=0))
+        encoded = backbone.encode(data, max((p.num_vectors for p in prompts if p is not None), default=0))
     verbalizer = backbone.verbalizer(data.task)
     prompts, index = _distinct(prompts)
     num_prompts = len(prompts)  # C

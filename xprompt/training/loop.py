@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xprompt.backbones.base import Backbone
+from xprompt.backbones.devices import random_state_kept
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.backbones.subnormals import subnormals_as_zero
 from xprompt.data.batching import Batch, batches, concat, infinite_batches, micro_batch, shard, slice_rows
@@ -52,11 +53,12 @@ class Loop:
             raise DataError(f"{splits.task.name} has no training examples in {splits.source}: nothing to tune on.")
         self.backbone, self.candidates, self.seeds = backbone, candidates, seeds
         self.settings, self.halving_schedule = candidates[0].settings, dict(halving_schedule or {})
-        self.selection: TaskDataset = splits.selection if splits.selection is not None else splits.validation
-        longest = max((len(c.prompt()) for c in candidates if c.prompt is not None), default=0)
-        self.train = backbone.encode(splits.train, longest)
-        self.encoded_selection = backbone.encode(self.selection, longest)
+        self.selection: TaskDataset = splits.selected_on
         self.verbalizer = backbone.verbalizer(splits.task)
+        follows = backbone.label_positions(self.verbalizer, self.settings.objective)
+        self.train, self.encoded_selection = (
+            backbone.encode(data, _longest(candidates), follows) for data in (splits.train, self.selection)
+        )
         self.progress, self.describe = progress, describe
         for candidate in candidates:
             candidate.start(len(self.train), self.selection.split, self.train.num_cut)
@@ -107,7 +109,11 @@ class Loop:
         if state.width is None:
             with recomputing(model, settings.gradient_checkpointing):
                 state.width = self._choose_width(len(group))
-        with self.backbone.dropout(settings.dropout), recomputing(model, settings.gradient_checkpointing):
+        with (
+            random_state_kept(settings.dropout),
+            self.backbone.dropout(settings.dropout),
+            recomputing(model, settings.gradient_checkpointing),
+        ):
             for part in range(settings.accumulation):
                 first = 0
                 while first < len(group):
@@ -194,11 +200,11 @@ class Loop:
 
     def _choose_width(self, at_most: int) -> int:
         """Return how many candidates one pass over the largest micro-batch can hold."""
-        length = max(len(c.prompt()) for c in self.candidates if c.prompt is not None)
         size = self.settings.batch_size // self.settings.accumulation
         by_length = next(batches(self.train, len(self.train), seed=None))
         largest = slice_rows(by_length, slice(-size, None))
-        return choose_width(self.backbone, length, largest, self.verbalizer, self.settings.objective, at_most)
+        length, objective = _longest(self.candidates), self.settings.objective
+        return choose_width(self.backbone, length, largest, self.verbalizer, objective, at_most)
 
     def _callbacks(self, callbacks: Callbacks) -> list[Callback]:
         """Return the callbacks that this process calls."""
@@ -216,6 +222,11 @@ class Loop:
         folder = None if callbacks.folder is None else callbacks.folder / self.stage
         data = [self.train, self.encoded_selection]
         return Checkpointer(folder, callbacks.every, self.candidates, self.backbone, data, identity)
+
+
+def _longest(candidates: Sequence[Candidate]) -> int:
+    """Return the vectors of the longest prompt; 0 where a module makes the prompt, or there is none."""
+    return max((c.prompt.num_vectors for c in candidates if c.prompt is not None), default=0)
 
 
 def _sum_over_processes(parameters: list[Tensor], losses: list[Tensor]) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xprompt.files import path_of
 from xprompt.training.callbacks import MetricLogger, require_package
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class EventFiles(MetricLogger):
 
     def __init__(self, folder: str | Path) -> None:
         require_package("tensorboard", "watch")
-        self.folder = Path(folder)
+        self.folder = path_of(folder)
         self.writer: SummaryWriter | None = None
 
     def open(self, stage: str, settings: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from xprompt.backbones.base import Backbone
 from xprompt.backbones.loading import wrap
 from xprompt.config.settings import TuneSettings
 from xprompt.data.splits import Splits
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, shown
 from xprompt.prompts.card import PromptCard
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.signatures import check_arguments
@@ -111,8 +111,8 @@ def tune_many(
         splits, progress, callbacks: as in `tune`.
 
     Raises:
-        ConfigError: no prompts, one with nothing left, not as many settings or seeds, a width below 1, or settings that
-            must agree and do not.
+        ConfigError: no prompts, one that `check_tunable` refuses, not as many settings or seeds, a width below 1, or
+            settings that must agree and do not.
         DataError: there are no training examples.
 
     Processes that share a run (`xprompt.distributed`) each take a shard of every batch, and end with the same
@@ -125,11 +125,7 @@ def tune_many(
             "one or more prompts, as many settings and seeds, and a width of at least 1 (None: what memory holds)."
         )
     for prompt in prompts:
-        if not bool(prompt.surviving_pieces.any()):
-            raise ConfigError(
-                f"the masks of {prompt!r} keep 0 of {prompt.piece_mask.numel():,} pieces, so that nothing can be "
-                "tuned: give a prompt in which one survives."
-            )
+        check_tunable(backbone, prompt)
     candidates = []
     for prompt, prompt_settings in zip(prompts, settings, strict=True):
         trained = prompt.clone().to(backbone.device)
@@ -138,6 +134,26 @@ def tune_many(
     for candidate in candidates:
         candidate.best.card = PromptCard.of(backbone, splits.task, splits.source)
     return [TuneResult(candidate.best, candidate.history) for candidate in candidates]
+
+
+def check_tunable(backbone: Backbone, prompt: SoftPrompt) -> None:
+    """Refuse a prompt, (P, H), with nothing left, or with a surviving token that this backbone passes no gradient to.
+
+    Raises `ConfigError`.
+    """
+    if not bool(prompt.surviving_pieces.any()):
+        raise ConfigError(
+            f"the masks of {prompt!r} keep 0 of {prompt.piece_mask.numel():,} pieces, so that nothing can be "
+            "tuned: give a prompt in which one survives."
+        )
+    leading = (~prompt.masked().any(dim=1)).long().cumprod(dim=0).bool()  # (P,): zeros behind nothing but zeros
+    stuck = (leading & prompt.surviving_tokens).nonzero().flatten().tolist()
+    if stuck and backbone.keeps_zeros():
+        raise ConfigError(
+            f"{prompt!r} starts with tokens that survive and are zero throughout, {shown(stuck)}: {backbone.name} "
+            "passes no gradient to them. Start from other values, as init='vocab', or prune them: set token_mask[i] to "
+            "False for each."
+        )
 
 
 @accept_along
