@@ -18,7 +18,7 @@ import xprompt
 from tests.reporting.test_reporting import made_up, make_report
 from xprompt.__main__ import main
 from xprompt.errors import ConfigError, StoreError
-from xprompt.reporting import Interval, Report, book, book_chapters, book_pages, claims, facts, tidy
+from xprompt.reporting import Interval, Report, book, book_chapters, book_pages, claims, differences, facts, tidy
 from xprompt.reporting.book_extension import to_mathml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,13 +111,31 @@ def test_a_notebook_hands_over_what_it_measured(tmp_path):
     report = Report(tmp_path, "fig2")
     report.save_claim("negative", Interval(-1.0, -2.0, -0.5, 5), runs=["b", "a"])
     report.save_claim("prompt-length", Interval(0.4, float("nan"), float("nan"), 1))
+    lines = report.save_claims(["main", "transfer"], differences(tidy(made_up()), [("xprompt", "prompt_tuning")]))
+    assert lines == ["XPrompt is above prompt tuning: +5.0 [+5.0, +5.0] points"]
     noted = report.manifest()["claims"]
+    assert noted.pop("main")["n"] == 3 and "transfer" not in noted
     assert noted["negative"]["runs"] == ["a", "b"] and noted["prompt-length"]["low"] is None
     found = verdicts([], noted)
     assert found["negative"].judgement == "does not hold" and found["negative"].span == "[−2.0, −0.5]"
     assert found["prompt-length"].judgement == "not shown" and found["main"].judgement == "not measured"
     with pytest.raises(ConfigError, match="Did you mean 'negative'"):
         report.save_claim("negativ", Interval(0, 0, 0, 2))
+
+
+def test_a_noted_claim_of_fewer_seeds_leaves_what_the_main_results_say():
+    for seeds, judged in ((1, "holds"), (2, "holds"), (3, "does not hold"), (5, "does not hold")):
+        noted = {"main": {"mean": -1.0, "low": -1.5 if seeds > 1 else None, "high": -0.5 if seeds > 1 else None,
+                          "n": seeds}}  # fmt: skip
+        found = verdicts(made_up(), noted)["main"]
+        assert (found.judgement, found.noted) == (judged, seeds >= 3), seeds
+    assert verdicts([], noted)["main"].judgement == "does not hold"
+
+
+def test_the_papers_numbers_beside_the_claims_are_those_of_its_file():
+    shown = {name: claim.paper for name, claim in claims.CLAIMS.items() if claim.paper}
+    assert shown == {"main": "1.9 to 3.3", "fine-tuning": "0.0 to 2.8", "parameters": "15 to 37 %"}
+    assert claims.CLAIMS["parameters"].high == 37.18
 
 
 def test_every_claim_names_its_place_and_fits_its_line():
@@ -129,14 +147,19 @@ def test_every_claim_names_its_place_and_fits_its_line():
 # Pages ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_claim_that_was_measured_on_fewer_tasks_names_them():
+def test_a_claim_that_was_measured_on_fewer_tasks_or_other_seeds_names_them():
     found = {record["run"]: record for record in records()}
     runs = [run for run, record in found.items() if record["task"] == "rte"]
     claim = {"mean": 1.0, "low": 0.5, "high": 1.5, "n": 3, "quick": False}
-    manifest = {"items": {}, "claims": {"negative": {**claim, "runs": runs}, "scale": {**claim, "runs": list(found)}}}
-    contents = book_pages.Contents(Path(), manifest, found)
-    tasks = {verdict.claim.name: verdict.tasks for verdict in contents.verdicts}
-    assert (tasks["negative"], tasks["scale"], tasks["main"]) == ("RTE", "", "")
+    claims = {
+        "negative": {**claim, "runs": runs}, "scale": {**claim, "runs": list(found)},
+        "main": {**claim, "runs": runs, "n": 2}, "transfer": {**claim, "runs": runs, "n": 2},
+        "token-level": {**claim, "runs": list(found), "n": 5},
+    }  # fmt: skip
+    contents = book_pages.Contents(Path(), {"items": {}, "claims": claims}, found)
+    basis = {verdict.claim.name: verdict.basis for verdict in contents.verdicts}
+    assert (basis["negative"], basis["scale"], basis["main"]) == ("RTE", "", "")
+    assert (basis["transfer"], basis["token-level"]) == ("RTE, 2 seeds", "5 seeds")
 
 
 def test_the_table_of_runs_says_how_long_each_trains():
@@ -187,6 +210,16 @@ def test_the_front_page_has_verdicts_differences_table_and_caveats(small):
     assert page(small).count("<svg") == 1 and 'href="book/runs/' in page(small)
 
 
+def test_a_mark_in_the_main_table_has_its_note_below_it(tmp_path):
+    report = make_report(tmp_path, records())
+    table = pd.DataFrame({"task": ["WSC *"], "XPrompt": ["50.0"]})
+    title = "Tab 1: points. * WSC: even full fine-tuning is not above the majority class."
+    report.save_table("tab1", table, title, runs=[record["run"] for record in records()])
+    front = book_pages.write(book_pages.read(report))["index.md"]
+    table, note = front.index("WSC *"), front.index("* WSC: even full fine-tuning is not above")
+    assert front.count("* WSC: even full") == 1 and table < note < front.index("Before you believe it")
+
+
 def test_every_run_has_a_page_with_its_settings_curve_masks_and_provenance(small):
     found = [record for record in records() if record["method"] == "xprompt"]
     text = page(small, f"book/runs/{found[0]['run']}.html")
@@ -196,6 +229,48 @@ def test_every_run_has_a_page_with_its_settings_curve_masks_and_provenance(small
     assert text.count('class="curve"') == text.count('class="masks"') == 1
     listed = re.findall(r'href="runs/(\w+)\.html', page(small, "book/runs.html"))
     assert sorted(listed) == sorted(record["run"] for record in records())
+
+
+def test_a_run_leads_to_those_that_it_started_from_and_to_no_other():
+    def run(method, task="rte", **settings):
+        name = "-".join([method, task, *map(str, settings.values())])
+        config = {"task": task, "method": method, "length": 20, "tune": {"steps": 40, "learning_rate": 0.2}} | settings
+        return {"run": name, "method": method, "task": task, "seed": 0, "protocol": "held_out", "backbone": "nano",
+                "source": "nano", "config": config}  # fmt: skip
+
+    slower = {"steps": 40, "learning_rate": 0.1}
+    prune, sources = {"mode": "zero"}, {"boolq": "a print", "cb": "another"}
+    found = [
+        *(run("prompt_tuning", task, **changed) for task in ("rte", "boolq", "cb")
+          for changed in ({"rounding": 1}, {"few_shot": 32}, {"length": 5}, {}, {"init": "first"})),
+        run("structured_linear", tune=slower), run("intrinsic_subspace", tune=slower, source_tasks=sources),
+        run("xprompt", prune={"mode": "drop"}), run("xprompt", prune=prune), run("xprompt", prune=prune, length=7),
+        run("prompt_tuning_length", prune=prune), run("prompt_tuning_length", prune=prune, length=9),
+        run("task_transfer", source_tasks={"cb": "another"}),
+        run("xprompt_structured", prune=prune, learning_rates={"structured_linear": 0.1}),
+        run("xprompt_structured", prune=prune),
+        run("xprompt_subspace", prune=prune, source_tasks=sources, learning_rates={"intrinsic_subspace": 0.1}),
+    ]  # fmt: skip
+    contents = book_pages.Contents(Path(), {}, {record["run"]: record for record in found})
+    started = {record["run"]: [of["run"] for of in book_pages._parents(contents, record)] for record in found[15:]}
+    assert list(started.values()) == [
+        [], ["prompt_tuning-boolq", "prompt_tuning-cb"], ["prompt_tuning-rte"], ["prompt_tuning-rte"], [],
+        [f"xprompt-rte-{prune}"], [], ["prompt_tuning-cb"], [found[15]["run"]], [], [found[16]["run"]],
+    ]  # fmt: skip
+
+
+def test_no_published_run_leads_to_one_of_other_settings():
+    contents = book_pages.read(Report(PUBLISHED))
+    for record in contents.records.values():
+        for parent in book_pages._parents(contents, record):
+            mine, other = record["config"], parent["config"]
+            differing = {name for name in mine | other if mine.get(name) != other.get(name)}
+            rated = "learning_rates" in mine or record["method"] == "intrinsic_subspace"
+            allowed = {"method", "prune", "learning_rates", "source_tasks"} | ({"tune"} if rated else set())
+            if record["method"] in ("task_transfer", "intrinsic_subspace"):
+                allowed |= {"task"}
+                assert parent["provenance"]["data_fingerprint"] == mine["source_tasks"][parent["task"]]
+            assert differing <= allowed, record["run"]
 
 
 def test_the_pictures_come_from_the_records_and_lead_to_the_runs(small):

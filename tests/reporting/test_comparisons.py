@@ -111,9 +111,11 @@ def test_baselines_are_compared_with_xprompt_on_the_average():
     assert table.loc["LoRA", "verdict (Holm)"] == "above", "seeds move both alike"
     gaps = rp.differences(rows, [("xprompt", "p_tuning"), ("xprompt", "lora")])
     assert rp.baselines.verdict_statement(gaps) == (
-        "Of 2 methods XPrompt is significantly above P-Tuning, LoRA, and below none (on average over the tasks, Holm's "
-        "correction, 2 seeds)."
+        "Of 2 methods XPrompt is significantly above P-Tuning, LoRA, and below none (on average over CB and RTE, "
+        "Holm's correction, 2 seeds)."
     )
+    alone = rp.baselines.baseline_table(rows[rows["task"] == "rte"], {})
+    assert "RTE" in alone and "average" not in alone
     assert rp.baselines.verdict_statement(gaps.assign(n=1)).startswith("One seed does not decide between XPrompt and 2")
 
 
@@ -144,6 +146,16 @@ def test_lengths_are_paired_with_the_reference_and_averaged_over_tasks():
     first, second = rp.one_setting.setting_statements(rows, "20", "tokens")
     assert first.startswith("Prompt tuning: best with 100 tokens, 78.0 points (average, 2 seeds)")
     assert "against 20 tokens, below with 10 tokens (−10.0" in first and "XPrompt" in second
+
+
+def test_lengths_stand_at_their_distance_on_a_log_axis_and_words_one_after_another():
+    rows = rp.one_setting.setting_rows(by_length(), "length")
+    axes = rp.one_setting.setting_figure(rows, "tokens").axes[0]
+    assert axes.get_xscale() == "log" and axes.get_xticks().tolist() == [10, 20, 100]
+    assert axes.containers[0].lines[0].get_xdata().tolist() == [10, 20, 100]
+    words = rows.assign(setting=rows["setting"].map({"10": "first", "20": "vocab", "100": "common"}))
+    axes = rp.one_setting.setting_figure(words, "start").axes[0]
+    assert axes.get_xscale() == "linear" and axes.containers[0].lines[0].get_linestyle() == "None"
 
 
 def test_a_start_is_compared_with_the_best_of_the_others_that_differ():
@@ -188,6 +200,7 @@ def test_few_shot_rows_stand_beside_the_papers_two_numbers():
         *records({"prompt_tuning": 0.50, "xprompt": 0.50}, ("wic",), step=0, config={"few_shot": "official"}),
     ]
     rows = rp.few_shot.sample_rows(runs)
+    assert rp.few_shot.sizes(rows["sample"]) == "32" and rp.few_shot.sizes(["32 by seed", "8 by seed"]) == "8 and 32"
     table = rp.few_shot.few_shot_table(rows).set_index(["training examples", "task"])
     assert table.loc[("32 by seed", "WiC"), ["paper, XPrompt", "paper, gain"]].tolist() == ["62.85", "+2.04"]
     assert table.loc[("32 by seed", "RTE"), "paper, XPrompt"] == ""
@@ -218,6 +231,8 @@ def test_pairs_share_the_targets_own_runs_and_keep_their_sources_apart():
     assert by["average", "xprompt_transfer", "task_transfer"] == pytest.approx(1)
     assert by["CB → RTE", "task_transfer", "prompt_tuning"] == pytest.approx(10)
     assert "ahead of task transfer on 1 of 2 pairs" in rp.transfer.transfer_statements(gaps)[-1]
+    three = pd.concat([gaps, gaps[gaps["task"] == "CB → RTE"].assign(task="WiC → RTE")], ignore_index=True)
+    assert "on average over the 3 pairs" in rp.transfer.transfer_statements(three)[0]
 
 
 def test_transfer_runs_are_the_main_results_and_one_pair_each():
@@ -326,7 +341,35 @@ def test_gains_at_every_scale_are_as_good_as_the_least():
     assert rp.weakest(gains).mean == pytest.approx(-1)
     first, second = rp.scale.scale_statements(gains, {"nano": 2_000_000, "nano-2x": 1_000_000})
     assert first.startswith("nano-2x (1,000,000 parameters): XPrompt is 1.0 points below") and "3.0 points" in second
+    assert "on average over CB and RTE" in first
     assert rp.scale.scale_statements(gains[:1], {"nano": 1}) == [] and rp.scale.scale_gains(rows[:0]).empty
+
+
+@pytest.mark.parametrize(
+    ("gaps", "decides"),
+    [
+        ([(-1, -5, 3, 5), (-1, -1.5, -0.5, 5)], 1),  # one that is below refutes it, however wide another is
+        ([(0.5, 0.25, 0.75, 3), (4, -21.8, 29.8, 3)], 1),  # the nearest is above, another is not shown
+        ([(-0.6, -2.8, 1.6, 3), (6.3, -23.7, 36.4, 3)], 0),  # of those not shown the lowest, not the widest
+        ([(0.5, 0.25, 0.75, 3), (4, 3, 5, 3)], 0),
+        ([(-1, -2, -0.1, 3), (-3, -5, -1, 3)], 1),
+        ([(2, 1, 3, 3), (9, float("nan"), float("nan"), 1)], 1),  # one seed is not above
+    ],
+)
+def test_all_are_above_0_as_far_as_the_one_that_decides(gaps, decides):
+    table = pd.DataFrame(gaps, columns=["mean", "low", "high", "n"], index=range(7, 7 + len(gaps)))
+    assert rp.weakest(table).mean == gaps[decides][0]
+
+
+def test_a_start_that_is_near_the_best_and_far_from_a_wide_one_is_not_shown():
+    scores = {"vocab": (0.70, 0.71), "first": (0.695, 0.7051), "uniform": (0.70, 0.63)}
+    runs = [
+        record("rte", "prompt_tuning", seed, score, config={"init": init})
+        for init, values in scores.items()
+        for seed, score in enumerate(values)
+    ]
+    decides = rp.one_setting.above_all(rp.one_setting.setting_rows(runs, "init"), "vocab")
+    assert decides.low < 0 < decides.high and decides.mean == pytest.approx(4)
 
 
 def test_evidence_says_what_is_left_and_how_many_seeds_half_a_point_needs():

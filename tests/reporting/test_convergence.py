@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 
 import xprompt as xp
@@ -30,43 +29,66 @@ ROWS = convergence.budget_rows(
         {
             ("rte", 0, 100): 0.70, ("rte", 1, 100): 0.72, ("cb", 0, 100): 0.60, ("cb", 1, 100): 0.62,
             ("rte", 0, 200): 0.80, ("rte", 1, 200): 0.84, ("cb", 0, 200): 0.66, ("cb", 1, 200): 0.70,
-            ("rte", 0, 400): 0.802, ("rte", 1, 400): 0.842, ("cb", 0, 400): 0.664, ("cb", 1, 400): 0.704,
+            ("rte", 0, 400): 0.802, ("rte", 1, 400): 0.8422, ("cb", 0, 400): 0.664, ("cb", 1, 400): 0.704,
         }
     )
 )  # fmt: skip
 
 
 def test_a_doubling_is_paired_by_seed_and_averaged_over_tasks():
-    gaps = convergence.doublings(ROWS).set_index(["task", "before", "after"])
+    gaps = convergence.doublings(ROWS).set_index(["task", "before", "after"]).sort_index()
     assert gaps.loc[("rte", 100, 200), "mean"] == pytest.approx(11.0)  # (10 + 12) / 2
     assert gaps.loc[("average", 100, 200), "mean"] == pytest.approx(9.0)  # ((10 + 6) / 2 + (12 + 8) / 2) / 2
-    assert gaps.loc[("average", 200, 400), "mean"] == pytest.approx(0.3)
-    assert gaps.loc[("average", 100, 200), "converged"] is False or not gaps.loc[("average", 100, 200), "converged"]
-    assert gaps.loc[("average", 200, 400), "converged"]
-    assert pd.isna(gaps.loc[("rte", 200, 400), "converged"]), "one task says nothing about the profile"
+    assert gaps.loc[("average", 200, 400), "mean"] == pytest.approx(0.305)
+    assert list(gaps.loc["average", "converged"]) == ["not shown", "yes"]
+    assert gaps.loc[("rte", 200, 400), "converged"] == "", "one task says nothing about the profile"
+
+
+@pytest.mark.parametrize(
+    ("gains", "converged"),
+    [
+        ((0.001, 0.0012, 0.0014), "yes"),
+        ((0.02, 0.021, 0.022), "no"),
+        ((-0.02, -0.021, -0.022), "no"),
+        ((0.001, 0.002, 0.012), "not shown"),  # the mean is 0.5, the interval reaches far beyond
+        ((0.004, 0.0062, 0.0084), "not shown"),
+        ((0.001,), "not shown"),  # one seed
+        ((0.02, 0.02, 0.02), "not shown"),  # no spread
+    ],
+)
+def test_a_budget_is_converged_where_the_whole_interval_says_so(gains, converged):
+    scores = {("rte", seed, 100): 0.5 for seed in range(len(gains))}
+    rows = convergence.budget_rows(
+        records(scores | {("rte", seed, 200): 0.5 + gain for seed, gain in enumerate(gains)})
+    )
+    assert list(convergence.doublings(rows)["converged"]) == [converged]
+    shown = "Converged from 100 steps on" if converged == "yes" else "No budget is shown to be converged"
+    assert convergence.statement(rows).startswith(shown)
 
 
 def test_doublings_are_read_by_title_and_interval():
     table = convergence.doublings_table(convergence.doublings(ROWS)).set_index(["task", "steps"])
     assert table.loc[("RTE", "100 → 200"), "adds"] == "+11.0 [−1.7, +23.7]"  # 11 ± 12.706 · 1
     assert table.loc[("RTE", "200 → 400"), "converged"] == ""
-    assert list(table.loc["average"]["converged"]) == ["no", "yes"]
+    assert list(table.loc["average"]["converged"]) == ["not shown", "yes"]
 
 
 def test_the_statement_names_the_first_converged_budget_or_says_that_none_is():
     assert convergence.statement(ROWS).startswith("Converged from 200 steps on: twice as many move the mean")
     short = convergence.statement(ROWS[ROWS["steps"] < 400])
-    assert short.startswith("No budget is converged: from 100 to 200 steps") and "9.0" in short
+    assert short.startswith("No budget is shown to be converged: from 100 to 200 steps")
+    assert "the mean over the tasks moves by +9.0 [−3.7, +21.7] points (2 seeds)" in short
     assert "nothing can be said" in convergence.statement(ROWS[ROWS["steps"] == 400])
 
 
 def test_one_task_alone_is_judged_by_itself():
     alone = ROWS[ROWS["task"] == "rte"]
     assert convergence.statement(alone[alone["steps"] < 400]) == (
-        "No budget is converged: from 100 to 200 steps RTE moves by +11.0 points (2 seeds); scores speak of a budget."
+        "No budget is shown to be converged: from 100 to 200 steps RTE moves by +11.0 [−1.7, +23.7] points (2 seeds); "
+        "scores speak of a budget."
     )
     assert convergence.convergence_table(alone)["the next budget adds"][0] == "+11.0 [−1.7, +23.7]"
-    assert list(convergence.doublings_table(convergence.doublings(alone))["converged"])[0] == "no"
+    assert list(convergence.doublings_table(convergence.doublings(alone))["converged"])[0] == "not shown"
 
 
 def test_the_table_has_a_row_a_budget_and_a_column_a_task():
@@ -89,7 +111,12 @@ def test_budget_one_is_the_run_of_the_main_results():
 
 def test_the_figure_draws_every_task():
     figure = convergence.budget_curves(ROWS)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["CB", "RTE", "average"]
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == ["CB", "RTE", "average", "95 % interval of the average"]
+    one = convergence.budget_curves(ROWS[ROWS["task"] == "cb"])
+    assert [text.get_text() for text in one.legends[0].get_texts()] == ["CB", "95 % interval over seeds"]
+    single = convergence.budget_curves(ROWS[ROWS["seed"] == 0])
+    assert [text.get_text() for text in single.legends[0].get_texts()] == ["CB", "RTE", "average"]
 
 
 def test_xprompt_is_compared_with_tuning_that_takes_as_long():
@@ -145,6 +172,13 @@ class TestTaught:
             "From 100 to 200 steps prompts gain 0.0 points on what was taught in pretraining, and +50.0 points on "
             "what was not taught in pretraining."
         )
+
+    def test_a_question_is_not_taught_where_one_of_its_answers_is_not(self, splits):
+        splits["rte"].groups = ["a", "a", "b", "b", "c", "c"]  # "woods" is in b, "dale" in c
+        parts = self.parts(splits)
+        assert parts[["examples", "steps", "value"]].to_numpy().tolist() == [
+            ["taught", 100, 100.0], ["taught", 200, 100.0], ["not taught", 100, 50.0], ["not taught", 200, 75.0]
+        ]  # fmt: skip
 
     def test_only_generated_examples_have_parts(self, splits):
         assert self.parts(splits, source="folder").empty and convergence.taught_rows([], splits).empty

@@ -12,7 +12,18 @@ import pytest
 
 from xprompt import reporting as rp
 from xprompt.errors import ConfigError
-from xprompt.reporting import by_seed, harm, hierarchy, masking, panels, parameters, pictures, saliency, variants
+from xprompt.reporting import (
+    by_seed,
+    harm,
+    hierarchy,
+    masking,
+    panels,
+    parameters,
+    pictures,
+    saliency,
+    variants,
+    wording,
+)
 from xprompt.reporting.harm import rank_correlation
 
 TASKS = ("cb", "rte")
@@ -46,10 +57,13 @@ def test_rows_of_one_task_and_seed_count_once_and_the_average_is_of_the_seeds_th
 
 
 def test_numbers_as_text_have_a_true_minus_and_no_interval_of_one_seed():
-    assert by_seed.cell(rp.Interval(-0.25, -0.5, 0.0, 3), 2) == "−0.25 ± 0.25"
-    assert by_seed.cell(rp.Interval(1234.0, np.nan, np.nan, 1), 0) == "1,234"
-    assert by_seed.with_span(rp.Interval(1.0, -2.0, 4.0, 3), signed=True) == "+1.0 [−2.0, +4.0]"
-    assert by_seed.with_span(rp.Interval(-0.04, -2.0, 0.0, 3), signed=True) == "0.0 [−2.0, 0.0]"
+    assert wording.cell(rp.Interval(-0.25, -0.5, 0.0, 3), 2) == "−0.25 ± 0.25"
+    assert wording.cell(rp.Interval(1234.0, np.nan, np.nan, 1), 0) == "1,234"
+    assert wording.with_span(rp.Interval(1.0, -2.0, 4.0, 3), signed=True) == "+1.0 [−2.0, +4.0]"
+    assert wording.with_span(rp.Interval(-0.04, -2.0, 0.0, 3), signed=True) == "0.0 [−2.0, 0.0]"
+    # a bound keeps the side of 0 that it is on, with signs or without, at any number of decimals
+    assert wording.with_span(rp.Interval(-0.6, -1.2, -0.034, 3), signed=True) == "−0.6 [−1.2, −0.03]"
+    assert wording.with_span(rp.Interval(0.4, 0.0021, 0.8, 3), 2) == "0.40 [0.002, 0.80]"
 
 
 # Fig 2 ----------------------------------------------------------------------------------------------------------------
@@ -143,6 +157,19 @@ def test_the_figure_shows_every_draw_and_fills_what_is_significant():
     )
 
 
+def test_holms_verdict_over_a_panel_fills_no_more_than_each_by_itself():
+    runs = [record("prompt_tuning", "cb", seed, 0.6 + 0.01 * seed) for seed in (0, 1, 2)]
+    for place, method in enumerate(("xprompt", "xprompt_reversed", "xprompt_random")):  # p of 0.02 to 0.03 each
+        runs += [record(method, "cb", seed, 0.7 + 0.01 * seed + (0.027 + 1e-4 * place) * (0, 1, -1)[seed])
+                 for seed in (0, 1, 2)]  # fmt: skip
+    filled = []
+    for holm in (False, True):
+        panel = variants.variant_figure(rp.tidy(runs), "prompt_tuning", holm).axes[0]
+        marks = [line for line in panel.lines if len(line.get_xdata()) == 1]
+        filled.append([mark.get_markerfacecolor() != "white" for mark in marks])
+    assert filled == [[True] * 3, [False] * 3]
+
+
 def test_other_draws_are_further_runs_and_no_draw_is_refused():
     methods = ["prompt_tuning", "xprompt", "xprompt_random"]
     configs = variants.draw_configs("tiny", ["rte"], methods, [0, 1], 3)
@@ -227,6 +254,17 @@ def test_the_gallery_has_a_map_for_each_run_with_pruned_pieces_masked_and_the_bo
     assert saliency.gallery([record("prompt_tuning")]) is None
 
 
+def test_a_token_that_lost_all_its_pieces_was_not_pruned_as_a_token():
+    run = scored(token=[1.0, 0.2, 0.1, 0.3])
+    pieces = np.ones((4, 2), dtype=int)
+    pieces[[1, 2]] = 0  # the record's masks are of what survives
+    run["details"] |= {"token_mask": [1, 0, 0, 1], "piece_mask": pieces.tolist(), "token_ratio": 0.25}
+    figure = saliency.before_and_after(run)
+    token, after = figure.axes[2], figure.axes[3]
+    assert np.ma.getmaskarray(token.collections[0].get_array()).ravel().tolist() == [False, False, True, False]
+    assert after.get_title() == "after (grey: pruned): 4 pieces, in 2 tokens,\n1 more lost all pieces"
+
+
 # Importance and harm --------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +302,7 @@ def test_the_statements_speak_of_every_tuning_and_of_the_seeds():
         "[0.65, 1.00]. Of"
     )
     assert "100.0 [100.0, 100.0] % do harm, which lowers the loss when they go; of all, 25.0" in sentences[2]
+    assert "; signed first order has the higher mean, 0.93 [0.65, 1.00], by +1.87 [" in sentences[0]
     assert "one seed" in harm.harm_statements(harm.harm_rows(records[3:4]))[0]
     table = harm.harm_table(harm.harm_rows(records))
     assert len(table) == 2 * 2 * 4 and set(table["tuned for"]) == {"10 steps", "100 steps"}
@@ -344,6 +383,8 @@ def test_the_searches_are_the_runs_of_the_report_on_the_ratio_search():
     assert [config.prune.search for config in configs] == ["grid", "linear", "halving"]
     assert {config.prune.retune.eval_every for config in configs} == {27}
     assert configs[0].prune.grid() == [(0.1, 0.1), (0.1, 0.4), (0.4, 0.1), (0.4, 0.4)]
+    two = hierarchy.search_configs("nano", ["cb"], [0], [0.1], {}, ["halving", "race"])
+    assert [config.prune.search for config in two] == ["halving", "race"]
     quick = hierarchy.search_configs("nano", ["cb"], [0], [0.1], {"eval_every": 27}, quick=True)
     assert {config.prune.retune.eval_every for config in quick} == {2}
 

@@ -97,11 +97,11 @@ def test_table_and_sentences_say_the_numbers(rows):
 def test_the_figure_marks_the_chosen_pair_and_those_that_stopped(rows):
     figure = ratio_search.search_figure(rows, RECORDS)
     regret, cost, grid, halving = figure.axes[:4]
-    assert len(figure.axes) == 6, "two maps, each with its scale"
+    assert len(figure.axes) == 5, "two maps, and the scale of both"
     assert "points" in regret.get_xlabel() and "%" in cost.get_xlabel()
     for axes in (grid, halving):
         markers = [line.get_marker() for line in axes.lines]
-        assert markers.count(".") == 2
+        assert markers.count("o") == 2
         assert {patch.get_xy() for patch in axes.patches if not patch.get_fill()} == {(0.0, 0.0)}
 
 

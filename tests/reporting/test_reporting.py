@@ -22,7 +22,7 @@ from xprompt import reporting as rp
 from xprompt.config.methods import METHODS, Method
 from xprompt.config.profiles import PROFILES
 from xprompt.errors import ConfigError, DataError, StoreError
-from xprompt.reporting import facts, paper, tables, wording
+from xprompt.reporting import facts, layout, paper, tables, wording
 from xprompt.runs.store import Store
 from xprompt.tasks.example import Example
 from xprompt.tasks.superglue import TASKS
@@ -213,7 +213,10 @@ def test_trials_are_ordered_by_what_the_selection_split_says_and_show_nothing_el
 
 
 def test_one_search_of_the_learning_rate_serves_every_method_and_a_trial_has_its_own_rate(monkeypatch):
-    given = rp.trials.rate_trials(["rte", "cb"], ["lora", "p_tuning_v2", "prompt_tuning"], [0.3, 0.01])
+    given = [
+        (task, method, "adafactor", rate, "paper")
+        for task in ("rte", "cb") for method in ("lora", "p_tuning_v2", "prompt_tuning") for rate in (0.3, 0.01)
+    ]  # fmt: skip
     assert len(given) == len(set(given)) == 12
     profile = PROFILES["tiny"].replace(learning_rates={"lora": 0.5})
     monkeypatch.setitem(PROFILES, "tiny", profile)
@@ -255,6 +258,13 @@ def test_an_average_has_only_the_seeds_that_every_task_has():
     average = rp.with_average(rp.tidy(records)).query("task == 'average' and method == 'xprompt'")
     assert average["seed"].tolist() == [0, 1]
     assert average["value"].tolist() == pytest.approx([80.0, 81.0], abs=0.01)
+
+
+def test_an_average_has_no_seed_of_which_a_task_has_no_number():
+    rows = rp.tidy(made_up({"xprompt": 0.8}))
+    missing = (rows["task"] == "rte") & (rows["seed"] == 1)
+    average = rp.with_average(rows.assign(value=rows["value"].mask(missing))).query("task == 'average'")
+    assert sorted(average["seed"]) == [0, 2]
 
 
 def test_a_two_metric_task_counts_once_in_the_average():
@@ -370,6 +380,16 @@ def test_sentences_say_no_more_than_their_interval():
     assert "decides nothing" in single[0]
 
 
+def test_a_sentence_says_where_a_difference_is_not_left_after_holms_correction():
+    row = {"protocol": "held_out", "task": "rte", "a": "xprompt", "b": "lora", "mean": 1.0, "low": 0.1, "high": 1.9,
+           "n": 3, "verdict": "above"}  # fmt: skip
+    said = wording.statement({**row, "verdict_holm": "no significant difference"})
+    assert said.startswith("XPrompt is 1.0 points above LoRA on RTE (")
+    assert said.endswith("held_out protocol; not after Holm's correction).")
+    assert wording.statement(row) == wording.statement({**row, "verdict_holm": "above"})
+    assert "Holm" not in wording.statement(row)
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(1.26, "1.3"), (-1.26, "−1.3"), (-0.01, "0.0"), (None, ""), (float("nan"), "")]
 )
@@ -387,7 +407,10 @@ def test_an_average_names_its_tasks():
     (said,) = wording.statements(rp.differences(rows, [("xprompt", "prompt_tuning")]))
     assert said.startswith("XPrompt is 5.0 points above prompt tuning on average over BoolQ and RTE (")
     rows = rp.tidy(made_up(tasks=("boolq", "cb", "rte")))
-    assert "on average over the 3 tasks" in wording.statements(rp.differences(rows, [("xprompt", "prompt_tuning")]))[0]
+    gaps = rp.differences(rows, [("xprompt", "prompt_tuning")])
+    assert "on average over the 3 tasks" in wording.statements(gaps)[0]
+    assert "on average over the 3 pairs" in wording.statements(gaps, "pairs")[0]
+    assert wording.named(["boolq", "rte"]) == "BoolQ, RTE" and wording.named(["boolq", "rte"], 1) == "2 tasks"
 
 
 def test_the_smallest_selection_split_is_that_of_the_main_results():
@@ -429,11 +452,25 @@ def test_a_figures_files_say_what_it_shows_and_of_how_many_seeds(tmp_path):
         "tab1", figure, "A caption with $1 and 5 %.", rows=rows, finding="A finding " + 20 * "that is long "
     )
     svg = (tmp_path / "figures" / "tab1.svg").read_text()
-    assert "A caption with $1 and 5 %. 3 seeds." in svg and svg.count("that is long that is long") > 1, "in lines"
+    assert "A caption with $1 and 5 %.<" in svg and "3 seeds." not in svg, "its title says the seeds"
+    assert svg.count("that is long that is long") > 1, "in lines"
     assert not figure.texts, "the figure itself is left as it was"
-    report.save_figure("tab1", figure, "A caption.", rows=rows[rows["seed"] == 0])
-    svg = (tmp_path / "figures" / "tab1.svg").read_text()
-    assert "A caption. One seed: no intervals." in svg and "finding" not in svg
+    silent = Figure(figsize=(5, 3))
+    for caption, part, written in (
+        ("Dots are single seeds.", rows, "Dots are single seeds. 3 seeds."), ("Of 3 seeds.", rows, "Of 3 seeds."),
+        ("A caption.", rows[rows["seed"] == 0], "A caption. One seed: no intervals."),
+    ):  # fmt: skip
+        report.save_figure("tab1", silent, caption, rows=part)
+        svg = (tmp_path / "figures" / "tab1.svg").read_text()
+        assert f">{written}<" in svg and "finding" not in svg
+
+
+@pytest.mark.parametrize("width", [2.5, 5, 11])
+def test_no_line_of_a_caption_is_wider_than_the_figure(width):
+    figure = Figure(figsize=(width, 2))
+    for text in layout._write_around(figure, "WWW and iii, " * 30, "A finding of MMM, " * 20):
+        words, box = text.get_text().split("\n"), text.get_window_extent()
+        assert len(words) > 1 and 0.75 * figure.bbox.width < box.width < figure.bbox.width
 
 
 @pytest.mark.parametrize("loc", ["outside lower center", "outside right center"])
@@ -470,6 +507,62 @@ def test_every_declared_method_has_a_look_of_its_own_in_tables_and_figures():
     figure = rp.figures.task_scores(rp.tidy(records))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == titles
     assert len(figure.axes) > 1, "too wide for one panel"
+
+
+@pytest.mark.parametrize("names", [
+    ["prompt_tuning", "xprompt", "xprompt_transfer"],
+    ["xprompt", "structured_linear", "structured_low_rank", "structured_layered", "xprompt_structured",
+     "intrinsic_subspace", "xprompt_subspace"],
+    ["fine_tuning", "lora", "p_tuning", "p_tuning_mlp", "prefix_tuning", "p_tuning_v2", "prompt_tuning"],
+    ["one pass", "scored again", "jointly"],
+])  # fmt: skip
+def test_methods_of_one_figure_differ_in_hue_and_the_main_ones_keep_theirs(names):
+    looks = rp.figures.method_styles(names)
+    assert list(looks) == names
+    assert len({rp.figures._hue(colour) for colour, _ in looks.values()}) == len(names)
+    for name in {"fine_tuning", "prompt_tuning", "xprompt"} & set(names):
+        assert looks[name] == rp.figures.method_style(name)
+
+
+def test_a_score_is_drawn_no_higher_than_scores_can_be():
+    rows = rp.tidy(made_up({"prompt_tuning": 0.9, "xprompt": 0.9}, step=0.05))  # 95 ± 12
+    for figure in (rp.figures.task_scores(rows), rp.figures.scale(rows, {"nano": 1_200_000})):
+        bars = [bar for box in figure.axes[0].containers for lines in box.lines[2] for bar in lines.get_segments()]
+        assert bars and max(bar[:, 1].max() for bar in bars) == 100
+
+
+def test_methods_of_one_size_stand_beside_each_other_at_that_size():
+    axes = rp.figures.scale(rp.tidy(made_up()), {"nano": 1_200_000}).axes[0]
+    drawn = [box.lines[0] for box in axes.containers]
+    assert len(drawn) > 1 and {float(line.get_xdata()[0]) for line in drawn} == {1_200_000}
+    places = {round(float(line.get_transform().transform((1_200_000, 80))[0]), 3) for line in drawn}
+    assert len(places) == len(drawn)
+    low, high = axes.get_ylim()
+    assert all(low < line.get_ydata()[0] < high for line in drawn)
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_the_forests_lines_say_what_the_rows_below_them_are_of(done):
+    rows = rp.tidy(made_up({"prompt_tuning": 0.6, "xprompt": 0.7, "prompt_tuning_matched": 0.65}))
+    if not done:  # then XPrompt has an average less the matched budget, and none less prompt tuning
+        rows = rows[(rows["method"] != "prompt_tuning") | (rows["task"] == rows["task"].iloc[0])]
+    figure = rp.forest.forest(rows)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    heads = [name for name in names if name.endswith(":")]
+    assert heads == ["average over 2 tasks:", "XPrompt − prompt tuning:"] and names[0] == heads[0]
+    below = names[names.index(heads[1]) + 1 :]
+    assert len(below) == (2 if done else 1) and all(name.startswith("on ") for name in below)
+    marks = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert len(marks) == len(names) - 2
+
+
+def test_a_mark_is_filled_by_holms_verdict_where_its_row_has_one():
+    row = {"mean": 1.0, "low": 0.1, "high": 1.9, "n": 3, "verdict": "above"}
+    for more, filled in (({}, True), ({"verdict_holm": "above"}, True),
+                         ({"verdict_holm": "no significant difference"}, False)):  # fmt: skip
+        axes = Figure().subplots()
+        rp.forest.draw_difference(axes, {**row, **more}, 0, ("C0", "o"))
+        assert (axes.lines[-1].get_markerfacecolor() == "C0") is filled
 
 
 def test_a_method_that_is_added_appears_with_its_title_a_colour_and_a_marker(monkeypatch):
@@ -534,7 +627,7 @@ def test_pruned_cells_are_grey_in_the_map_after_and_not_before():
     assert "lost" not in figure.axes[3].get_title()
     piece_mask[2] = False
     title = rp.figures.importance_map(token, piece, token_mask, piece_mask).axes[3].get_title()
-    assert title == f"after (grey: pruned): {piece_mask[3:].sum()} pieces, in 3 tokens, 1 more lost all pieces"
+    assert title == f"after (grey: pruned): {piece_mask[3:].sum()} pieces, in 3 tokens,\n1 more lost all pieces"
 
 
 def test_a_map_of_parts_that_do_not_fit_is_refused():

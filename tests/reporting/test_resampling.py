@@ -127,6 +127,8 @@ def test_p_values_are_those_of_the_paired_test_and_verdicts_need_the_family():
     assert found["p"].tolist() == pytest.approx(p)
     assert p[0] < 0.05 and found["p_holm"].tolist() == pytest.approx([p[0], 2 * p[1]])
     assert found["verdict_holm"].tolist() == ["above", "above"]
+    tasks = pd.concat([gaps.assign(task=task) for task in ("a", "b")], ignore_index=True)
+    assert statistics.corrected(tasks, by="task")["p_holm"].tolist() == found["p_holm"].tolist() * 2
     many = statistics.corrected(pd.concat([gaps] * 3, ignore_index=True))
     assert many["verdict_holm"].tolist()[0] == statistics.NO_DIFFERENCE, "of six at once it is no finding"
 

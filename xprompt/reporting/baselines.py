@@ -15,9 +15,9 @@ from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
 from xprompt.errors import ConfigError, shown
 from xprompt.reporting import wording
-from xprompt.reporting.by_seed import cell, overall
+from xprompt.reporting.by_seed import overall
 from xprompt.reporting.claims import CLAIMS
-from xprompt.reporting.rows import AVERAGE, methods_in
+from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in, whole
 from xprompt.reporting.statistics import corrected, differences
 from xprompt.reporting.trials import best_rates, trial_configs
 
@@ -126,7 +126,7 @@ def rate_statements(rows: pd.DataFrame) -> list[str]:
 
 
 def baseline_table(rows: pd.DataFrame, rates: Mapping[str, float], reference: str = "xprompt") -> pd.DataFrame:
-    """Return a row per method: trained parameters, average score, and what the reference is above it.
+    """Return a row per method: trained parameters, score, and what the reference is above it.
 
     Verdicts are Holm's over the whole table. The paper's number is there where we have it.
 
@@ -136,17 +136,17 @@ def baseline_table(rows: pd.DataFrame, rates: Mapping[str, float], reference: st
     """
     others = [method for method in methods_in(rows) if method != reference]
     gaps = differences(rows, [(reference, method) for method in others])
-    last = AVERAGE if AVERAGE in set(gaps["task"]) else rows["task"].iloc[0]
-    tested = {row["b"]: row for row in corrected(gaps[gaps["task"] == last]).to_dict("records")}
+    judged = whole(gaps)
+    tested = {row["b"]: row for row in corrected(gaps[gaps["task"] == judged]).to_dict("records")}
     known = {claim.pair: claim.paper for claim in CLAIMS.values() if claim.pair and not claim.few_shot}
     scores, lines = rows[rows["metric"] == "score"], []
     for method in [*others, reference]:
         part = scores[scores["method"] == method]
         line = {
             "method": wording.method(method),
-            "trained parameters": cell(overall(part, "num_params"), 0).partition(" ±")[0],
+            "trained parameters": wording.cell(overall(part, "num_params"), 0).partition(" ±")[0],
             "searched rate": f"{rates[method]:g}" if method in rates else "",
-            "average": wording.cell(overall(part, "value")),
+            wording.task(judged): wording.cell(overall(part, "value")),
         }
         if gap := tested.get(method):
             line[f"{wording.method(reference)} − it"] = wording.points(gap["mean"], signed=True)
@@ -162,8 +162,8 @@ def verdict_statement(gaps: pd.DataFrame) -> str:
     Args:
         gaps: XPrompt less each method, as `differences` returns them; of one task where there is no average.
     """
-    last = AVERAGE if AVERAGE in set(gaps["task"]) else gaps["task"].iloc[0]
-    tested = corrected(gaps[gaps["task"] == last])
+    tasks = [name for name in tasks_in(gaps) if name != AVERAGE]
+    tested = corrected(gaps[gaps["task"] == whole(gaps)])
     if (tested["n"] < 2).all():
         return f"One seed does not decide between XPrompt and {len(tested)} other methods."
     named = {
@@ -172,7 +172,7 @@ def verdict_statement(gaps: pd.DataFrame) -> str:
     }
     return (
         f"Of {len(tested)} methods XPrompt is significantly above {named['above']}, and below {named['below']} "
-        f"({'on average over the tasks' if last == AVERAGE else wording.task(last)}, Holm's correction, "
+        f"({wording.average_over(tasks) if len(tasks) > 1 else f'on {wording.task(tasks[0])}'}, Holm's correction, "
         f"{tested['n'].max()} seeds)."
     )
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from xprompt.errors import StoreError
-from xprompt.files import write_atomically
+from xprompt.files import path_of, write_atomically
 from xprompt.reporting import book_chapters, book_pages
 from xprompt.reporting.layout import Report
 
@@ -46,7 +46,7 @@ def build(report: Report, output: str | Path | None = None, others: Sequence[str
     """
     if not report.manifest_path.is_file() and not any(report.store.records()):
         raise StoreError(f"{report.root} holds no report: give the folder of one, such as reports/published/nano.")
-    target = Path(output) if output else report.root
+    target = path_of(output) if output else report.root
     project = (target / PROJECT).resolve()
     if target.resolve() != report.root.resolve():
         _copy_beside(report.root, target)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from xprompt.config.methods import METHODS
+from xprompt.config.methods import METHODS, Method
 from xprompt.reporting import book_chapters, claims, facts, pictures, wording
 from xprompt.reporting.forest import REFERENCE_PAIRS
 from xprompt.reporting.layout import ITEMS, MAIN, Report
@@ -94,14 +94,20 @@ class Contents:
             return [claims.Verdict(claim) for claim in claims.CLAIMS.values()]
         noted = {name: of for name, of in self.manifest.get("claims", {}).items() if not of.get("quick")}
         verdicts = claims.judge(self.rows, noted, self.is_few_shot)
-        return [replace(verdict, tasks=self._fewer_tasks(noted.get(verdict.claim.name, {}))) for verdict in verdicts]
+        return [
+            replace(verdict, basis=self._basis(verdict, noted[verdict.claim.name] if verdict.noted else {}))
+            for verdict in verdicts
+        ]
 
-    def _fewer_tasks(self, claim: Mapping[str, Any]) -> str:
-        """The tasks that a notebook measured a claim on, where the main results have others."""
-        found = {self.records[run]["task"] for run in claim.get("runs", ()) if run in self.records}
-        if not found or self.rows.empty or found >= set(tasks_in(self.rows)):
+    def _basis(self, verdict: claims.Verdict, noted: Mapping[str, Any]) -> str:
+        """The tasks that a notebook measured a claim on, and the seeds, where the main results have others."""
+        if verdict.measured is None or self.rows.empty:
             return ""
-        return ", ".join(map(wording.task, sorted(found))) if len(found) < 3 else wording.counted(len(found), "task")
+        found, seeds = {self.records[run]["task"] for run in noted.get("runs", ()) if run in self.records}, ""
+        tasks = "" if found >= set(tasks_in(self.rows)) else wording.named(sorted(found), 2)
+        if 1 < verdict.measured.n != self.rows["seed"].nunique():  # one seed is named in the interval's place
+            seeds = wording.seeds(verdict.measured.n)
+        return ", ".join(filter(None, (tasks, seeds)))
 
     @property
     def name(self) -> str:
@@ -187,7 +193,7 @@ def run_pages(contents: Contents) -> Iterator[tuple[str, dict[str, Any], str]]:
         title += f", {record['backbone']}" * several
         body = _render(
             "run.html.j2", record=record, title=title, quick=contents.is_quick or run in contents.quick,
-            items=named.get(run, []), parent=_parent(contents, record), details=record.get("details") or {},
+            items=named.get(run, []), parents=_parents(contents, record), details=record.get("details") or {},
             protocols=wording.PROTOCOLS, differing=contents.differing[run],
         )  # fmt: skip
         yield f"runs/{run}", {"title": title, "body": body}, "run.html"
@@ -238,16 +244,39 @@ def _comparable(records: Iterable[Record]) -> list[Record]:
     return [record for groups in by_method.values() for record in max(groups.values(), key=len)]
 
 
-def _parent(contents: Contents, record: Record) -> Record | None:
-    """The run that this one started from, where its record is here."""
-    parent = METHODS[record["method"]].parent if record["method"] in METHODS else None
-    same = ("task", "seed", "protocol", "backbone", "source")
-    for other in contents.records.values():
-        if other["method"] == parent and all(other.get(name) == record.get(name) for name in same) and (
-            other["config"].get("tune") == record["config"].get("tune")
-        ):  # fmt: skip
-            return other
-    return None
+def _parents(contents: Contents, record: Record) -> list[Record]:
+    """The runs that this one started from, one of each source task, where a single record here has their settings."""
+    method = METHODS.get(record["method"])
+    parent = METHODS.get(method.parent or "") if method else None
+    if method is None or parent is None:
+        return []
+    tasks = list(record["config"]["source_tasks"]) if method.num_sources else [record["task"]]
+    wanted, found = _inherited(record["config"], method, parent), []
+    for task in tasks:
+        fitting = [
+            other
+            for other in contents.records.values()
+            if other["method"] == parent.name
+            and other["task"] == task
+            and all(other.get(name) == record.get(name) for name in ("seed", "protocol", "backbone", "source"))
+            and _inherited(other["config"], method, parent) == wanted
+        ]
+        found += fitting if len(fitting) == 1 else []
+    return found
+
+
+def _inherited(config: Mapping[str, Any], method: Method, parent: Method) -> dict[str, Any]:
+    """What the settings of a run of `method` have in common with those of the run of `parent` that it started from."""
+    differing = {"method", "learning_rates"} | ({"prune"} - parent.settings)
+    if method.num_sources:
+        differing |= {"task", "source_tasks", "pattern"}
+    tune = dict(config.get("tune") or {})
+    if method.takes_learning_rate:  # which then stands in `tune`, and is not the parent's
+        tune.pop("learning_rate", None)
+    elif rate := config.get("learning_rates", {}).get(parent.name):
+        tune["learning_rate"] = rate
+    set_here = {name: value for name, value in config.items() if name not in differing and value}
+    return {**set_here, "tune": tune}
 
 
 def _link(run: str) -> str:

@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError, shown
-from xprompt.reporting.by_seed import cell, overall, with_span
+from xprompt.reporting import wording
+from xprompt.reporting.by_seed import overall
 from xprompt.reporting.convergence import budget_configs
 from xprompt.reporting.harm import rank_correlation
-from xprompt.reporting.panels import legend, line
+from xprompt.reporting.panels import line
 
 METHODS = ("prompt_tuning", "leave_one_out", "xprompt", "prompt_tuning_matched")
 _KEY = ["task", "seed", "steps"]
@@ -132,7 +133,11 @@ def study_table(rows: pd.DataFrame) -> pd.DataFrame:
     for (steps, retrain_steps), part in rows.groupby(["steps", "retrain_steps"]):
         spans = {name: overall(part, name) for name in _COLUMNS}
         cells = {
-            title: with_span(spans[name], digits, signed=True) if name.startswith("over") else cell(spans[name], digits)
+            title: (
+                wording.with_span(spans[name], digits, signed=True)
+                if name.startswith("over")
+                else wording.cell(spans[name], digits)
+            )
             for name, (title, digits) in _COLUMNS.items()
         }
         nothing = f"{(part['pruned_nothing'] > 0).sum()} of {len(part)} runs"
@@ -146,9 +151,9 @@ def verdict(rows: pd.DataFrame) -> list[str]:
     shortest, longest = rows["steps"].min(), rows["steps"].max()
     after = rows["retrain_steps"].max()
     ends = [rows[(rows["steps"] == steps) & (rows["retrain_steps"] == after)] for steps in (shortest, longest)]
-    harmful = [with_span(overall(part, "harmful").within(0, math.inf)) for part in ends]
+    harmful = [wording.with_span(overall(part, "harmful").within(0, math.inf)) for part in ends]
     fair = [overall(part, "over_matched") for part in ends]
-    gains = [with_span(span, signed=True) for span in fair]
+    gains = [wording.with_span(span, signed=True) for span in fair]
     decided = {"above": "pruning helps", "below": "pruning harms", "one seed": "one seed does not decide"}
     said = [decided.get(span.verdict, "no significant difference") for span in fair]
     return [
@@ -166,33 +171,36 @@ def study_figure(rows: pd.DataFrame) -> Figure:
     budgets.
     """
     figure = Figure(figsize=(11, 7.2), layout="constrained")
-    (score, over_tuned, over_matched), (harmful, correlation, unused) = figure.subplots(2, 3)
-    unused.set_axis_off()
-    once = rows.drop_duplicates(_KEY)
-    line(score, once, "steps", "tuned", "black", "o", "prompt tuning")
+    (score, over_tuned, over_matched), (harmful, correlation, free) = figure.subplots(2, 3)
+    for axes in (score, over_tuned, over_matched, harmful, correlation):
+        _log_steps(axes, rows["steps"])
+    once, retrained = rows.drop_duplicates(_KEY), sorted(rows["retrain_steps"].unique())
+    shifts = [9 * (place - len(retrained) / 2) for place in range(len(retrained) + 1)]  # points: no bar on another
+    line(score, once, "steps", "tuned", "black", "o", "prompt tuning", shifts[0], possible=(0, 100))
     line(harmful, once, "steps", "harmful", "black", "o", "", possible=(0, math.inf))
     harmful.set_ylabel("negative tokens of a prompt")
     line(correlation, once, "steps", "correlation", "black", "o", "", possible=(-1, 1))
     correlation.set_ylabel("rank correlation\nof importance and harm")
     correlation.axhline(0, color="0.3", lw=1)
-    budgets = sorted(rows["retrain_steps"].unique())
-    for retrain_steps, colour in zip(budgets, sns.color_palette("crest", len(budgets)), strict=True):
+    colours = sns.color_palette("crest", len(retrained))
+    for retrain_steps, colour, shift in zip(retrained, colours, shifts[1:], strict=True):
         part = rows[rows["retrain_steps"] == retrain_steps]
-        line(score, part, "steps", "xprompt", colour, "^", f"XPrompt, retrained for {retrain_steps} steps")
-        line(over_tuned, part, "steps", "over_tuned", colour, "^", "")
-        line(over_matched, part, "steps", "over_matched", colour, "^", "")
+        name = f"XPrompt,\nretrained for {retrain_steps} steps"
+        line(score, part, "steps", "xprompt", colour, "^", name, shift, possible=(0, 100))
+        for axes, gap in ((over_tuned, "over_tuned"), (over_matched, "over_matched")):
+            line(axes, part, "steps", gap, colour, "^", "", shift - 4.5)
     for axes, name in ((over_tuned, "prompt tuning"), (over_matched, "matched budget")):
         axes.axhline(0, color="0.3", lw=1)
         axes.set_ylabel(f"XPrompt − {name} (points)")
     score.set_ylabel("score (points)")
-    for axes in (score, over_tuned, over_matched, harmful, correlation):
-        _log_steps(axes, rows["steps"])
-    legend(figure, score)
+    free.set_axis_off()
+    free.legend(*score.get_legend_handles_labels(), loc="center", frameon=False)
     return figure
 
 
 def _log_steps(axes: Axes, steps: pd.Series) -> None:
     axes.set_xscale("log", base=2)
+    axes.set_xlim(steps.min() / 1.3, steps.max() * 1.3)  # a bar that stands beside the last budget has room
     axes.xaxis.set_major_locator(ticker.FixedLocator(sorted(steps.unique())))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(ticker.NullLocator())

@@ -1,8 +1,6 @@
-"""Any column of rows over seeds, by task and on average, as intervals and as text."""
+"""Any column of rows over seeds, by task and on average, as intervals; a difference as text."""
 
 from __future__ import annotations
-
-import math
 
 import pandas as pd
 
@@ -32,18 +30,6 @@ def overall(rows: pd.DataFrame, column: str) -> Interval:
     return list(over_seeds(rows, column).values())[-1]
 
 
-def cell(value: Interval, digits: int = 1) -> str:
-    """Write a mean ± half its 95 % interval with so many decimals; of a single seed the mean alone."""
-    mean = _number(value.mean, digits)
-    return mean if value.n < 2 else f"{mean} ± {_number(value.half, digits)}"
-
-
-def with_span(value: Interval, digits: int = 1, signed: bool = False) -> str:
-    """Write a mean with the bounds of its interval; of a single seed the mean alone."""
-    mean, low, high = (_number(number, digits, signed) for number in (value.mean, value.low, value.high))
-    return mean if value.n < 2 else f"{mean} [{low}, {high}]"
-
-
 def gap_cell(gaps: pd.DataFrame, a: str, b: str, task: str) -> str:
     """Write the difference a − b on a task with its interval; empty where it was not measured.
 
@@ -51,12 +37,5 @@ def gap_cell(gaps: pd.DataFrame, a: str, b: str, task: str) -> str:
         gaps: as `xprompt.reporting.statistics.differences` returns them.
     """
     for row in gaps[(gaps["a"] == a) & (gaps["b"] == b) & (gaps["task"] == task)].to_dict("records"):
-        span = f" {wording.span(row['low'], row['high'])}" if row["n"] > 1 else ""
-        return wording.points(row["mean"], signed=True) + span
+        return wording.with_span(Interval(row["mean"], row["low"], row["high"], row["n"]), signed=True)
     return ""
-
-
-def _number(value: float, digits: int, signed: bool = False) -> str:
-    """A number with so many decimals and a true minus; none before a zero."""
-    text = f"{value:{'+' * signed},.{digits}f}"
-    return text.replace("-", "−") if math.isnan(value) or float(text.replace(",", "")) else text.lstrip("+-")

@@ -1,20 +1,20 @@
 """The paper's claims, one declaration each, and what a report's runs say of them, with a number and its interval.
 
-A claim that compares two methods is judged from the main results. Any other is judged from what a notebook measured
-and handed to `Report.save_claim`. A claim that neither has is "not measured".
+A claim that compares two methods is judged from the main results, or from what a notebook measured and handed to
+`Report.save_claim`, whichever has more seeds; any other from the notebook. A claim that neither has is "not measured".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
-from xprompt.reporting import wording
-from xprompt.reporting.rows import AVERAGE
+from xprompt.reporting import paper, wording
+from xprompt.reporting.rows import whole
 from xprompt.reporting.statistics import Interval, differences, interval
 
 Judgement = Literal["holds", "does not hold", "not shown", "not measured"]
@@ -52,12 +52,14 @@ class Verdict:
     """A claim with what was measured; `measured` is None where nothing was.
 
     Attributes:
-        tasks: on which tasks, where these are not all of the main results'; empty where they are.
+        noted: whether a notebook measured it, and not the main results.
+        basis: the tasks and seeds, as far as they are not those of the main results; empty where they are.
     """
 
     claim: Claim
     measured: Interval | None = None
-    tasks: str = ""
+    noted: bool = False
+    basis: str = ""
 
     @property
     def judgement(self) -> Judgement:
@@ -81,9 +83,8 @@ class Verdict:
         """Return the measured number with its unit; empty where there is none."""
         if self.measured is None:
             return ""
-        if self.claim.unit == "%":
-            return f"{self.measured.mean:.1f} %"
-        return wording.points(self.measured.mean, signed=True)
+        points = self.claim.unit == "points"
+        return wording.points(self.measured.mean, signed=points) + " %" * (not points)
 
     @property
     def span(self) -> str:
@@ -93,27 +94,34 @@ class Verdict:
             return ""
         if of.n < 2:
             return "one seed"
-        return f"[{of.low:.1f}, {of.high:.1f}]" if self.claim.unit == "%" else wording.span(of.low, of.high)
+        return wording.span(of.low, of.high, signed=self.claim.unit == "points")
+
+
+def _from_to(values: Iterable[float], digits: int = 1) -> str:
+    """Write the lowest and the highest of the paper's numbers."""
+    known = sorted(values)
+    return f"{wording.points(known[0], digits=digits)} to {wording.points(known[-1], digits=digits)}"
 
 
 #: In the order of the front page. The controls that the paper lacks come after its main claim.
 CLAIMS: dict[str, Claim] = {
     claim.name: claim
     for claim in (
-        Claim("main", "XPrompt is above prompt tuning", "Tab 1", ("xprompt", "prompt_tuning"), paper="+1.9 to +3.3"),
+        Claim("main", "XPrompt is above prompt tuning", "Tab 1", ("xprompt", "prompt_tuning"),
+              paper=_from_to(gain for _, gain in paper.gains().values())),
         Claim("matched", "… also with the same budget for both", "ours", ("xprompt", "prompt_tuning_matched")),
         Claim("few-shot", "… also with 32 training examples", "Tab 2", ("xprompt", "prompt_tuning"), few_shot=True),
         Claim("fine-tuning", "XPrompt is above full fine-tuning", "Tab 1", ("xprompt", "fine_tuning"),
-              paper="0.0 to +2.8"),
+              paper=_from_to(paper.over_fine_tuning().values())),
         Claim("p-tuning", "XPrompt is above P-Tuning", "Tab 1", ("xprompt", "p_tuning")),
         Claim("prefix-tuning", "XPrompt is above Prefix-Tuning", "Tab 1", ("xprompt", "prefix_tuning")),
-        Claim("scale", "XPrompt gains at every model scale", "Fig 1"),
+        Claim("scale", "XPrompt gains at every scale", "Fig 1"),
         Claim("negative", "Masking unimportant tokens helps", "Fig 2"),
         Claim("reversed", "XPrompt is above its reversed mask", "Fig 5", ("xprompt", "xprompt_reversed")),
         Claim("random", "XPrompt is above a random mask", "Fig 5", ("xprompt", "xprompt_random")),
         Claim("length", "XPrompt is above a prompt as short", "Fig 5", ("xprompt", "prompt_tuning_length")),
-        Claim("parameters", "It keeps at most 37 % of the prompt", "Tab 3", low=-INFINITE, high=37.2, unit="%",
-              paper="15 to 37 %"),
+        Claim("parameters", "It keeps at most 37 % of the prompt", "Tab 3", low=-INFINITE, high=paper.kept()[1],
+              unit="%", paper=f"{_from_to(paper.kept(), 0)} %"),
         Claim("token-level", "Both levels are above tokens alone", "Tab 4", ("xprompt", "xprompt_token")),
         Claim("piece-level", "Both levels are above pieces alone", "Tab 4", ("xprompt", "xprompt_piece")),
         Claim("prompt-length", "100 tokens gain < 1 point over 20", "Tab 5", low=-INFINITE, high=1.0),
@@ -129,7 +137,8 @@ def judge(rows: pd.DataFrame, noted: Mapping[str, Mapping[str, Any]], few_shot: 
 
     Args:
         rows: tidy rows of the main results, of one profile and one protocol; it may be empty.
-        noted: name → mean, low, high, n of the claims that notebooks measured, as the manifest has them.
+        noted: name → mean, low, high, n of the claims that notebooks measured, as the manifest has them. One of fewer
+            seeds than the main results leaves theirs in its place.
         few_shot: whether the rows are of runs on a few examples.
     """
     pairs = list(dict.fromkeys(claim.pair for claim in CLAIMS.values() if claim.pair))
@@ -140,11 +149,14 @@ def judge(rows: pd.DataFrame, noted: Mapping[str, Mapping[str, Any]], few_shot: 
     }
     if not few_shot:
         measured["parameters"] = _share_of_parameters(rows)
-    for name, of in noted.items():
-        if name in CLAIMS:
-            low, high = (math.nan if of[side] is None else of[side] for side in ("low", "high"))
-            measured[name] = Interval(of["mean"], low, high, of["n"])
-    return [Verdict(claim, measured[name]) for name, claim in CLAIMS.items()]
+    by_notebook = {
+        name: of for name, of in noted.items()
+        if name in CLAIMS and ((known := measured[name]) is None or known.n <= of["n"])
+    }  # fmt: skip
+    for name, of in by_notebook.items():
+        low, high = (math.nan if of[side] is None else of[side] for side in ("low", "high"))
+        measured[name] = Interval(of["mean"], low, high, of["n"])
+    return [Verdict(claim, measured[name], name in by_notebook) for name, claim in CLAIMS.items()]
 
 
 def averages(gaps: pd.DataFrame) -> dict[tuple[str, str] | None, Interval]:
@@ -154,12 +166,8 @@ def averages(gaps: pd.DataFrame) -> dict[tuple[str, str] | None, Interval]:
         gaps: as `xprompt.reporting.statistics.differences` returns them.
     """
     found: dict[tuple[str, str] | None, Interval] = {}
-    for pair, group in gaps.groupby(["a", "b"], sort=False):
-        average = group[group["task"] == AVERAGE]
-        chosen = average if len(average) else group if len(group) == 1 else None
-        if chosen is not None:
-            row = chosen.iloc[0]
-            found[(str(pair[0]), str(pair[1]))] = Interval(row["mean"], row["low"], row["high"], int(row["n"]))
+    for row in gaps[gaps["task"] == whole(gaps)].to_dict("records"):
+        found[row["a"], row["b"]] = Interval(row["mean"], row["low"], row["high"], row["n"])
     return found
 
 

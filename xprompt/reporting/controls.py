@@ -13,6 +13,7 @@ from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import PROTOCOLS, PruneSettings
 from xprompt.reporting import wording
 from xprompt.reporting.figures import method_style
+from xprompt.reporting.forest import draw_difference
 from xprompt.reporting.panels import panels
 from xprompt.reporting.rows import tasks_in, tidy
 from xprompt.reporting.statistics import corrected, differences
@@ -79,17 +80,13 @@ def control_figure(gaps: pd.DataFrame) -> Figure:
     tasks = tasks_in(gaps)
     names = [f"{wording.method(a)}\n− {wording.method(b)}" for a, b in CONTROL_PAIRS]
     figure, axes = panels(len(tasks), 2.6, 3.2, sharey=True, names=names)
-    marks = dict(zip(PROTOCOLS, (("s", method_style("prompt_tuning")[0]), ("o", method_style("xprompt")[0])),
+    marks = dict(zip(PROTOCOLS, ((method_style("prompt_tuning")[0], "s"), (method_style("xprompt")[0], "o")),
                      strict=True))  # fmt: skip
     for panel, task in zip(axes, tasks, strict=True):
         panel.axvline(0, color="0.3", lw=1)
         for row in gaps[gaps["task"] == task].to_dict("records"):
-            marker, colour = marks[row["protocol"]]
             y = CONTROL_PAIRS.index((row["a"], row["b"])) + (0.14 if row["protocol"] == "paper" else -0.14)
-            if row["n"] > 1:
-                panel.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
-            filled = row["verdict_holm"] in ("above", "below")
-            panel.plot(row["mean"], y, marker, ms=7, mec=colour, mfc=colour if filled else "white", mew=1.6)
+            draw_difference(panel, row, y, marks[row["protocol"]])
         panel.set(title=wording.task(task), xlabel="points")
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.tick_params(axis="y", labelsize=9)
@@ -97,7 +94,7 @@ def control_figure(gaps: pd.DataFrame) -> Figure:
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     for protocol in dict.fromkeys(gaps["protocol"]):
-        marker, colour = marks[protocol]
+        colour, marker = marks[protocol]
         axes[0].plot([], [], marker, color=colour, label=wording.PROTOCOLS[protocol])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=10)

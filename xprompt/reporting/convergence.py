@@ -1,18 +1,18 @@
 """Whether prompts were tuned until they stopped improving: runs of several budgets, what each doubling adds, a figure.
 
-A budget is converged when doubling it moves the mean over the tasks by less than half a point. And what XPrompt's time
-gives where it is spent on longer tuning.
+A budget is converged when doubling it moves the mean over the tasks by less than half a point, with the whole interval
+over seeds. And what XPrompt's time gives where it is spent on longer tuning.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
@@ -21,10 +21,11 @@ from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError
 from xprompt.nano.untaught import needs_untaught
 from xprompt.reporting import wording
-from xprompt.reporting.by_seed import gap_cell, over_seeds, overall, with_span
+from xprompt.reporting.by_seed import gap_cell, over_seeds, overall
+from xprompt.reporting.panels import DISTINCT, beside
 from xprompt.reporting.resampling import drawn_scores
-from xprompt.reporting.rows import AVERAGE, tasks_in, tidy
-from xprompt.reporting.statistics import differences, interval, with_average
+from xprompt.reporting.rows import AVERAGE, tasks_in, tidy, whole
+from xprompt.reporting.statistics import Interval, differences, interval, with_average
 from xprompt.runs.grid import grid, quick_settings
 
 CONVERGED = 0.5
@@ -69,42 +70,46 @@ def doublings(rows: pd.DataFrame) -> pd.DataFrame:
         rows: as `budget_rows` makes them.
 
     Returns columns task, before, after (steps), mean, low, high (points), n (seeds), and `converged`: of the average,
-    or of the one task there is, whether a doubling moves it by less than `CONVERGED` points.
+    or of the one task there is, whether a doubling moves it by less than `CONVERGED` points, "yes" or "no" where the
+    whole interval says so, else "not shown". One seed, and the same difference at every seed, show nothing.
     """
     budgets = sorted(rows["steps"].unique())
     as_methods = _by_steps(rows)
     pairs = [(str(after), str(before)) for before, after in zip(budgets, budgets[1:], strict=False)]
     gaps = differences(as_methods, pairs)
     table = gaps.assign(before=gaps["b"].astype(int), after=gaps["a"].astype(int))
-    doubled = (table["task"] == _whole(table)) & (table["after"] >= 2 * table["before"])
-    table["converged"] = (table["mean"].abs() < CONVERGED).where(doubled)
+    low, high = table["low"], table["high"]
+    within = (low > -CONVERGED) & (high < CONVERGED)
+    outside = (low > CONVERGED) | (high < -CONVERGED)
+    doubled = (table["task"] == whole(table)) & (table["after"] >= 2 * table["before"])
+    table["converged"] = np.select(
+        [~doubled, ~(low < high), within, outside], ["", "not shown", "yes", "no"], "not shown"
+    )  # fmt: skip
     return table[["task", "before", "after", "mean", "low", "high", "n", "converged"]]
 
 
 def doublings_table(gaps: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `doublings` as they are read: task by task, and for all together whether they converged."""
-    answers = {True: "yes", False: "no"}
     return pd.DataFrame(
         {
             "task": wording.task(gap["task"]),
             "steps": f"{gap['before']} → {gap['after']}",
-            "adds": f"{wording.points(gap['mean'], signed=True)} {wording.span(gap['low'], gap['high'])}".strip(),
+            "adds": _moved(gap),
             "seeds": gap["n"],
-            "converged": answers.get(gap["converged"], ""),
+            "converged": gap["converged"],
         }
         for gap in gaps.to_dict("records")
     )
 
 
-def _whole(gaps: pd.DataFrame) -> str:
-    """Return what a budget is judged by: the average, or the one task there is."""
-    tasks = tasks_in(gaps)
-    return tasks[-1] if tasks else AVERAGE
-
-
 def _by_steps(rows: pd.DataFrame) -> pd.DataFrame:
     """Put the budget in the place of the method, which is the same in all rows."""
     return rows.assign(method=rows["steps"].astype(str)).drop(columns="steps")
+
+
+def _moved(gap: Mapping[Any, Any]) -> str:
+    """What a row of `doublings` adds, with its interval."""
+    return wording.with_span(Interval(gap["mean"], gap["low"], gap["high"], gap["n"]), signed=True)
 
 
 def convergence_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -117,11 +122,8 @@ def convergence_table(rows: pd.DataFrame) -> pd.DataFrame:
         for task in tasks_in(scores):
             values = scores[(scores["method"] == str(steps)) & (scores["task"] == task)]["value"].to_numpy()
             line[wording.task(task)] = wording.cell(interval(values)) if values.size else ""
-        gap = gaps[(gaps["before"] == steps) & (gaps["task"] == _whole(gaps))].to_dict("records")
-        line["the next budget adds"] = wording.points(gap[0]["mean"], signed=True) if gap else ""
-        if gap and gap[0]["n"] > 1:
-            line["the next budget adds"] += f" {wording.span(gap[0]['low'], gap[0]['high'])}"
-        lines.append(line)
+        gap = gaps[(gaps["before"] == steps) & (gaps["task"] == whole(gaps))].to_dict("records")
+        lines.append({**line, "the next budget adds": _moved(gap[0]) if gap else ""})
     return pd.DataFrame(lines)
 
 
@@ -137,8 +139,9 @@ def taught_rows(records: Iterable[Mapping[str, Any]], splits: Mapping[str, Any])
     records = [record for record in records if record["source"] == "nano" and record["task"] in splits]
     weights = {}
     for task in {record["task"] for record in records}:
-        needs = np.array([needs_untaught(task, example.fields) for example in splits[task].examples])
-        weights[task] = np.stack([~needs, needs])  # (2, N)
+        needs = pd.Series([needs_untaught(task, example.fields) for example in splits[task].examples])
+        whole_question = needs.groupby(list(splits[task].groups)).transform("any").to_numpy()
+        weights[task] = np.stack([~whole_question, whole_question])  # (2, N)
     scores = {r["run"]: drawn_scores(splits[r["task"]], r["predictions"], weights[r["task"]]) for r in records}
     rows = budget_rows(records)
     rows = rows[rows["metric"] == "score"]
@@ -164,52 +167,61 @@ def taught_statement(rows: pd.DataFrame) -> str:
     said = []
     for name, part in rows.groupby("examples", sort=False):
         gaps = differences(_by_steps(part.drop(columns="examples")), [(after, before)])
-        said.append(f"{gap_cell(gaps, after, before, tasks_in(gaps)[-1])} points on what was {name} in pretraining")
+        said.append(f"{gap_cell(gaps, after, before, whole(gaps))} points on what was {name} in pretraining")
     return f"From {before} to {after} steps prompts gain {', and '.join(said)}."
 
 
 def statement(rows: pd.DataFrame) -> str:
-    """Say in one sentence which budget is converged, or that none is."""
+    """Say in one sentence which budget is converged, or that none is shown to be."""
     gaps = doublings(rows)
-    judged = gaps[gaps["converged"].notna()]
+    judged = gaps[gaps["converged"] != ""]
     if judged.empty:
         return "No budget is twice another: nothing can be said about convergence."
-    what = "the mean over the tasks" if _whole(gaps) == AVERAGE else wording.task(_whole(gaps))
-    good = judged[judged["converged"].astype(bool)]
+    what = "the mean over the tasks" if whole(gaps) == AVERAGE else wording.task(whole(gaps))
+    good = judged[judged["converged"] == "yes"]
     if good.empty:
-        last = judged.iloc[-1]
+        last: Any = judged.to_dict("records")[-1]
         return (
-            f"No budget is converged: from {last['before']} to {last['after']} steps {what} moves by "
-            f"{wording.points(last['mean'], signed=True)} points ({wording.seeds(last['n'])}); scores speak of a "
-            "budget."
+            f"No budget is shown to be converged: from {last['before']} to {last['after']} steps {what} moves by "
+            f"{_moved(last)} points ({wording.seeds(last['n'])}); scores speak of a budget."
         )
-    first = good.iloc[0]
+    first: Any = good.to_dict("records")[0]
     return (
-        f"Converged from {first['before']} steps on: twice as many move {what} by "
-        f"{wording.points(first['mean'], signed=True)} points ({wording.seeds(first['n'])})."
+        f"Converged from {first['before']} steps on: twice as many move {what} by {_moved(first)} points "
+        f"({wording.seeds(first['n'])})."
     )
 
 
 def budget_curves(rows: pd.DataFrame) -> Figure:
-    """Draw the score against the tuning budget on a log axis: each task, its seeds as dots, the average."""
+    """Draw the score against the tuning budget on a log axis: each task, its seeds as dots, the average.
+
+    The band is the 95 % interval over seeds of the average, or of the one task there is; the legend says so.
+    """
     scores = with_average(_by_steps(rows))
     scores["steps"] = scores["method"].astype(int)
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.subplots()
     tasks = tasks_in(scores)
-    for task, colour in zip(tasks, sns.color_palette("colorblind", len(tasks)), strict=True):
+    budgets = sorted(scores["steps"].unique())
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(budgets[0] / 1.12, budgets[-1] * 1.12)  # room for dots that stand beside the first and the last
+    for place, (task, colour) in enumerate(zip(tasks, itertools.cycle(DISTINCT))):
         part = scores[scores["task"] == task]
         means = part.groupby("steps")["value"].mean()
+        whole = task == AVERAGE or len(tasks) == 1
         colour = "black" if task == AVERAGE else colour
-        axes.plot(means.index, means, "-o", color=colour, ms=4, lw=2.4 if task == AVERAGE else 1.3,
-                  label=wording.task(task))  # fmt: skip
+        axes.plot(means.index, means, "-o", color=colour, ms=4, lw=2.4 if whole else 1.3, label=wording.task(task))
         if task != AVERAGE:
-            axes.scatter(part["steps"], part["value"], s=10, color=colour, alpha=0.4, linewidths=0)
-            continue
-        spans = [interval(part[part["steps"] == steps]["value"].to_numpy()) for steps in means.index]
-        axes.fill_between(means.index, [s.low for s in spans], [s.high for s in spans], color="0.6", alpha=0.35)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sorted(scores["steps"].unique()))
+            side = (1, -1)[place % 2] * (5 + 4 * (place // 2))  # each task's dots by themselves
+            axes.scatter(part["steps"], part["value"], s=10, color=[colour], alpha=0.5, linewidths=0,
+                         transform=beside(axes, side))  # fmt: skip
+        spans = [interval(part[part["steps"] == steps]["value"].to_numpy()).within(0, 100) for steps in means.index]
+        if whole and all(span.n > 1 for span in spans):
+            label = "95 % interval" + (" of the average" if task == AVERAGE else " over seeds")
+            axes.fill_between(means.index, [s.low for s in spans], [s.high for s in spans], color=colour, alpha=0.18,
+                              lw=0, label=label)  # fmt: skip
+    axes.set_xticks(budgets)
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
     axes.set(xlabel="tuning steps", ylabel="score on validation (points)")
     figure.legend(loc="outside right center", frameon=False, fontsize=10)
@@ -246,7 +258,10 @@ def longer_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each budget of `longer_rows`: seconds of a run, and XPrompt's differences by task."""
     lines = []
     for steps, part in rows.groupby("steps"):
-        gaps = {wording.task(task): with_span(gap, signed=True) for task, gap in over_seeds(part, "difference").items()}
+        gaps = {
+            wording.task(task): wording.with_span(gap, signed=True)
+            for task, gap in over_seeds(part, "difference").items()
+        }
         times = {
             "seconds": f"{part['seconds'].mean():.0f}",
             "seconds of XPrompt": f"{part['xprompt_seconds'].mean():.0f}",
@@ -263,5 +278,6 @@ def longer_statement(rows: pd.DataFrame) -> str:
     return (
         f"XPrompt takes {part['xprompt_seconds'].mean():.0f} s a run with the prompt tuning it starts from, prompt "
         f"tuning of {steps} steps {part['seconds'].mean():.0f} s: XPrompt minus that is "
-        f"{with_span(overall(part, 'difference'), signed=True)} points ({wording.seeds(part['seed'].nunique())})."
+        f"{wording.with_span(overall(part, 'difference'), signed=True)} points "
+        f"({wording.seeds(part['seed'].nunique())})."
     )

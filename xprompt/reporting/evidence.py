@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from xprompt.reporting import wording
-from xprompt.reporting.figures import method_style
-from xprompt.reporting.rows import AVERAGE
+from xprompt.reporting.figures import method_styles
+from xprompt.reporting.forest import draw_difference
+from xprompt.reporting.rows import AVERAGE, whole
 from xprompt.reporting.statistics import LEVEL, seeds_needed
 
 EFFECTS = (0.5, 1.0, 2.0)
@@ -111,13 +112,10 @@ def evidence_figure(gaps: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(8.5, 1.3 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="0.3", lw=1)
+    styles = method_styles(row["a"] for row in rows)
     for y, row in enumerate(rows):
-        colour, marker = method_style(row["a"])
-        for low, high, width in (("low_both", "high_both", 1.1), ("low", "high", 4.0)):
-            if not math.isnan(row[low]):
-                axes.plot([row[low], row[high]], [y, y], color=colour, lw=width, solid_capstyle="butt")
-        filled = row["verdict_holm"] in ("above", "below")
-        axes.plot(row["mean"], y, marker, ms=8, mec=colour, mfc=colour if filled else "white", mew=1.6)
+        bars = (("low_both", "high_both", 1.1), ("low", "high", 4.0))
+        draw_difference(axes, row, y, styles[row["a"]], bars=bars, size=8)
     axes.set_yticks(range(len(rows)), [f"{wording.method(row['a'])} − {wording.method(row['b'])}" for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(False, axis="y")
@@ -127,7 +125,7 @@ def evidence_figure(gaps: pd.DataFrame) -> Figure:
 
 
 def _overall(gaps: pd.DataFrame) -> pd.DataFrame:
-    return gaps[gaps["task"] == AVERAGE] if AVERAGE in set(gaps["task"]) else gaps
+    return gaps[gaps["task"] == whole(gaps)]
 
 
 def _spread(row: Mapping[Any, Any]) -> float:

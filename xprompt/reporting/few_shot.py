@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from xprompt.config.run_config import RunConfig
+from xprompt.files import path_of
 from xprompt.reporting import paper, wording
 from xprompt.reporting.by_seed import gap_cell
 from xprompt.reporting.rows import methods_in, tasks_in, tidy
@@ -45,7 +46,7 @@ def few_shot_configs(
 def has_official(task: str, data_dir: str) -> bool:
     """Return whether a folder in the release layout has the official 32 examples of a task."""
     folders = {get_task(task).folder, get_task(task).name}
-    return bool(data_dir) and any((Path(data_dir) / "fewglue" / f / "train.jsonl").is_file() for f in folders)
+    return bool(data_dir) and any((path_of(data_dir) / "fewglue" / f / "train.jsonl").is_file() for f in folders)
 
 
 def sample_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -58,6 +59,16 @@ def sample_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     }  # fmt: skip
     rows = tidy(records)
     return rows.assign(sample=rows["run"].map(names))
+
+
+def sizes(samples: Iterable[str]) -> str:
+    """Write how many training examples samples have, such as "32", or "16 and 32" where there are several numbers.
+
+    Args:
+        samples: of the column `sample` of `sample_rows`.
+    """
+    numbers = dict.fromkeys(number for sample in samples for number in re.findall(r"\d+", sample))
+    return " and ".join(sorted(numbers, key=int))
 
 
 def sample_gaps(rows: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from xprompt.config.methods import METHODS
 from xprompt.errors import ConfigError
 from xprompt.reporting import paper, wording
+from xprompt.reporting.panels import beside, hold
 from xprompt.reporting.rows import methods_in, tasks_in
 from xprompt.reporting.statistics import Interval, differences, interval, with_average
 
@@ -25,6 +27,7 @@ from xprompt.reporting.statistics import Interval, differences, interval, with_a
 _HUES = [sns.color_palette("colorblind")[place] for place in (7, 0, 1, 4, 5, 2, 3, 9)]
 _COLOURS = [(0.45, 0.45, 0.45), *_HUES, *(tuple(0.55 * part for part in hue) for hue in _HUES[1:])]
 _MARKERS = "s*^oPXDvd<>hpH8."
+_SPARE = (7, 6, 4, 3, 0, 1, 2, 5)  # hues, those of the main methods last
 PRUNED = (0.72, 0.72, 0.72)
 FIG1_METHODS = ("fine_tuning", "prompt_tuning", "xprompt")
 
@@ -38,6 +41,30 @@ def method_style(name: str) -> tuple[Any, Any]:
     place = list(METHODS).index(name) if name in METHODS else len(METHODS)
     turn = place // len(_COLOURS)
     return _COLOURS[place % len(_COLOURS)], _MARKERS[(place + turn) % len(_MARKERS)]
+
+
+def method_styles(names: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+    """Return the colour and marker of each method of one figure, with hues that differ while there are some.
+
+    The method that is declared first keeps its look. Another of the same hue has one that is free in this figure, and
+    keeps its own where none is.
+    """
+    chosen = {name: method_style(name) for name in names}
+    declared = sorted(chosen, key=lambda name: list(METHODS).index(name) if name in METHODS else len(METHODS))
+    owners: dict[int, str] = {}  # hue → the method that keeps it
+    for name in declared:
+        owners.setdefault(_hue(chosen[name][0]), name)
+    free = (hue for hue in _SPARE if hue not in owners)
+    for name in declared:
+        if owners[_hue(chosen[name][0])] != name and (hue := next(free, None)) is not None:
+            chosen[name] = _HUES[hue], chosen[name][1]
+    return chosen
+
+
+def _hue(colour: Any) -> int:
+    """The place in `_HUES` of a colour, however dark."""
+    place = _COLOURS.index(colour)
+    return max(0, place - 1) if place <= len(_HUES) else place - len(_HUES)
 
 
 def style() -> None:
@@ -80,15 +107,18 @@ def task_scores(rows: pd.DataFrame, protocol: str = "held_out") -> Figure:
     if any(axes.texts for axes in panels):  # room below for what is written there
         low, high = panels[0].get_ylim()
         panels[0].set_ylim(low - 0.09 * (high - low), high)
-    panels[0].set_title(f"{_profiles(scores)}, {_seeds(scores)}\n{wording.PROTOCOLS[protocol]}")
+    heading = (f"{_profiles(scores)}, {_seeds(scores)}", wording.PROTOCOLS[protocol])
+    letters = 12 if size[0] > 8 else 10  # points
+    panels[0].set_title("\n".join(textwrap.fill(text, int(112 * size[0] / letters - 5)) for text in heading),
+                        fontsize=letters)  # fmt: skip
     titles = [title for title in map(wording.method, methods_in(scores)) if title in drawn]
-    figure.legend([drawn[title] for title in titles], titles, loc="outside lower center", ncols=3, frameon=False,
-                  fontsize=10)  # fmt: skip
+    figure.legend([drawn[title] for title in titles], titles, loc="outside lower center",
+                  ncols=3 if size[0] > 8 else 2, frameon=False, fontsize=10)  # fmt: skip
     return figure
 
 
 def _draw_scores(axes: Axes, scores: pd.DataFrame, tasks: Sequence[str], methods: Sequence[str], bottom: float) -> None:
-    step = 0.8 / len(methods)
+    step, styles = 0.8 / len(methods), method_styles(methods)
     for x, task in enumerate(tasks):
         majority = _values(scores, task, "majority")
         if majority.size:
@@ -105,8 +135,8 @@ def _draw_scores(axes: Axes, scores: pd.DataFrame, tasks: Sequence[str], methods
             if values.size:
                 center = x + (place - (len(methods) - 1) / 2) * step
                 dots = center + np.linspace(0.25, 0.45, values.size) * step  # to the right of the mean's marker
-                axes.scatter(dots, values, s=14, color=method_style(method)[0], alpha=0.5, linewidths=0)
-                _point(axes, center, interval(values), method, wording.method(method))
+                axes.scatter(dots, values, s=14, color=styles[method][0], alpha=0.5, linewidths=0)
+                _point(axes, center, interval(values).within(0, 100), styles[method], wording.method(method))
         if x:
             axes.axvline(x - 0.5, color="0.85", lw=0.8, zorder=0)
     axes.set_xticks(range(len(tasks)), [wording.task(task) for task in tasks])
@@ -126,7 +156,7 @@ def scale(rows: pd.DataFrame, backbone_params: dict[str, int], protocol: str = "
     """
     rows = rows[rows["protocol"] == protocol]
     figure = Figure(figsize=(10.5, 4.9), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, subplot_kw={"xscale": "log"})
     groups = rows.groupby(["profile", "backbone"], sort=False)
     several = rows["backbone"].nunique() > rows["profile"].nunique()  # of a profile: then their names say more
     measured = [
@@ -141,14 +171,15 @@ def scale(rows: pd.DataFrame, backbone_params: dict[str, int], protocol: str = "
             scores = with_average(part)
             values = _values(scores, tasks_in(scores)[-1], method)  # the average, or the one task there is
             if values.size:
-                points.append((size * 1.12 ** (place - 1), interval(values)))  # apart, so that none hides another
-        _line(left, points, method, wording.method(method), joined)
+                points.append((size, interval(values).within(0, 100)))
+        _line(left, points, method, wording.method(method), joined, 9 * (place - 1))  # apart: none hides another
     left.set_ylabel("average score on validation (points)")
-    counts: dict[int, list[str]] = {}  # number of tasks → the backbones measured on as many
+    of_tasks: dict[tuple[str, ...], list[str]] = {}  # tasks → the backbones measured on them
     for _, name, part in measured:
-        counts.setdefault(part["task"].nunique(), []).append(name)
-    texts = [f"{', '.join(dict.fromkeys(names))} ({n} task{'s' * (n > 1)})" for n, names in counts.items()]
-    left.set_title("ours: " + ", ".join(texts))
+        of_tasks.setdefault(tuple(tasks_in(part)), []).append(name)
+    texts = [f"{', '.join(dict.fromkeys(names))} on {', '.join(map(wording.task, tasks))}"
+             for tasks, names in of_tasks.items()]  # fmt: skip
+    left.set_title("\n".join(textwrap.wrap("ours: " + "; ".join(texts), 52)))
     our_gains = []
     for size, _, part in measured:
         gaps = differences(part, [("xprompt", "prompt_tuning")])
@@ -162,12 +193,12 @@ def scale(rows: pd.DataFrame, backbone_params: dict[str, int], protocol: str = "
     right.plot(sizes, gains, ls=":", marker="D", mfc="white", color="black", label=label)
     right.set_ylabel("XPrompt minus prompt tuning (points)")
     right.set_title("gain over prompt tuning")
-    for axes in (left, right):
-        axes.set_xscale("log")
+    for axes, all_sizes in ((left, [size for size, _, _ in measured]), (right, [*sizes, *backbone_params.values()])):
+        axes.set_xlim(min(all_sizes) / 1.6, max(all_sizes) * 1.6)
         axes.set_xlabel("backbone parameters")
         axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _short(value)))
         axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-        axes.margins(x=0.08, y=0.12)
+        axes.margins(y=0.12)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3, fontsize=9, frameon=False)
     left.set_xticks(sorted({size for size, _, _ in measured}))  # close to each other where all are ours
     return figure
@@ -218,7 +249,7 @@ def importance_map(token: Any, piece: Any, token_mask: Any, piece_mask: Any, tit
     grids[0].set_ylabel("prompt token")
     grids[1].set_title(f"before: {length} tokens, {length * pieces} pieces")
     left, emptied = int(surviving.any(1).sum()), int((token_mask & ~surviving.any(1)).sum())
-    note = f", {emptied} more lost all pieces" if emptied else ""
+    note = f",\n{emptied} more lost all pieces" if emptied else ""
     grids[3].set_title(f"after (grey: pruned): {int(surviving.sum())} pieces, in {left} tokens{note}")
     labels = {
         0: r"importance of the token, mean $|\partial L/\partial\gamma_i|$ (nats)",
@@ -226,7 +257,8 @@ def importance_map(token: Any, piece: Any, token_mask: Any, piece_mask: Any, tit
     }
     for place, label in labels.items():
         under = grids[2 * place : 2 * place + 2]
-        bar = figure.colorbar(images[place], ax=under, label=label, location="bottom", fraction=0.05, aspect=45)
+        bar = figure.colorbar(images[place], ax=under, label=label, location="bottom", fraction=0.05, aspect=40,
+                              shrink=0.9)  # fmt: skip
         wide = (norms[place].vmax or 1) > 50 * (norms[place].vmin or 1)
         bar.locator = ticker.LogLocator(subs=(1, 3) if wide else (1, 2, 5), numticks=8)
         bar.formatter = ticker.FuncFormatter(lambda value, _: f"{value:.2g}")
@@ -236,18 +268,22 @@ def importance_map(token: Any, piece: Any, token_mask: Any, piece_mask: Any, tit
     return figure
 
 
-def _line(axes: Axes, points: Sequence[tuple[float, Interval]], method: str, label: str, joined: bool) -> None:
+def _line(
+    axes: Axes, points: Sequence[tuple[float, Interval]], method: str, label: str, joined: bool, shift: float = 0.0
+) -> None:
     if joined:
-        axes.plot([x for x, _ in points], [value.mean for _, value in points], color=method_style(method)[0], lw=1.2)
+        axes.plot([x for x, _ in points], [value.mean for _, value in points], color=method_style(method)[0], lw=1.2,
+                  transform=beside(axes, shift))  # fmt: skip
     for place, (x, value) in enumerate(points):
-        _point(axes, x, value, method, label if place == 0 else None)
+        _point(axes, x, value, method_style(method), label if place == 0 else None, shift)
 
 
-def _point(axes: Axes, x: float, value: Interval, method: str, label: str | None) -> None:
-    colour, marker = method_style(method)
-    error = None if value.n < 2 else [[value.half], [value.half]]
+def _point(axes: Axes, x: float, value: Interval, look: tuple[Any, Any], label: str | None, shift: float = 0.0) -> None:
+    colour, marker = look
+    error = None if value.n < 2 else [[max(0.0, value.mean - value.low)], [max(0.0, value.high - value.mean)]]
     axes.errorbar([x], [value.mean], yerr=error, marker=marker, ls="", color=colour, ms=7, capsize=4, lw=1.6,
-                  label=label)  # fmt: skip
+                  label=label, transform=beside(axes, shift))  # fmt: skip
+    hold(axes, [x] * 3, [value.mean, value.low, value.high])
 
 
 def _values(scores: pd.DataFrame, task: str, method: str) -> np.ndarray:

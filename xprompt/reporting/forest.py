@@ -1,7 +1,8 @@
-"""The forest plot: paired differences between methods with their intervals and seeds, in a page or in a file."""
+"""Paired differences drawn, in a page or in a file: one with its interval and its runs, and the forest plot."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -58,28 +59,24 @@ def forest(
 
     shown.sort(key=place)
     by_task = AVERAGE in tasks and not every_task
-    head = f"{_describe({**shown[0], 'task': AVERAGE}, False)}:"
     names = [_describe(row, not by_task) for row in shown]
-    label = "; ".join(f"{name} {wording.points(row['mean'], True)}" for name, row in zip(names, shown, strict=True))
-    if by_task:
-        start = next(y for y, row in enumerate(shown) if row["task"] != AVERAGE)
-        shown.insert(start, None)
-        names.insert(start, head)
     scores = with_average(rows)
+    if by_task:  # a line without a mark says what the rows below it are
+        start = next(y for y, row in enumerate(shown) if row["task"] != AVERAGE)
+        pair = _describe({**shown[start], "task": AVERAGE}, False)
+        for y, head in ((start, f"{pair}:"), (0, f"average over {scores['task'].nunique() - 1} tasks:")):
+            shown.insert(y, None)
+            names.insert(y, head)
+    means = ["" if row is None else f" {wording.points(row['mean'], True)}" for row in shown]
+    label = "; ".join(f"{name}{mean}" for name, mean in zip(names, means, strict=True)).replace(":;", ":")
     figure = Figure(figsize=(width, 0.62 + 0.235 * len(shown)), layout="constrained")
     figure.set_label(f"Forest plot of paired differences: {label}")
     axes = figure.subplots()
     axes.axvline(0, color=ink, lw=1)
     for y, row in enumerate(shown):
-        if row is None:  # the line that says which pair follows, task by task
-            continue
-        colour = method_style(row["a"])[0]
-        decided = row["verdict"] in ("above", "below")
-        if row["n"] > 1:
-            axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
-        for x, run in _seed_gaps(scores, row):
-            _dot(axes, x, y + 0.28, colour, link(run) if link and run else None)
-        axes.plot(row["mean"], y, "o", ms=6.5, mec=colour, mfc=colour if decided else ground, mew=1.6)
+        if row is not None:
+            look = method_style(row["a"])[0], "o"
+            draw_difference(axes, row, y, look, dots=seed_gaps(scores, row), size=6.5, link=link, ground=ground)
     axes.set_yticks(range(len(shown)), names)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
@@ -87,10 +84,55 @@ def forest(
     return figure
 
 
-def _dot(axes: Axes, x: float, y: float, colour: Any, url: str | None) -> None:
-    dots = axes.scatter([x], [y], s=11, color=[colour], alpha=0.65, linewidths=0)
-    if url:
-        dots.set_urls([url])
+def draw_difference(
+    axes: Axes,
+    row: Mapping[Any, Any],
+    y: float,
+    look: tuple[Any, Any],
+    *,
+    dots: Sequence[tuple[float, str]] = (),
+    bars: Sequence[tuple[str, str, float]] = (("low", "high", 1.8),),
+    size: float = 7.0,
+    link: Link | None = None,
+    ground: Any = "white",
+) -> None:
+    """Draw one paired difference at height `y`: its intervals, its mean, and below these a dot for each run.
+
+    The mean is filled where the verdict is "above" or "below": Holm's, where the row has one, else its own.
+
+    Args:
+        row: of `differences`, `corrected` or `with_examples`.
+        look: colour and marker.
+        dots: as `seed_gaps` returns them.
+        bars: columns of the lower and upper bound, and the line's width in points; NaN bounds are left out.
+        size: of the mark, in points.
+        link: run ID → address of the run's page, where a dot leads.
+        ground: colour of a mark that is not filled.
+    """
+    colour, marker = look
+    for low, high, width in bars:
+        if not math.isnan(row[low]):
+            axes.plot([row[low], row[high]], [y, y], color=colour, lw=width, solid_capstyle="butt")
+    if dots:
+        drawn = axes.scatter([x for x, _ in dots], [y + 0.27] * len(dots), s=11, color=[colour], alpha=0.6,
+                             linewidths=0)  # fmt: skip
+        if link:
+            drawn.set_urls([link(run) if run else None for _, run in dots])
+    filled = row.get("verdict_holm", row["verdict"]) in ("above", "below")
+    axes.plot(row["mean"], y, marker, ms=size, mec=colour, mfc=colour if filled else ground, mew=1.6)
+
+
+def seed_gaps(scores: pd.DataFrame, row: Mapping[Any, Any]) -> list[tuple[float, str]]:
+    """Return each run's difference from the other method's mean with its seed, and the run's ID, "" for an average.
+
+    Args:
+        scores: as `with_average` returns them.
+        row: with a, b and task.
+    """
+    part = scores[(scores["task"] == row["task"]) & (scores["metric"] == "score")]
+    base = part[part["method"] == row["b"]].groupby("seed")["value"].mean()
+    own = part[(part["method"] == row["a"]) & part["seed"].isin(base.index)]
+    return [(value - base[seed], run) for seed, value, run in zip(own["seed"], own["value"], own["run"], strict=True)]
 
 
 def _pair(row: Mapping[Any, Any]) -> tuple[str, str]:
@@ -104,10 +146,3 @@ def _describe(row: Mapping[str, Any], every_task: bool) -> str:
     names = [re.sub(r"^(?:prompt tuning|XPrompt) \((.*)\)$", r"\1", wording.method(name)) for name in _pair(row)]
     pair = f"{names[0]} − {names[1].removeprefix('full ')}"
     return pair if row["task"] == AVERAGE and not every_task else f"{pair}, {wording.task(row['task'])}"
-
-
-def _seed_gaps(scores: pd.DataFrame, row: Mapping[str, Any]) -> list[tuple[float, str]]:
-    """Each common seed's difference, with the ID of the run of `a`, "" for an average."""
-    of_task = scores[scores["task"] == row["task"]].drop_duplicates(["method", "seed"])
-    a, b = (of_task[of_task["method"] == name].set_index("seed") for name in _pair(row))
-    return [(a.loc[s, "value"] - b.loc[s, "value"], a.loc[s, "run"]) for s in a.index if s in b.index]

@@ -17,9 +17,9 @@ from scipy import stats
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.reporting import wording
-from xprompt.reporting.by_seed import cell, over_seeds, overall, with_span
+from xprompt.reporting.by_seed import over_seeds, overall
 from xprompt.reporting.convergence import budget_configs
-from xprompt.reporting.panels import legend
+from xprompt.reporting.panels import DISTINCT, legend
 from xprompt.reporting.rows import tasks_in
 from xprompt.reporting.saliency import LEVELS
 from xprompt.runs.grid import grid, quick_settings
@@ -29,10 +29,6 @@ Record = Mapping[str, Any]
 PREDICTORS = {
     "importance": "importance", "first_order": "signed first order", "magnitude": "magnitude", "random": "random"
 }  # fmt: skip
-
-
-#: Of the colour-blind palette, without what is pale or close to another.
-_DISTINCT = [sns.color_palette("colorblind")[place] for place in (0, 1, 2, 3, 4, 9, 5)]
 
 
 def harm_configs(
@@ -101,19 +97,19 @@ def harm_table(rows: pd.DataFrame) -> pd.DataFrame:
             {
                 "level": LEVELS[str(level)], "tuned for": f"{steps:g} {part['unit'].iloc[0]}",
                 "predictor": PREDICTORS[str(predictor)],
-                **{wording.task(task): cell(span, 2) for task, span in correlations.items()},
-                "harmful of its lowest quarter (%)": cell(overall(part, "harmful_lowest")),
-                "harmful of all (%)": cell(overall(part, "harmful")), "seeds": str(part["seed"].nunique()),
+                **{wording.task(task): wording.cell(span, 2) for task, span in correlations.items()},
+                "harmful of its lowest quarter (%)": wording.cell(overall(part, "harmful_lowest")),
+                "harmful of all (%)": wording.cell(overall(part, "harmful")), "seeds": str(part["seed"].nunique()),
             }
         )  # fmt: skip
     return pd.DataFrame(lines)
 
 
 def harm_statements(rows: pd.DataFrame) -> list[str]:
-    """Say for each level and tuning whether importance ranks what the prompt needs, and what does best; what harms."""
+    """Say for each level and tuning whether importance ranks what the prompt needs, what ranks it best; what harms."""
     sentences = []
     tasks = tasks_in(rows)
-    where = wording.task(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} tasks"
+    where = wording.named(tasks, 1)
     for (steps, level), part in rows.groupby(["steps", "level"], sort=False):
         by_predictor = part.groupby("predictor", sort=False)
         spans = {str(name): overall(group, "correlation").within(-1, 1) for name, group in by_predictor}
@@ -123,14 +119,22 @@ def harm_statements(rows: pd.DataFrame) -> list[str]:
                    "one seed": "one seed does not decide whether importance ranks"}.get(
             of.verdict, "importance does not significantly rank"
         )  # fmt: skip
-        shares = {name: with_span(overall(own, name).within(0, 100)) for name in ("harmful_lowest", "harmful")}
-        better = "" if best == "importance" else f"; {PREDICTORS[best]} does better, {with_span(spans[best], 2)}"
+        shares = {name: wording.with_span(overall(own, name).within(0, 100)) for name in ("harmful_lowest", "harmful")}
+        higher = "" if best == "importance" else f"; {PREDICTORS[best]} has the higher mean, {_over(part, best, own)}"
         sentences += [
             f"After {steps:g} {part['unit'].iloc[0]} on {where}: {verdict} {LEVELS[str(level)]} by the loss without "
-            f"them, with a rank correlation of {with_span(of, 2)}{better}. Of the quarter that it prunes first "
+            f"them, with a rank correlation of {wording.with_span(of, 2)}{higher}. Of the quarter that it prunes first "
             f"{shares['harmful_lowest']} % do harm, which lowers the loss when they go; of all, {shares['harmful']} %."
         ]
     return sentences
+
+
+def _over(part: pd.DataFrame, predictor: str, own: pd.DataFrame) -> str:
+    """Write a predictor's rank correlation, and by how much it is above importance's, paired by task and seed."""
+    of = part[part["predictor"] == predictor]
+    gaps = of.set_index(["task", "seed"])["correlation"] - own.set_index(["task", "seed"])["correlation"]
+    above = wording.with_span(overall(gaps.reset_index(), "correlation"), 2, signed=True)
+    return f"{wording.with_span(overall(of, 'correlation').within(-1, 1), 2)}, by {above}"
 
 
 def harm_figure(records: Sequence[Record], rows: pd.DataFrame) -> Figure:
@@ -145,16 +149,19 @@ def harm_figure(records: Sequence[Record], rows: pd.DataFrame) -> Figure:
     """
     longest = rows["steps"].max()
     chosen = [r for r in records if r["run"] in set(rows[rows["steps"] == longest]["run"])]
-    colours = dict(zip(tasks_in(rows), itertools.cycle(_DISTINCT)))
+    colours = dict(zip(tasks_in(rows), itertools.cycle(DISTINCT)))
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     grid = figure.subplots(2, 2, height_ratios=[1.15, 1])
     for (above, below), level in zip(grid.T, LEVELS, strict=True):
         _draw_entries(above, chosen, level, colours)
         _draw_correlations(below, rows[rows["level"] == level])
-        above.set_title(f"{LEVELS[level]}, tuned for {longest:g} {rows['unit'].iloc[0]}")
+        where = f" on {wording.task(next(iter(colours)))}" * (len(colours) == 1)  # a legend of one entry costs a row
+        above.set_title(f"{LEVELS[level]}{where}, tuned for {longest:g} {rows['unit'].iloc[0]}")
     grid[0, 0].set_ylabel("change in loss without it (nats)")
-    legend(figure, grid[0, 0], "upper")
-    legend(figure, grid[1, 0])
+    if len(colours) > 1:
+        legend(figure, grid[0, 0], "upper")
+    if rows["steps"].nunique() > 1:
+        legend(figure, grid[1, 0])
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
-from xprompt.reporting.by_seed import cell, over_seeds, overall, with_span
+from xprompt.reporting.by_seed import over_seeds, overall
 from xprompt.reporting.figures import method_style
 from xprompt.reporting.harm import rank_correlation
 from xprompt.reporting.panels import PALETTE, fit, legend, line, name_left, panels
@@ -28,7 +28,6 @@ READINGS = {False: "one pass", True: "scored again"}
 SEARCHES = {"grid": "jointly", "linear": "level after level", "halving": "halving"}
 MODE_PAIRS = (("drop", "zero"),)
 READING_PAIRS = (("scored again", "one pass"),)
-SEARCH_PAIRS = (("level after level", "jointly"), ("halving", "jointly"))
 _RUN = ("profile", "backbone", "task", "seed", "protocol")
 _COSTS = {
     "candidates": "candidates",
@@ -69,7 +68,7 @@ def mode_table(records: Iterable[Record]) -> pd.DataFrame:
     """
     records = list(records)
     table = variant_table(by_setting(records, "mode", MODES), MODE_PAIRS)
-    before = [with_span(gap, signed=True) for gap in untrained_gaps(untrained_rows(records)).values()]
+    before = [wording.with_span(gap, signed=True) for gap in untrained_gaps(untrained_rows(records)).values()]
     table.insert(len(table.columns) - 1, "before retraining", before)
     return table
 
@@ -80,7 +79,7 @@ def mode_statement(untrained: pd.DataFrame) -> str:
     verdict = {"above": "scores higher", "below": "scores lower", "one seed": "with one seed decides nothing"}.get(
         gap.verdict, "makes no significant difference"
     )
-    points = with_span(gap, signed=True)
+    points = wording.with_span(gap, signed=True)
     return f"Before retraining, dropping pruned positions instead of zeroing them {verdict}: {points} points."
 
 
@@ -98,9 +97,11 @@ def mode_figure(untrained: pd.DataFrame) -> Figure:
     for panel, task in zip(axes, tasks, strict=True):
         for place, (mode, marker) in enumerate(zip(MODES, "os", strict=True)):
             part = means[(means["task"] == task) & (means["mode"] == mode)]
-            line(panel, part, "token_ratio", "value", PALETTE[place], marker, mode, 0.008 * (2 * place - 1))
+            line(panel, part, "token_ratio", "value", PALETTE[place], marker, mode, 9 * place - 4.5,
+                 possible=(0, 100))  # fmt: skip
         fit(panel, means[means["task"] == task]["value"])
-        panel.set(title=wording.task(task), xlabel="token prune ratio")
+        panel.margins(x=0.1)  # room for what stands beside the first and the last place
+        panel.set(title=wording.task(task), xlabel="token prune ratio", xticks=sorted(means["token_ratio"].unique()))
     name_left(axes, "score before retraining (points)")
     legend(figure, axes[0])
     return figure
@@ -150,7 +151,7 @@ def reading_table(records: Iterable[Record]) -> pd.DataFrame:
     table = variant_table(by_setting(records, "rescore_pieces", READINGS), READING_PAIRS)
     rows = agreement_rows(records)
     for name, title, digits in (("correlation", "rank correlation", 2), ("agreement", "same pieces (%)", 1)):
-        cells = [cell(span, digits) for span in over_seeds(rows, name).values()]
+        cells = [wording.cell(span, digits) for span in over_seeds(rows, name).values()]
         table.insert(len(table.columns) - 1, title, cells)
     chance = [f"{span.mean:.1f}" for span in over_seeds(rows, "chance").values()]
     table.insert(len(table.columns) - 1, "by chance (%)", chance)
@@ -165,8 +166,9 @@ def reading_statement(rows: pd.DataFrame) -> str:
     """
     correlation, same = overall(rows, "correlation").within(-1, 1), overall(rows, "agreement").within(0, 100)
     return (
-        f"Scored again after tokens are pruned, pieces keep a rank correlation of {with_span(correlation, 2)} with the "
-        f"first scores; of those pruned {with_span(same)} % are the same, {rows['chance'].mean():.1f} % by chance."
+        f"Scored again after tokens are pruned, pieces keep a rank correlation of {wording.with_span(correlation, 2)} "
+        f"with the first scores; of those pruned {wording.with_span(same)} % are the same, "
+        f"{rows['chance'].mean():.1f} % by chance."
     )
 
 
@@ -191,13 +193,20 @@ def agreement_figure(rows: pd.DataFrame) -> Figure:
 
 
 def search_configs(
-    profile: str, tasks: Any, seeds: Any, ratios: Sequence[float], retune: Mapping[str, Any], **choices: Any
+    profile: str,
+    tasks: Any,
+    seeds: Any,
+    ratios: Sequence[float],
+    retune: Mapping[str, Any],
+    searches: Iterable[str] = tuple(SEARCHES),
+    **choices: Any,
 ) -> list[RunConfig]:
-    """Return XPrompt's runs by every search over the same ratios, as those of the report on the ratio search.
+    """Return XPrompt's runs by several searches over the same ratios.
 
     Args:
         ratios: of tokens and of pieces.
         retune: changes to the profile's retraining; a quick report keeps its own.
+        searches: values of `prune.search`.
         choices: as of `grid`.
     """
     base = grid(profile, tasks, ["xprompt"], seeds, **choices)[0].prune
@@ -205,7 +214,7 @@ def search_configs(
     prune = base.replace(token_ratios=ratios, piece_ratios=ratios, retune=retrained)
     return [
         config
-        for search in SEARCHES
+        for search in searches
         for config in grid(profile, tasks, ["xprompt"], seeds, **choices, prune=prune.replace(search=search))
     ]
 
@@ -241,10 +250,10 @@ def search_table(rows: pd.DataFrame) -> pd.DataFrame:
         part = rows[rows["search"] == search].set_index(["task", "seed"])
         if part.empty:
             continue
-        line = {"search": title, "score": cell(overall(part.reset_index(), "value"))}
+        line = {"search": title, "score": wording.cell(overall(part.reset_index(), "value"))}
         for column, where in (("value", "score − jointly"), ("selection", "on selection")):
             gap = (part[column] - joint[column]).dropna().rename("gap").reset_index()
-            line[where] = "" if search == "grid" or gap.empty else with_span(overall(gap, "gap"), signed=True)
+            line[where] = "" if search == "grid" or gap.empty else wording.with_span(overall(gap, "gap"), signed=True)
         line["candidates"] = f"{part['candidates'].mean():.1f}".removesuffix(".0")
         for column in list(_COSTS)[1:]:
             line[f"{_COSTS[column]} (%)"] = f"{100 * (part[column] / joint[column]).mean():.1f}"

@@ -21,9 +21,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from xprompt.errors import ConfigError, did_you_mean
-from xprompt.files import cannot_write, clear_temporary, inside, sha256, write_atomically
-from xprompt.reporting import tables
-from xprompt.reporting.claims import CLAIMS
+from xprompt.files import cannot_write, clear_temporary, inside, path_of, sha256, write_atomically
+from xprompt.reporting import tables, wording
+from xprompt.reporting.claims import CLAIMS, averages
 from xprompt.reporting.statistics import Interval
 from xprompt.runs.executors import get_executor
 from xprompt.runs.manifest import read_manifest, write_manifest
@@ -58,7 +58,7 @@ class Report:
         executor_options: Mapping[str, Any] | None = None,
         live: bool = False,
     ) -> None:
-        self.root = Path(output)
+        self.root = path_of(output)
         self.notebook = notebook
         self.quick = quick
         self.live = live
@@ -179,7 +179,7 @@ class Report:
         """
         _check(item)
         files, formats = {}, dict[str, dict[str, Any]](png={}, svg={"metadata": {"Date": None}})
-        written = _write_around(figure, f"{title} {_seeds(rows)}".strip(), finding)
+        written = _write_around(figure, f"{title} {_seeds(rows, figure, title)}".strip(), finding)
         with _legends_in_place(figure):
             for suffix, options in formats.items():
                 figure.savefig(drawn := io.BytesIO(), format=suffix, dpi=160, bbox_inches="tight", **options)
@@ -189,8 +189,10 @@ class Report:
         self._save(item, "figure", files, _runs(rows, runs), {"title": title})
         return Picture(self.figures / f"{item}.png", round(90 * figure.get_figwidth()))
 
-    def save_claim(self, name: str, measured: Interval, *, runs: Iterable[str] = ()) -> None:
+    def save_claim(self, name: str, measured: Interval, *, runs: Iterable[str] = ()) -> str:
         """Note in the manifest what was measured of one of the paper's claims, for the book's front page.
+
+        Returns the claim and the number as a line.
 
         Args:
             name: a name in `xprompt.reporting.claims.CLAIMS`.
@@ -205,6 +207,19 @@ class Report:
         claim = {"mean": float(measured.mean), "low": low, "high": high, "n": measured.n, "quick": self.quick,
                  "notebook": self.notebook, "runs": sorted(set(runs))}  # fmt: skip
         self.change(lambda manifest: {**manifest, "claims": {**manifest.get("claims", {}), name: claim}})
+        unit = CLAIMS[name].unit
+        return f"{CLAIMS[name].text}: {wording.with_span(measured, signed=unit == 'points')} {unit}"
+
+    def save_claims(self, names: Iterable[str], gaps: pd.DataFrame, *, runs: Iterable[str] = ()) -> list[str]:
+        """Note several claims that compare two methods as `save_claim` does, and return a line for each.
+
+        Args:
+            names: as of `save_claim`; a claim whose methods are not compared in `gaps` is left out.
+            gaps: as `xprompt.reporting.statistics.differences` returns them.
+            runs: IDs of the runs behind them.
+        """
+        measured, runs = averages(gaps), list(runs)
+        return [self.save_claim(n, measured[CLAIMS[n].pair], runs=runs) for n in names if CLAIMS[n].pair in measured]
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest, an empty one where there is none. Raises `StoreError` where it is damaged."""
@@ -308,18 +323,24 @@ def _legends_in_place(figure: Figure) -> Iterator[None]:
 
 def _write_around(figure: Figure, caption: str, finding: str) -> list[Text]:
     """Write a caption below a figure and a finding above it, in lines as wide as the figure; return both."""
-    width = figure.get_figwidth()
     places = ((caption, -0.02, "top", 9.0, "normal"), (finding, 1.02, "bottom", 10.5, "bold"))
-    return [
-        figure.text(0.01, y, textwrap.fill(text, max(30, int(width * 112 / size))), va=align, fontsize=size,
-                    fontweight=weight, parse_math=False)
-        for text, y, align, size, weight in places if text
-    ]  # fmt: skip
+    written = []
+    for text, y, align, size, weight in places:
+        if text:
+            lines = figure.text(0.01, y, "", va=align, fontsize=size, fontweight=weight, parse_math=False)
+            for characters in range(max(20, int(figure.get_figwidth() * 160 / size)), 15, -1):
+                lines.set_text(textwrap.fill(text, characters))
+                if lines.get_window_extent().width <= 0.97 * figure.bbox.width:  # another reader's font may be wider
+                    break
+            written.append(lines)
+    return written
 
 
-def _seeds(rows: pd.DataFrame | None) -> str:
-    """How many seeds rows are of, as the end of a caption; empty where they do not say."""
-    if rows is None or "seed" not in rows or rows.empty:
+def _seeds(rows: pd.DataFrame | None, figure: Figure, title: str) -> str:
+    """How many seeds rows are of, as the end of a caption; empty where rows do not say, or the figure does already."""
+    words = " ".join([title, *(text.get_text() for text in figure.findobj(Text))])
+    said = re.search(r"\b(\d+ seeds?|(one|a single) seed)\b", words, re.I)
+    if said or rows is None or "seed" not in rows or rows.empty:
         return ""
     count = rows["seed"].nunique()
     return f"{count} seeds." if count > 1 else "One seed: no intervals."

@@ -101,11 +101,11 @@ def mask_figure(rows: pd.DataFrame) -> Figure:
     for panel, task in zip(axes, tasks, strict=True):
         part = rows[rows["task"] == task]
         panel.axhline(0, color="0.3", lw=1)
-        step = part["masked_tokens"].max() / 25  # so that no series' dots lie on another's bar
-        for place, (mask, (colour, marker)) in enumerate(_LOOKS.items()):
+        for place, (mask, (colour, marker)) in enumerate(_LOOKS.items()):  # no series' dots lie on another's bar
             line(panel, part[part["mask"] == mask], "masked_tokens", "change", colour, marker, MASKS[mask],
-                 step * (place - 1))  # fmt: skip
+                 9 * (place - 1))  # fmt: skip
         fit(panel, part["change"])
+        panel.margins(x=0.1)  # room for what stands beside the first and the last place
         panel.set(title=wording.task(task), xlabel="masked tokens", xticks=sorted(part["masked_tokens"].unique()))
     name_left(axes, "change in score (points)")
     legend(figure, axes[0])

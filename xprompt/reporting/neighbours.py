@@ -10,9 +10,9 @@ import pandas as pd
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
-from xprompt.reporting.by_seed import cell, gap_cell, over_seeds, overall, with_span
-from xprompt.reporting.rows import methods_in, tasks_in, tidy
-from xprompt.reporting.statistics import differences
+from xprompt.reporting.by_seed import gap_cell, over_seeds, overall
+from xprompt.reporting.rows import methods_in, tidy, whole
+from xprompt.reporting.statistics import corrected, differences
 from xprompt.runs.grid import choose_seeds, choose_tasks, grid
 
 STRUCTURED = ("structured_linear", "structured_low_rank", "structured_layered")
@@ -74,19 +74,19 @@ def structured_table(rows: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
     by_method = {row["method"]: row for row in spread.to_dict("records")}
     names = ["prompt_tuning", *STRUCTURED]
     gaps = differences(rows, [*PRUNED_PAIRS, *((name, "prompt_tuning") for name in STRUCTURED)])
-    last, scores, lines = tasks_in(gaps)[-1], rows[rows["metric"] == "score"], []
+    judged, scores, lines = whole(gaps), rows[rows["metric"] == "score"], []
     for name in (name for name in names if name in set(rows["method"])):
         part = scores[scores["method"] == name]
         known = by_method.get(name)
         lines.append(
             {
                 "prompt": wording.method(name),
-                "trained values": cell(overall(part, "num_params"), 0).partition(" ±")[0],
+                "trained values": wording.cell(overall(part, "num_params"), 0).partition(" ±")[0],
                 "score": wording.cell(overall(part, "value")),
-                "− prompt tuning": gap_cell(gaps, name, "prompt_tuning", last),
+                "− prompt tuning": gap_cell(gaps, name, "prompt_tuning", judged),
                 "best to worst rate": "" if known is None else _range(known["best"], known["worst"]),
                 "spread over rates": "" if known is None else wording.points(known["spread"]),
-                "pruned by XPrompt − it": gap_cell(gaps, PRUNED.get(name, ""), name, last),
+                "pruned by XPrompt − it": gap_cell(gaps, PRUNED.get(name, ""), name, judged),
                 "seeds": str(part["seed"].nunique()),
             }
         )
@@ -95,7 +95,8 @@ def structured_table(rows: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
 
 def structured_statements(rows: pd.DataFrame, spread: pd.DataFrame) -> list[str]:
     """Say whether structured prompts are above prompt tuning, depend less on the rate, and gain by pruning."""
-    gaps = differences(rows, [(name, "prompt_tuning") for name in STRUCTURED] + [("xprompt_structured", STRUCTURED[0])])
+    pairs = [*((name, "prompt_tuning") for name in STRUCTURED), ("xprompt_structured", STRUCTURED[0])]
+    gaps = corrected(differences(rows, pairs), by="task")
     by_method = spread.set_index("method")["spread"]
     sentences = wording.statements(gaps)
     if "prompt_tuning" in by_method and len(by_method) > 1:
@@ -148,7 +149,7 @@ def subspace_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             "coordinates": str(by_task[task]["coordinates"]) if task in by_task else "",
             "prompt tuning": wording.cell(tuned[task]),
             "in the subspace": wording.cell(scores[task]),
-            "recovered (%)": cell(recovered[task]),
+            "recovered (%)": wording.cell(recovered[task]),
             "pruned by XPrompt − it": gap_cell(gaps, "xprompt_subspace", "intrinsic_subspace", task),
             "seeds": str(scores[task].n),
         }
@@ -161,8 +162,8 @@ def subspace_statements(records: Sequence[Mapping[str, Any]]) -> list[str]:
     found = recovered_rows(records)
     share = overall(found, "recovered")
     first = (
-        f"Tuning coordinates alone, {found['coordinates'].max()} at most, recovers {with_span(share)} % of prompt "
-        f"tuning's score ({wording.seeds(share.n)}; no task is a source of its own subspace)."
+        f"Tuning coordinates alone, {found['coordinates'].max()} at most, recovers {wording.with_span(share)} % of "
+        f"prompt tuning's score ({wording.seeds(share.n)}; no task is a source of its own subspace)."
     )
     gaps = differences(tidy(records), [("xprompt_subspace", "intrinsic_subspace")])
     return [first, *wording.statements(gaps)]

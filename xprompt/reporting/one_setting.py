@@ -7,15 +7,16 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError, shown
 from xprompt.reporting import wording
 from xprompt.reporting.by_seed import gap_cell
-from xprompt.reporting.figures import method_style
+from xprompt.reporting.figures import method_styles
 from xprompt.reporting.panels import legend, line, name_left, panels
-from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in, tidy
-from xprompt.reporting.statistics import Interval, differences, interval, with_average
+from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in, tidy, whole
+from xprompt.reporting.statistics import Interval, differences, interval, weakest, with_average
 from xprompt.runs.grid import grid
 
 #: Initialiser → how tables and figures name it.
@@ -80,7 +81,7 @@ def setting_table(rows: pd.DataFrame, reference: str, label: str) -> pd.DataFram
         reference: the value that others are compared with.
         label: the setting's name as people read it.
     """
-    gaps, tasks, lines = setting_gaps(rows, reference), tasks_in(rows), []
+    gaps, tasks, judged, lines = setting_gaps(rows, reference), tasks_in(rows), whole(rows), []
     for method in methods_in(rows):
         of_method = gaps[gaps["method"] == method]
         for value in rows["setting"].unique():
@@ -89,7 +90,7 @@ def setting_table(rows: pd.DataFrame, reference: str, label: str) -> pd.DataFram
             for task in tasks:
                 scores = part[part["task"] == task]["value"].to_numpy()
                 line[wording.task(task)] = wording.cell(interval(scores)) if scores.size else ""
-            line[f"{wording.task(tasks[-1])} − {named(reference)}"] = gap_cell(of_method, value, reference, tasks[-1])
+            line[f"{wording.task(judged)} − {named(reference)}"] = gap_cell(of_method, value, reference, judged)
             lines.append({**line, "paper": "", "seeds": str(part["seed"].nunique())})
     return pd.DataFrame(lines)
 
@@ -101,11 +102,11 @@ def setting_statements(rows: pd.DataFrame, reference: str, label: str) -> list[s
         rows, reference: as of `setting_table`.
         label: what a number counts, such as "tokens"; what is no number stands alone.
     """
-    gaps, last, sentences = setting_gaps(rows, reference), tasks_in(rows)[-1], []
+    gaps, judged, sentences = setting_gaps(rows, reference), whole(rows), []
     for method in methods_in(rows):
-        part = rows[(rows["method"] == method) & (rows["task"] == last)]
+        part = rows[(rows["method"] == method) & (rows["task"] == judged)]
         means = part.groupby("setting", sort=False)["value"].mean()
-        of_method = gaps[(gaps["method"] == method) & (gaps["task"] == last)]
+        of_method = gaps[(gaps["method"] == method) & (gaps["task"] == judged)]
         differ = [
             f"{row['verdict']} with {_counted(row['a'], label)} ({wording.points(row['mean'], signed=True)}, "
             f"95 % interval {wording.span(row['low'], row['high'])})"
@@ -118,7 +119,8 @@ def setting_statements(rows: pd.DataFrame, reference: str, label: str) -> list[s
         )
         best = f"{_counted(str(means.idxmax()), label)}, {wording.points(means.max())} points"
         sentences.append(
-            f"{name[0].upper()}{name[1:]}: best with {best} ({wording.task(last)}, {wording.seeds(seeds)}); {against}."
+            f"{name[0].upper()}{name[1:]}: best with {best} ({wording.task(judged)}, {wording.seeds(seeds)}); "
+            f"{against}."
         )
     return sentences
 
@@ -130,25 +132,28 @@ def _counted(value: str, label: str) -> str:
 def setting_figure(rows: pd.DataFrame, label: str) -> Figure:
     """Draw the score at every value, a panel for each task and the average, each method in its colour.
 
-    Dots are runs, bars 95 % intervals over seeds. Numbers are joined by a line, words are not.
+    Dots are runs, bars 95 % intervals over seeds. Numbers stand on a log axis and are joined by a line; words are not.
 
     Args:
         rows: as `setting_rows` returns them; values as they come.
         label: the setting's name as people read it.
     """
     values = list(rows["setting"].unique())
-    joined = all(value.isdecimal() for value in values)
-    placed = rows.assign(place=rows["setting"].map(values.index))
-    tasks, methods = tasks_in(rows), methods_in(rows)
+    numbers = all(value.isdecimal() for value in values)
+    placed = rows.assign(place=rows["setting"].map(int if numbers else values.index))
+    tasks, styles = tasks_in(rows), method_styles(methods_in(rows))
     figure, axes = panels(len(tasks), max(2.9, 0.75 * len(values)), 3.0)
     for panel, task in zip(axes, tasks, strict=True):
-        for number, method in enumerate(methods):
+        if numbers:
+            panel.set_xscale("log")
+        for number, (method, (colour, marker)) in enumerate(styles.items()):
             part = placed[(placed["task"] == task) & (placed["method"] == method)]
-            colour, marker = method_style(method)
-            shift = 0.12 * (number - (len(methods) - 1) / 2)
-            line(panel, part, "place", "value", colour, marker, wording.method(method), shift, joined, (0, 100))
-        panel.set_xticks(range(len(values)), [named(value).replace(" ", "\n") for value in values])
-        panel.set_xlim(-0.4, len(values) - 0.6)
+            shift = 9 * (number - (len(styles) - 1) / 2)
+            line(panel, part, "place", "value", colour, marker, wording.method(method), shift, numbers, (0, 100))
+        places = sorted(placed["place"].unique())
+        panel.set_xticks(places, places if numbers else [named(value).replace(" ", "\n") for value in values])
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xlim(*((places[0] / 1.4, places[-1] * 1.4) if numbers else (-0.4, len(values) - 0.6)))
         panel.set(title=wording.task(task), xlabel=label)
         panel.grid(False, axis="x")
     name_left(axes, "score on validation (points)")
@@ -157,15 +162,14 @@ def setting_figure(rows: pd.DataFrame, label: str) -> Figure:
 
 
 def above_all(rows: pd.DataFrame, value: str) -> Interval | None:
-    """Return what a value is above the best of the others on average; None where there is no other.
+    """Return the difference that decides whether a value is above every other on average; None where there is no other.
 
     Args:
         rows: of one method, as `setting_rows` returns them. A value that gives the same runs is no other: "common" of a
             vocabulary that has no more than 5,000 words is "vocab".
     """
     gaps = setting_gaps(rows, value)
-    others = gaps[(gaps["task"] == tasks_in(rows)[-1]) & ((gaps["low"] != 0) | (gaps["high"] != 0))]
+    others = gaps[(gaps["task"] == whole(rows)) & ((gaps["low"] != 0) | (gaps["high"] != 0))]
     if others.empty:
         return None
-    best: Any = max(others.to_dict("records"), key=lambda row: row["mean"])
-    return Interval(-best["mean"], -best["high"], -best["low"], int(best["n"]))
+    return weakest(others.assign(mean=-others["mean"], low=-others["high"], high=-others["low"]))

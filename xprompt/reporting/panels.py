@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +11,14 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import offset_copy
+from matplotlib.transforms import Transform, offset_copy
 
 from xprompt.reporting.by_seed import overall
 
 PANELS, WIDEST = 4, 12.5  # next to each other, and together in inches: a page shrinks what is wider
 PALETTE = sns.color_palette("colorblind")
+DISTINCT = [PALETTE[place] for place in (0, 1, 2, 3, 4, 9, 5)]
+"""Of the palette, without what is pale or close to another."""
 
 
 def panels(
@@ -75,16 +77,29 @@ def line(
 
     Args:
         rows: of one task.
-        shift: to the right, so that no line hides another.
+        shift: points to the right, so that no line hides another.
         joined: whether a line joins the places, which have an order then.
         possible: the least and the greatest value there can be; an interval ends there.
     """
     places = sorted(rows[x].unique())
     spans = [overall(rows[rows[x] == place], y).within(*possible) for place in places]
     errors = np.nan_to_num([[span.mean - span.low for span in spans], [span.high - span.mean for span in spans]])
+    dots, bars = (beside(axes, points) for points in (shift + 4, shift))  # a bar would hide its dots
+    axes.scatter(rows[x], rows[y], s=9, color=[colour], alpha=0.4, linewidths=0, transform=dots, rasterized=True)
+    axes.errorbar(places, [span.mean for span in spans], yerr=errors, color=colour, marker=marker, ms=5, lw=1.4,
+                  capsize=3, label=label, ls="-" if joined else "", transform=bars)  # fmt: skip
+    hold(axes, rows[x], rows[y])
+    for bound in ("low", "high"):
+        hold(axes, places, [getattr(span, bound) for span in spans])
+
+
+def beside(axes: Axes, points: float) -> Transform:
+    """Return a transform that draws so many points to the right of the data, on a linear axis and on a log one."""
     whole: Any = axes.figure
-    beside = offset_copy(axes.transData, whole, x=4, units="points")  # of the bar, which would hide them
-    axes.scatter(rows[x] + shift, rows[y], s=9, color=[colour], alpha=0.4, linewidths=0, transform=beside,
-                 rasterized=True)  # fmt: skip
-    axes.errorbar([place + shift for place in places], [span.mean for span in spans], yerr=errors, color=colour,
-                  marker=marker, ms=5, lw=1.4, capsize=3, label=label, ls="-" if joined else "")  # fmt: skip
+    return offset_copy(axes.transData, whole, x=points, units="points")
+
+
+def hold(axes: Axes, x: Iterable[float], y: Iterable[float]) -> None:
+    """Let the axes span these points; matplotlib does not see what is drawn beside its place."""
+    axes.update_datalim([at for at in zip(x, y, strict=True) if np.isfinite(at).all()])
+    axes.autoscale_view()

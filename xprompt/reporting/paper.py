@@ -22,6 +22,17 @@ def tab1(method: str, task: str, scale: str = SCALE) -> float | None:
     return numbers()["tab1"].get(scale, {}).get(method, {}).get(task)
 
 
+def kept() -> tuple[float, float]:
+    """Return the fewest and the most parameters that XPrompt keeps, in percent of prompt tuning's. Source: Tab 3."""
+    low, high = numbers()["tab3"]["xprompt, percent of prompt tuning"]
+    return low, high
+
+
+def over_fine_tuning(scale: str = SCALE) -> dict[str, float]:
+    """Return task → XPrompt's gain over full fine-tuning in points, of the tasks that we have. Source: Tab 1."""
+    return dict(numbers()["tab1"][scale]["xprompt minus fine_tuning"])
+
+
 def gains() -> dict[str, tuple[float, float]]:
     """Return scale → (backbone parameters, average gain of XPrompt over prompt tuning in points). Source: Fig 1."""
     sizes = numbers()["backbone_params"]

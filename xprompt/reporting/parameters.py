@@ -10,7 +10,7 @@ import pandas as pd
 
 from xprompt.errors import ConfigError
 from xprompt.reporting import paper, wording
-from xprompt.reporting.by_seed import cell, over_seeds, overall, with_span
+from xprompt.reporting.by_seed import over_seeds, overall
 from xprompt.reporting.rows import AVERAGE
 
 _RUN = ("profile", "backbone", "task", "seed", "protocol")
@@ -52,7 +52,7 @@ def parameter_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def parameter_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return Tab 3: a row a task and the average; the paper's cells are empty where we do not have them."""
     known = paper.numbers()["tab3"]
-    low, high = known["xprompt, percent of prompt tuning"]
+    low, high = paper.kept()
     gain = known["wsc, xprompt at 15 percent minus prompt_tuning"]
     names = ("params", "share", "tokens", "pieces", "gain")
     spans = {name: over_seeds(rows, name) for name in names}
@@ -62,11 +62,11 @@ def parameter_table(rows: pd.DataFrame) -> pd.DataFrame:
             "task": wording.task(task),
             "prompt tuning": f"{prompt:,}",
             "% of the model": f"{100 * prompt / model:.2g}",
-            "XPrompt": cell(spans["params"][task], 0),
-            "% of prompt tuning": cell(spans["share"][task]),
+            "XPrompt": wording.cell(spans["params"][task], 0),
+            "% of prompt tuning": wording.cell(spans["share"][task]),
             "paper (%)": {"wsc": f"{low:g}", AVERAGE: f"{low:g} and {high:g}"}.get(task, ""),
-            "tokens": cell(spans["tokens"][task]),
-            "pieces": cell(spans["pieces"][task]),
+            "tokens": wording.cell(spans["tokens"][task]),
+            "pieces": wording.cell(spans["pieces"][task]),
             "gain": wording.cell(spans["gain"][task]),
             "paper, gain": wording.points(gain, signed=True) if task == "wsc" else "",
             "seeds": str(spans["share"][task].n),
@@ -78,10 +78,11 @@ def parameter_table(rows: pd.DataFrame) -> pd.DataFrame:
 def parameter_statements(rows: pd.DataFrame) -> list[str]:
     """Say how much of the prompt XPrompt keeps, and of the model prompt tuning trains, beside the paper."""
     known = paper.numbers()["tab3"]
-    low, high = known["xprompt, percent of prompt tuning"]
+    low, high = paper.kept()
     of_model = 100 * rows["prompt_params"].iloc[0] / rows["model_params"].iloc[0]
     return [
-        f"XPrompt keeps {with_span(overall(rows, 'share').within(0, 100))} % of the prompt's parameters on average, "
+        f"XPrompt keeps {wording.with_span(overall(rows, 'share').within(0, 100))} % of the prompt's parameters on "
+        "average, "
         f"{rows['share'].min():.1f} to {rows['share'].max():.1f} % in single runs; the paper: {low:g} and {high:g} %.",
         f"The whole prompt has {of_model:.2g} % of this backbone's parameters; in the paper "
         f"{known['prompt tuning, percent of the model']:g} %.",

@@ -7,7 +7,6 @@ leads to its run's page.
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,13 +14,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xprompt.reporting import saliency, wording
 from xprompt.reporting.figures import method_style
 from xprompt.reporting.forest import PROMPT_PAIRS, Link
 from xprompt.reporting.forest import forest as draw_forest
+from xprompt.reporting.panels import panels
 
 Record = Mapping[str, Any]
 
@@ -37,7 +36,6 @@ _LOOK: Any = {
 }  # fmt: skip
 _TUNED = ("prompt_tuning",)
 _RETRAINED = ("xprompt", "prompt_tuning_matched")
-PANELS = 4  # next to each other
 
 
 def forest(
@@ -89,17 +87,15 @@ def ratio_maps(records: Sequence[Record]) -> str | None:
         1.0, float(np.nanquantile([abs(v) for table, _, _ in maps.values() for v in table.to_numpy().flat], 0.7))
     )
     with mpl.rc_context({**_LOOK, "axes.grid": False}):
-        figure, panels = _panels(len(maps), 2.5, 2.35)
-        for axes, (task, (table, n, note)) in zip(panels, maps.items(), strict=False):
+        figure, grid = panels(len(maps), 2.5, 2.35)
+        for axes, (task, (table, n, note)) in zip(grid, maps.items(), strict=True):
             image = axes.pcolormesh(table.to_numpy(), cmap="RdBu", vmin=-limit, vmax=limit)
             axes.set_xticks(np.arange(table.shape[1]) + 0.5, [f"{ratio:g}"[-2:] for ratio in table.columns])
             axes.set_yticks(np.arange(table.shape[0]) + 0.5, [f"{ratio:g}"[-2:] for ratio in table.index])
             axes.set_title(f"{wording.task(task)}, {wording.seeds(n)}{note}")
             axes.set_xlabel("piece prune ratio")
             axes.set_ylabel("token prune ratio")
-        figure.colorbar(
-            image, ax=list(panels), label="points over the unpruned prompt", shrink=0.6, aspect=30, extend="both"
-        )
+        figure.colorbar(image, ax=grid, label="points over the unpruned prompt", shrink=0.6, aspect=30, extend="both")
         return to_svg(figure, f"Heat maps of the prune ratios' gains for {', '.join(map(wording.task, maps))}")
 
 
@@ -117,8 +113,8 @@ def curves(records: Sequence[Record], link: Link, retraining: bool = False) -> s
     if not chosen:
         return None
     with mpl.rc_context({**_LOOK, "axes.grid.axis": "y"}):
-        figure, panels = _panels(len(tasks), 2.5, 2.1)
-        for axes, task in zip(panels, tasks, strict=False):
+        figure, grid = panels(len(tasks), 2.5, 2.1)
+        for axes, task in zip(grid, tasks, strict=True):
             for record in chosen:
                 if record["task"] == task:
                     steps, scores = _points(record)
@@ -175,16 +171,6 @@ def to_svg(figure: Figure, label: str) -> str:
 
 def _quote(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-
-
-def _panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
-    columns = min(PANELS, count)
-    num_rows = math.ceil(count / columns)
-    figure = Figure(figsize=(width * columns + 0.6, height * num_rows + 0.35), layout="constrained")
-    panels = list(figure.subplots(num_rows, columns, squeeze=False).ravel())
-    for axes in panels[count:]:
-        axes.set_axis_off()
-    return figure, panels
 
 
 def _key(record: Record) -> tuple[Any, ...]:

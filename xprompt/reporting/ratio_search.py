@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -120,7 +122,7 @@ def search_figure(rows: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> F
         records: the run records that the rows come from.
 
     In the maps a frame marks the chosen ratio pair, a dot a candidate that was stopped early, and an empty field one
-    that a race dropped before it was trained.
+    that a race dropped before it was trained. They share one scale.
     """
     searches = list(dict.fromkeys(rows["search"]))
     maps = ["grid", *searches]
@@ -136,8 +138,10 @@ def search_figure(rows: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> F
     }
     scores = [score for found in details.values() for score in _scores(found)]
     for name, found in details.items():
-        _draw_map(panels[name], found, (np.nanmin(scores), np.nanmax(scores)))
+        _draw_map(panels[name], found, Normalize(np.nanmin(scores), np.nanmax(scores)))
         panels[name].set_title(f"{name}: {wording.task(rows.iloc[0]['task'])}, seed {rows.iloc[0]['seed']}")
+    colours = ScalarMappable(panels["grid"].collections[0].norm, panels["grid"].collections[0].cmap)
+    figure.colorbar(colours, ax=[panels[name] for name in details], label="best selection score (points)", pad=0.01)
     return figure
 
 
@@ -194,22 +198,21 @@ def _colour(search: str) -> Any:
     return method_style("xprompt")[0] if search == "race" else sns.color_palette("colorblind")[1]
 
 
-def _draw_map(axes: Axes, details: Mapping[str, Any], limits: tuple[float, float]) -> None:
+def _draw_map(axes: Axes, details: Mapping[str, Any], norm: Normalize) -> None:
     table = pd.DataFrame(details["candidates"])
     table["points"] = _scores(details)
     grid = table.pivot_table(index="token_ratio", columns="piece_ratio", values="points", dropna=False)
-    sns.heatmap(
-        grid, ax=axes, cmap="viridis", vmin=limits[0], vmax=limits[1], annot=True, fmt=".0f", annot_kws={"size": 8},
-        cbar_kws={"label": "best selection score (points)"},
-    )  # fmt: skip
+    many = max(grid.shape) > 5
+    sns.heatmap(grid, ax=axes, cmap="viridis", norm=norm, annot=True, fmt=".0f", annot_kws={"size": 7 if many else 8},
+                cbar=False)  # fmt: skip
     last = table["last_step"].max()
     for _, row in table.iterrows():
         at = (list(grid.columns).index(row["piece_ratio"]) + 0.5, list(grid.index).index(row["token_ratio"]) + 0.5)
         if row["last_step"] < last and not np.isnan(row["points"]):
-            axes.plot(at[0] + 0.33, at[1] - 0.3, ".", color="white", ms=4)
+            axes.plot(at[0] + 0.34, at[1] - 0.33, "o", mfc="white", mec="black", mew=0.6, ms=2.5 if many else 4)
         if (row["token_ratio"], row["piece_ratio"]) == (details["token_ratio"], details["piece_ratio"]):
             corner = (at[0] - 0.5, at[1] - 0.5)
-            for colour, width in (("white", 6), ("black", 2.5)):
+            for colour, width in (("white", 4 if many else 6), ("black", 1.8 if many else 2.5)):
                 axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=colour, lw=width, clip_on=False))
     axes.grid(visible=False)  # its lines would cross the empty fields
     axes.set_xlabel("piece prune ratio")

@@ -40,6 +40,12 @@ def tasks_in(rows: pd.DataFrame) -> list[str]:
     return _in_order([name for name in present if name != AVERAGE], TASKS) + [AVERAGE] * (AVERAGE in present)
 
 
+def whole(rows: pd.DataFrame) -> str:
+    """Return what a table with the column `task` is judged by: the one task there is, else the average."""
+    tasks = rows["task"].unique()
+    return str(tasks[0]) if len(tasks) == 1 else AVERAGE
+
+
 def methods_in(rows: pd.DataFrame) -> list[str]:
     """Return the methods of `rows` in the order of their declarations, then those that are declared nowhere."""
     return _in_order(list(rows["method"].unique()), METHODS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from xprompt.reporting import wording
-from xprompt.reporting.by_seed import cell, over_seeds, overall, with_span
+from xprompt.reporting.by_seed import over_seeds, overall
 from xprompt.reporting.figures import importance_map, method_style
 from xprompt.reporting.panels import name_left, panels
 from xprompt.reporting.rows import tasks_in
@@ -54,8 +55,8 @@ def distribution_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "task": wording.task(task),
-            "below a tenth of the largest (%)": cell(near_zero[task]),
-            "held by the highest tenth (%)": cell(top[task]),
+            "below a tenth of the largest (%)": wording.cell(near_zero[task]),
+            "held by the highest tenth (%)": wording.cell(top[task]),
             "seeds": str(near_zero[task].n),
         }
         for task in near_zero
@@ -70,15 +71,16 @@ def distribution_statement(rows: pd.DataFrame) -> str:
     if low > 50 or high < 50:
         verdict = "most, as in the paper" if low > 50 else "less than half, unlike in the paper"
     return (
-        f"{with_span(near_zero)} % of the {LEVELS[rows['level'].iloc[0]]} lie below a tenth of the prompt's largest "
-        f"importance, {verdict}; the highest tenth holds {with_span(top)} % of the sum."
+        f"{wording.with_span(near_zero)} % of the {LEVELS[rows['level'].iloc[0]]} lie below a tenth of the prompt's "
+        "largest "
+        f"importance, {verdict}; the highest tenth holds {wording.with_span(top)} % of the sum."
     )
 
 
 def distribution_figure(records: Iterable[Record], level: str) -> Figure:
     """Draw Fig 6 ("token") or Fig 7 ("piece"): a histogram of importance, a panel for each task.
 
-    Each prompt's importance is divided by its largest. A line is one seed, the bars are their mean.
+    Each prompt's importance is divided by its largest. Bars are the mean over seeds, a dot is a seed.
     """
     chosen = _searches(records)
     tasks = tasks_in(pd.DataFrame({"task": [record["task"] for record in chosen]}))
@@ -93,8 +95,9 @@ def distribution_figure(records: Iterable[Record], level: str) -> Figure:
                 shares.append(100 * counts / counts.sum())
         colour = method_style("xprompt")[0]
         panel.stairs(np.mean(shares, axis=0), edges, fill=True, color=colour, alpha=0.55, lw=0)
-        for share in shares:
-            panel.stairs(share, edges, baseline=None, color="0.25", lw=0.7, alpha=0.7)
+        if len(shares) > 1:
+            middles = np.tile((edges[1:] + edges[:-1]) / 2, len(shares))
+            panel.scatter(middles, np.concatenate(shares), s=8, color="0.2", alpha=0.55, linewidths=0, zorder=3)
         panel.set(title=f"{wording.task(task)}, {wording.seeds(len(shares))}", xlim=(0, 1),
                   xlabel="importance (share of the largest)")  # fmt: skip
     name_left(axes, f"{LEVELS[level]} (%)")
@@ -106,13 +109,15 @@ def before_and_after(record: Record) -> Figure:
     details = record["details"]
     ratios = f"token prune ratio {details['token_ratio']:g}, piece prune ratio {details['piece_ratio']:g}"
     return importance_map(
-        details["importance"]["token"], details["importance"]["piece"], details["token_mask"], details["piece_mask"],
+        details["importance"]["token"], details["importance"]["piece"], _token_mask(details), details["piece_mask"],
         title=f"{wording.task(record['task'])}, seed {record['seed']}: {ratios}",
     )  # fmt: skip
 
 
 def gallery(records: Sequence[Record], link: Callable[[str], str] | None = None, limit: int = 60) -> Figure | None:
     """Draw the importance of every piece of each XPrompt run's prompt, a row of maps a task; pruned pieces are grey.
+
+    In a map a row is a token and a column a piece.
 
     Args:
         records: run records of one protocol.
@@ -128,7 +133,8 @@ def gallery(records: Sequence[Record], link: Callable[[str], str] | None = None,
     if not maps:
         return None
     palette = mpl.colormaps["viridis"].with_extremes(bad=(0.62, 0.62, 0.62))
-    figure = Figure(figsize=(1.0 + 1.55 * len(seeds), 0.3 + 1.6 * len(tasks)), layout="constrained")
+    norm = mpl.colors.LogNorm(_DECADES, 1)  # of shares of a map's largest
+    figure = Figure(figsize=(max(4.2, 1.2 + 1.55 * len(seeds)), 1.2 + 1.6 * len(tasks)), layout="constrained")
     grid = figure.subplots(len(tasks), len(seeds), squeeze=False)
     for y, task in enumerate(tasks):
         for x, seed in enumerate(seeds):
@@ -141,20 +147,36 @@ def gallery(records: Sequence[Record], link: Callable[[str], str] | None = None,
             piece = np.asarray(record["details"]["importance"]["piece"], dtype=float)  # (P, K)
             kept = np.asarray(record["details"]["token_mask"])[:, None] * np.asarray(record["details"]["piece_mask"])
             top = float(np.nanmax(piece)) or 1.0
-            cells = np.ma.masked_where((kept == 0) | ~np.isfinite(piece), np.clip(piece, top * _DECADES, None))
-            image = axes.imshow(cells, aspect="auto", cmap=palette, interpolation="nearest",
-                                norm=mpl.colors.LogNorm(top * _DECADES, top))  # fmt: skip
+            cells = np.ma.masked_where((kept == 0) | ~np.isfinite(piece), np.clip(piece / top, _DECADES, None))
+            image = axes.imshow(cells, aspect="auto", cmap=palette, interpolation="nearest", norm=norm)
             if link is not None:
                 image.set_url(link(record["run"]))
             axes.set_xlabel(f"seed {seed}: {int(kept.sum())} of {kept.size} pieces", fontsize=8)
             if x == 0:
                 axes.set_ylabel(wording.task(task), fontsize=10)
+    label = "importance (share of the map's largest)\na row is a token, a column a piece of it; grey: pruned"
+    bar = figure.colorbar(mpl.cm.ScalarMappable(norm, palette), ax=grid, location="bottom", format="{x:g}",
+                          fraction=0.2 / len(tasks), aspect=min(40, 8 * len(seeds) + 16), pad=0.01)  # fmt: skip
+    bar.set_label(label, fontsize=9)
     return figure
 
 
 def _searches(records: Iterable[Record]) -> list[Record]:
     """The XPrompt runs that say how important each piece was."""
     return [r for r in records if r["method"] == "xprompt" and (r["details"].get("importance") or {}).get("piece")]
+
+
+def _token_mask(details: Mapping[str, Any]) -> np.ndarray:
+    """The tokens that pruning of tokens left, (P,).
+
+    The record's mask is of those that survive, and so has none that lost all its pieces afterwards. The others follow
+    from scores and ratio as in `xprompt.pruning.prune`, which cannot be read without torch.
+    """
+    scores = np.asarray(details["importance"]["token"], dtype=float)
+    count = min(math.floor(details["token_ratio"] * len(scores) + 0.5 + 1e-9), len(scores) - 1)
+    left = np.ones(len(scores), dtype=bool)
+    left[np.argsort(scores, kind="stable")[:count]] = False
+    return left | np.asarray(details["token_mask"], dtype=bool)
 
 
 def _importance(record: Record, level: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from xprompt.reporting import wording
-from xprompt.reporting.rows import tasks_in
+from xprompt.reporting.rows import AVERAGE, tasks_in, whole
 from xprompt.reporting.statistics import differences
 
 
@@ -18,14 +18,17 @@ def scale_gains(rows: pd.DataFrame, protocol: str = "held_out") -> pd.DataFrame:
     Args:
         rows: tidy rows of one profile or several.
 
-    Returns the columns of `differences`, and `backbone`.
+    Returns the columns of `differences`, `backbone`, and `tasks`, those that the average is over.
     """
     found = []
     for backbone, part in rows[rows["protocol"] == protocol].groupby("backbone", sort=False):
         gaps = differences(part, [("xprompt", "prompt_tuning")])
         if len(gaps):
-            found.append(gaps[gaps["task"] == tasks_in(gaps)[-1]].assign(backbone=backbone))
-    empty = differences(rows.iloc[:0], []).assign(backbone="")
+            tasks = tuple(name for name in tasks_in(gaps) if name != AVERAGE)
+            judged = gaps[gaps["task"] == whole(gaps)]
+            over: Any = [tasks] * len(judged)
+            found.append(judged.assign(backbone=backbone, tasks=over))
+    empty = differences(rows.iloc[:0], []).assign(backbone="", tasks=())
     return pd.concat(found, ignore_index=True) if found else empty
 
 
@@ -39,6 +42,6 @@ def scale_statements(gains: pd.DataFrame, sizes: Mapping[str, int]) -> list[str]
     rows: Any = gains.to_dict("records")
     rows = sorted(rows, key=lambda row: sizes[row["backbone"]])
     return [
-        f"{row['backbone']} ({sizes[row['backbone']]:,} parameters): {wording.statement(row)}"
+        f"{row['backbone']} ({sizes[row['backbone']]:,} parameters): {wording.statement(row, row['tasks'])}"
         for row in (rows if len(rows) > 1 else [])
     ]

@@ -96,8 +96,9 @@ def interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Inte
 def with_average(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the `score` rows, and below them each seed's mean over the tasks as task "average".
 
-    A two-metric task counts once, by its score. A seed has an average only where every task has that seed, so that no
-    average is over an easier choice of tasks. With one task the average would say nothing new and is left out.
+    A two-metric task counts once, by its score. A seed has an average only where every task has a number of that seed,
+    so that no average is over an easier choice of tasks. With one task the average would say nothing new and is left
+    out.
     Source: paper Tab 1 (the average column), Lester et al. (2021) for the two-metric tasks.
     """
     scores = rows[rows["metric"] == "score"]
@@ -105,8 +106,10 @@ def with_average(rows: pd.DataFrame) -> pd.DataFrame:
     if num_tasks < 2:
         return scores.reset_index(drop=True)
     keys = ["profile", "backbone", "protocol", "method", "seed"]
-    grouped = scores.groupby(keys, as_index=False, sort=False).agg(
-        value=("value", "mean"), num_params=("num_params", "max"), tasks=("task", "nunique")
+    grouped = (
+        scores.dropna(subset="value")
+        .groupby(keys, as_index=False, sort=False)
+        .agg(value=("value", "mean"), num_params=("num_params", "max"), tasks=("task", "nunique"))
     )
     average = grouped[grouped["tasks"] == num_tasks].drop(columns="tasks")
     average = average.assign(task=AVERAGE, metric="score", run="")
@@ -179,7 +182,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def corrected(gaps: pd.DataFrame) -> pd.DataFrame:
+def corrected(gaps: pd.DataFrame, by: str = "") -> pd.DataFrame:
     """Return differences with the columns `p`, `p_holm` and `verdict_holm`, for a table whose rows are read at once.
 
     `p` is that of the two-sided paired t test, NaN with one seed or without a spread; all rows of the table are one
@@ -187,7 +190,10 @@ def corrected(gaps: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         gaps: as `differences` returns them.
+        by: a column, such as "task", whose values are a family each.
     """
+    if by and len(gaps):
+        return pd.concat([corrected(part) for _, part in gaps.groupby(by)]).sort_index()
     n = gaps["n"].to_numpy(dtype=float)
     half = ((gaps["high"] - gaps["low"]) / 2).to_numpy(dtype=float)
     mean = gaps["mean"].to_numpy(dtype=float)
@@ -205,13 +211,22 @@ def corrected(gaps: pd.DataFrame) -> pd.DataFrame:
 
 
 def weakest(gaps: pd.DataFrame) -> Interval:
-    """Return the difference with the lowest bound: that all are above 0 holds as far as this one is.
+    """Return the difference that decides whether all are above 0.
+
+    One whose whole interval is below 0 refutes it: the lowest of those. Else one whose interval holds 0, or of a single
+    seed, which has none, leaves it open: the one with the lowest mean. Else all are above 0: the one with the lowest
+    bound.
 
     Args:
         gaps: one or more rows of `differences`.
     """
-    rows: Any = gaps.to_dict("records")
-    row = min(rows, key=lambda row: row["mean"] if math.isnan(row["low"]) else row["low"])
+    rows: Any = gaps.sort_values("mean").to_dict("records")
+    refuting = [row for row in rows if row["high"] < 0]
+    undecided = [row for row in rows if not row["low"] > 0]
+    if refuting:
+        row = min(refuting, key=lambda row: row["high"])
+    else:
+        row = undecided[0] if undecided else min(rows, key=lambda row: row["low"])
     return Interval(float(row["mean"]), float(row["low"]), float(row["high"]), int(row["n"]))
 
 

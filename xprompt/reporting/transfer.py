@@ -68,6 +68,6 @@ def transfer_statements(gaps: pd.DataFrame) -> list[str]:
     ahead = int((first["mean"] > 0).sum())
     by_chance = f"{int(first['verdict'].isin(['above', 'below']).sum())} of the differences significant"
     return [
-        *wording.statements(gaps),
+        *wording.statements(gaps, "pairs"),
         f"XPrompt transfer is ahead of task transfer on {ahead} of {len(first)} pairs, {by_chance}.",
     ]

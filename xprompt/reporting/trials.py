@@ -5,6 +5,7 @@ Trials are compared on the selection split alone. The score on the split that is
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
 from xprompt.errors import ConfigError
 from xprompt.reporting import wording
-from xprompt.reporting.figures import method_style
+from xprompt.reporting.figures import method_styles
 from xprompt.reporting.panels import legend
 from xprompt.runs.grid import grid
 
@@ -78,13 +79,6 @@ def trial_configs(
             source_tasks=tuple(source for source in sources if source != task) if declaration.num_sources else (),
         )  # fmt: skip
     return configs
-
-
-def rate_trials(
-    tasks: Sequence[str], methods: Sequence[str], rates: Sequence[float], optimizer: str = "adafactor"
-) -> list[tuple[str, str, str, float, str]]:
-    """Return the trials of one search of the learning rate that is the same for every method, for `trial_configs`."""
-    return [(task, method, optimizer, rate, "paper") for task in tasks for method in methods for rate in rates]
 
 
 def best_rates(rows: pd.DataFrame) -> dict[str, float]:
@@ -183,24 +177,30 @@ def trials_statements(rows: pd.DataFrame) -> list[str]:
 
 def trials_figure(rows: pd.DataFrame) -> Figure:
     """Draw each trial's score on the selection split before training and at its best."""
-    figure = Figure(figsize=(10, 1.4 + 0.42 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    names = []
+    names = [textwrap.fill(_trial(row), 50) for row in rows.to_dict("records")]
+    lines = max(name.count("\n") + 1 for name in names)
+    figure = Figure(figsize=(10, 1.4 + (0.24 + 0.18 * lines) * len(rows)), layout="constrained")
+    axes, styles = figure.subplots(), method_styles(rows["method"].unique())
     for y, row in enumerate(rows.to_dict("records")):
-        colour, marker = method_style(row["method"])
+        colour, marker = styles[row["method"]]
         axes.plot([row["start"], row["score"]], [y, y], color=colour, lw=1.5, alpha=0.6)
         axes.plot(row["start"], y, marker, mfc="white", mec=colour, ms=7)
         first = row["method"] not in rows["method"][:y].to_numpy()
         axes.plot(row["score"], y, marker, color=colour, ms=9, label=wording.method(row["method"]) if first else None)
-        names.append(
-            f"{wording.task(row['task'])}, {row['optimizer']} {row['learning_rate']:g}, "
-            f"{row['steps']} steps, {_pattern(row['pattern'])}"
-        )
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel("selection score (points); hollow: before training, filled: at its best")
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel("selection score (points)\nhollow: before training, filled: at its best")
+    axes.grid(False, axis="y")
     legend(figure, axes)
     return figure
+
+
+def _trial(row: Mapping[Any, Any]) -> str:
+    """What a trial changes, in few words."""
+    return (
+        f"{wording.task(row['task'])}, {row['optimizer']} {row['learning_rate']:g}, {row['steps']} steps, "
+        f"{_pattern(row['pattern'])}"
+    )
 
 
 def _pattern(pattern: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -14,10 +13,11 @@ from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError, shown
 from xprompt.reporting import tables, wording
 from xprompt.reporting.by_seed import gap_cell
-from xprompt.reporting.figures import method_style
+from xprompt.reporting.figures import method_styles
+from xprompt.reporting.forest import draw_difference, seed_gaps
 from xprompt.reporting.panels import panels
 from xprompt.reporting.rows import AVERAGE, methods_in, tasks_in, tidy
-from xprompt.reporting.statistics import differences, with_average
+from xprompt.reporting.statistics import corrected, differences, with_average
 from xprompt.runs.grid import grid
 
 #: Fig 5's comparisons (a, b), each the difference a − b, and Tab 4's.
@@ -109,31 +109,30 @@ def candidate_statement(records: Iterable[Mapping[str, Any]]) -> str:
     return f"Candidates that each choice was among, retrained or only scored: {', '.join(texts)}."
 
 
-def variant_figure(rows: pd.DataFrame, reference: str) -> Figure:
+def variant_figure(rows: pd.DataFrame, reference: str, holm: bool = False) -> Figure:
     """Draw every variant's difference from one of them, a panel for each task and the average.
 
     Args:
         rows: tidy rows of one profile and protocol; of several draws each is a dot, and their mean counts.
         reference: a value of the column `method`.
+        holm: whether the verdicts are Holm's, over all differences of a panel; else each difference stands by itself.
 
-    A mark is filled where 0 is outside the 95 % interval over seeds; it is open where 0 is inside, or with one seed.
+    A mark is filled where the verdict is "above" or "below"; it is open where 0 is inside the interval over seeds, or
+    with one seed.
     """
     means = over_draws(rows)
     compared = [name for name in methods_in(rows) if name != reference]
     gaps = differences(means, [(name, reference) for name in compared])
-    tasks = tasks_in(gaps)
+    if holm:
+        gaps = corrected(gaps, "task")
+    tasks, styles = tasks_in(gaps), method_styles(compared)
     names = [wording.method(name) for name in compared]
     figure, axes = panels(len(tasks), 2.4, 1.0 + 0.42 * len(compared), sharey=True, names=names)
     for panel, task in zip(axes, tasks, strict=True):
         panel.axvline(0, color="0.3", lw=1)
         for row in gaps[gaps["task"] == task].to_dict("records"):
-            y, (colour, marker) = compared.index(row["a"]), method_style(row["a"])
-            dots = _single_gaps(with_average(means) if task == AVERAGE else rows, task, row["a"], reference)
-            panel.scatter(dots, np.full(len(dots), y + 0.27), s=11, color=[colour], alpha=0.6, linewidths=0)
-            if row["n"] > 1:
-                panel.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
-            filled = row["verdict"] in ("above", "below")
-            panel.plot(row["mean"], y, marker, ms=7, mec=colour, mfc=colour if filled else "white", mew=1.6)
+            dots = seed_gaps(with_average(means) if task == AVERAGE else rows, row)
+            draw_difference(panel, row, compared.index(row["a"]), styles[row["a"]], dots=dots)
         panel.set(title=wording.task(task))
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.grid(False, axis="y")
@@ -141,11 +140,3 @@ def variant_figure(rows: pd.DataFrame, reference: str) -> Figure:
     axes[0].set_ylim(len(compared) - 0.4, -0.6)
     figure.supxlabel(f"points over {wording.method(reference)}", fontsize="medium")
     return figure
-
-
-def _single_gaps(rows: pd.DataFrame, task: str, name: str, reference: str) -> list[float]:
-    """Each run's difference from the reference of its seed."""
-    part = rows[(rows["task"] == task) & (rows["metric"] == "score")]
-    base = part[part["method"] == reference].groupby("seed")["value"].mean()
-    own = part[(part["method"] == name) & part["seed"].isin(base.index)]
-    return [value - base[seed] for seed, value in zip(own["seed"], own["value"], strict=True)]

@@ -29,17 +29,24 @@ def task(name: str) -> str:
     return get_task(name).title if name in TASKS or name.endswith(".json") else name
 
 
-def points(value: float | None, signed: bool = False) -> str:
-    """Write points with one decimal and a true minus; empty where there is no number."""
+def points(value: float | None, signed: bool = False, digits: int = 1) -> str:
+    """Write a number, with one decimal as points have, and a true minus; empty where there is none."""
     if value is None or math.isnan(value):
         return ""
-    text = f"{value:+.1f}" if signed else f"{value:.1f}"
-    return ("0.0" if float(text) == 0 else text).replace("-", "−")
+    text = f"{value:{'+' * signed},.{digits}f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("+-")
 
 
-def cell(value: Interval) -> str:
+def cell(value: Interval, digits: int = 1) -> str:
     """Write a mean ± half its 95 % interval; of a single seed the mean alone."""
-    return points(value.mean) if value.n < 2 else f"{points(value.mean)} ± {points(value.half)}"
+    mean = points(value.mean, digits=digits)
+    return mean if value.n < 2 else f"{mean} ± {points(value.half, digits=digits)}"
+
+
+def with_span(value: Interval, digits: int = 1, signed: bool = False) -> str:
+    """Write a mean with the bounds of its 95 % interval; of a single seed the mean alone."""
+    mean = points(value.mean, signed, digits)
+    return mean if value.n < 2 else f"{mean} {span(value.low, value.high, digits, signed)}"
 
 
 def counted(count: int, noun: str) -> str:
@@ -52,32 +59,40 @@ def seeds(count: int) -> str:
     return counted(count, "seed")
 
 
-def span(low: float, high: float) -> str:
-    """Write an interval of differences with its signs; empty where there is none.
+def span(low: float, high: float, digits: int = 1, signed: bool = True) -> str:
+    """Write an interval, one of differences with its signs; empty where there is none.
 
-    A bound so near to 0 that one decimal would not tell its side, on which the verdict hangs, has two or three.
+    A bound so near to 0 that its decimals would not tell its side, on which the verdict hangs, has one or two more.
     """
-    return "" if math.isnan(low) else f"[{_bound(low)}, {_bound(high)}]"
+    return "" if math.isnan(low) else f"[{_bound(low, digits, signed)}, {_bound(high, digits, signed)}]"
 
 
-def _bound(value: float) -> str:
-    text = points(value, signed=True)
-    for decimals in (2, 3):
-        if text == "0.0" and round(value, decimals):
-            text = f"{value:+.{decimals}f}".replace("-", "−")
-    return text
+def _bound(value: float, digits: int, signed: bool) -> str:
+    more = next((more for more in (digits, digits + 1, digits + 2) if round(value, more)), digits)
+    return points(value, signed, more)
 
 
-def statement(row: Mapping[str, Any], tasks: Sequence[str] = ()) -> str:
+def named(tasks: Sequence[str], most: int = 3) -> str:
+    """Write the tasks' names, or how many there are where there are more than `most`."""
+    return ", ".join(map(task, tasks)) if len(tasks) <= most else counted(len(tasks), "task")
+
+
+def average_over(tasks: Sequence[str], noun: str = "tasks") -> str:
+    """Write what an average is over: both names of two tasks, else how many there are; `noun` is what they are."""
+    number = f"the {len(tasks)} {noun}" if tasks else f"the {noun}"
+    return f"on average over {' and '.join(map(task, tasks)) if len(tasks) == 2 else number}"
+
+
+def statement(row: Mapping[str, Any], tasks: Sequence[str] = (), noun: str = "tasks") -> str:
     """Say in one sentence what a paired difference shows, and no more than its interval allows.
 
     Args:
-        row: a row of `xprompt.reporting.statistics.differences`.
+        row: a row of `xprompt.reporting.statistics.differences`; of `corrected`, the sentence says where the difference
+            is significant by itself and not after Holm's correction.
         tasks: those that an average is over.
+        noun: what they are, such as "pairs".
     """
-    names = [task(name) for name in tasks]
-    over = " and ".join(names) if len(names) == 2 else f"the {len(names)} tasks" if names else "the tasks"
-    where = f"on average over {over}" if row["task"] == AVERAGE else f"on {task(row['task'])}"
+    where = average_over(tasks, noun) if row["task"] == AVERAGE else f"on {task(row['task'])}"
     a, b = method(row["a"]), method(row["b"])
     subject = a[0].upper() + a[1:]
     size = points(abs(row["mean"]))
@@ -89,16 +104,18 @@ def statement(row: Mapping[str, Any], tasks: Sequence[str] = ()) -> str:
     interval = f"95 % interval {span(row['low'], row['high'])}"
     basis = f"{interval}, {seeds(row['n'])}, {row['protocol']} protocol"
     if row["verdict"] in ("above", "below"):
-        return f"{subject} is {size} points {row['verdict']} {b} {where} ({basis})."
+        lost = row.get("verdict_holm", row["verdict"]) != row["verdict"]
+        holm = "; not after Holm's correction" * lost
+        return f"{subject} is {size} points {row['verdict']} {b} {where} ({basis}{holm})."
     return f"No significant difference between {a} and {b} {where}: {points(row['mean'], True)} points ({basis})."
 
 
-def statements(differences: Any) -> list[str]:
+def statements(differences: Any, noun: str = "tasks") -> list[str]:
     """Return `statement` of each average in a table of differences, or of each task where nothing was averaged."""
     rows: list[Mapping[str, Any]] = differences.to_dict("records")
     averages = [row for row in rows if row["task"] == AVERAGE]
     tasks = list(dict.fromkeys(row["task"] for row in rows if row["task"] != AVERAGE))
-    return [statement(row, tasks) for row in averages or rows]
+    return [statement(row, tasks, noun) for row in averages or rows]
 
 
 def unsolved_tasks(tasks: Sequence[str]) -> list[str]:
