@@ -208,15 +208,15 @@ def budget_curves(rows: pd.DataFrame) -> Figure:
     for place, (task, colour) in enumerate(zip(tasks, itertools.cycle(DISTINCT))):
         part = scores[scores["task"] == task]
         means = part.groupby("steps")["value"].mean()
-        whole = task == AVERAGE or len(tasks) == 1
+        judged = task == AVERAGE or len(tasks) == 1
         colour = "black" if task == AVERAGE else colour
-        axes.plot(means.index, means, "-o", color=colour, ms=4, lw=2.4 if whole else 1.3, label=wording.task(task))
+        axes.plot(means.index, means, "-o", color=colour, ms=4, lw=2.4 if judged else 1.3, label=wording.task(task))
         if task != AVERAGE:
             side = (1, -1)[place % 2] * (5 + 4 * (place // 2))  # each task's dots by themselves
             axes.scatter(part["steps"], part["value"], s=10, color=[colour], alpha=0.5, linewidths=0,
                          transform=beside(axes, side))  # fmt: skip
         spans = [interval(part[part["steps"] == steps]["value"].to_numpy()).within(0, 100) for steps in means.index]
-        if whole and all(span.n > 1 for span in spans):
+        if judged and all(span.n > 1 for span in spans):
             label = "95 % interval" + (" of the average" if task == AVERAGE else " over seeds")
             axes.fill_between(means.index, [s.low for s in spans], [s.high for s in spans], color=colour, alpha=0.18,
                               lw=0, label=label)  # fmt: skip
