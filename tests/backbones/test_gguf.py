@@ -26,9 +26,11 @@ def load(path) -> xp.Backbone:
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama3", "qwen2", "gpt2", "mamba"])
-def test_logits_are_those_of_the_model_that_the_file_was_made_of(kind, tmp_path):
+def test_logits_are_those_of_the_model_that_the_file_was_made_of(kind, tmp_path, capfd):
     model = write_gguf(tmp_path / "model.gguf", kind)
+    capfd.readouterr()
     backbone = load(tmp_path / "model.gguf")
+    assert capfd.readouterr().err == "", "no bar of another library's"
     assert torch.allclose(backbone.model(IDS).logits, model(IDS).logits, rtol=1e-4, atol=1e-4)
     assert backbone.tokenizer.decode(backbone.tokenizer("the cat sat.").input_ids) == "the cat sat."
 

@@ -32,6 +32,7 @@ from transformers import (
     GgufConfig,
     PreTrainedModel,
 )
+from transformers import modeling_gguf_pytorch_utils as gguf_reader
 from transformers.utils import logging as transformers_logging
 
 from xprompt.backbones.devices import free_bytes
@@ -208,12 +209,15 @@ def _silence_transformers() -> Iterator[None]:
     """
     level, setting = transformers_logging.get_verbosity(), os.environ.get("DISABLE_SAFETENSORS_CONVERSION")
     transformers_logging.disable_progress_bar()  # a bar a file is noise in a notebook
+    reader: Any = gguf_reader
+    bar, reader.tqdm = reader.tqdm, lambda tensors, **_: tensors  # one that asks no setting
     transformers_logging.set_verbosity_error()
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     try:
         yield
     finally:
         transformers_logging.set_verbosity(level)
+        reader.tqdm = bar
         if setting is None:
             del os.environ["DISABLE_SAFETENSORS_CONVERSION"]
         else:
