@@ -172,7 +172,7 @@ def write(contents: Contents, others: Iterable[str] = ()) -> dict[str, str]:
         "book": contents, "manifest": manifest, "items": [(item, manifest["items"][item]) for item in order],
         "titles": {path.stem: book_chapters.title_of(path) for path in notebooks}, "guides": guides,
         "has_pictures": bool(drawn), "others": list(others), "drawn": drawn,
-        "forest": pictures.forest(contents.rows, _link, width=4.1) if len(contents.rows) else None,
+        "forest": pictures.forest(contents.rows, _link, width=3.9) if len(contents.rows) else None,
         "caveats": facts.caveats(manifest), "mixed_codes": facts.mixed_codes, "protocols": wording.PROTOCOLS,
     }  # fmt: skip
     pages = {"index.md": "index.md.j2", "tables.md": "tables.md.j2", "runs.md": "runs.md.j2", "facts.md": "facts.md.j2"}
