@@ -213,14 +213,20 @@ def test_a_task_misspelled_leaves_no_folder(tmp_path, capsys):
     assert "Unknown task 'rtee'" in capsys.readouterr().err and not (tmp_path / "report").exists()
 
 
-def test_a_baselines_own_rate_is_set_by_its_name(monkeypatch, capsys):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """Return the list of what a command asks to be run; nothing runs."""
+    noted = []
 
     def note(wanted, *_, **__):
-        asked.append(wanted)
+        noted.append(wanted)
         raise xp.ConfigError("enough")
 
     monkeypatch.setattr("xprompt.runs.run.run", note)
+    return noted
+
+
+def test_a_baselines_own_rate_is_set_by_its_name(asked):
     words = ["run", "--task", "rte", "--profile", "tiny", "--method"]
     assert main([*words, "lora", "--set", 'learning_rates={"lora": 0.5}']) == 2
     assert main([*words, "lora", "--set", "learning_rates={}", "--set", "tune.learning_rate=0.25"]) == 2
@@ -228,14 +234,7 @@ def test_a_baselines_own_rate_is_set_by_its_name(monkeypatch, capsys):
     assert [wanted.training.learning_rate for wanted in asked] == [0.5, 0.25, 0.125]
 
 
-def test_settings_that_must_agree_are_checked_when_all_are_set(monkeypatch, capsys):
-    asked = []
-
-    def note(wanted, *_, **__):
-        asked.append(wanted)
-        raise xp.ConfigError("enough")
-
-    monkeypatch.setattr("xprompt.runs.run.run", note)
+def test_settings_that_must_agree_are_checked_when_all_are_set(asked, capsys):
     words = ["run", "--task", "rte", "--profile", "tiny", "--set", "tune.objective=generation"]
     assert main([*words, "--set", "length=4", "--set", "prune.retune.objective=generation"]) == 2
     assert main([*words, "--method", "zero_shot"]) == 2

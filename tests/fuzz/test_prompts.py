@@ -14,7 +14,8 @@ import xprompt as xp
 from tests.conftest import tiny_model
 from tests.fuzz import ANYTHING, FUZZ, NUMBERS, attempt
 from xprompt.pruning.importance import Importance
-from xprompt.pruning.prune import keep_mask, num_pruned
+from xprompt.pruning.prune import keep_mask
+from xprompt.pruning.ratio import num_pruned
 
 VALUES = st.floats(width=32, allow_subnormal=False)
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xprompt as xp
-from xprompt.pruning.prune import keep_mask, num_pruned
+from xprompt.pruning.prune import keep_mask
+from xprompt.pruning.ratio import num_pruned
 
 
 def scores(token: list[float], piece: list[list[float]]) -> xp.Importance:

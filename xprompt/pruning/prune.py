@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import floor
-from numbers import Real
 from typing import Literal
 
 import torch
@@ -11,27 +9,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from xprompt.config.settings import Mode
-from xprompt.errors import ConfigError, NotFiniteError, shown
+from xprompt.errors import ConfigError, NotFiniteError
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.pruning.importance import Importance
+from xprompt.pruning.ratio import num_pruned
 from xprompt.signatures import check_arguments
 from xprompt.streams import stream_seed
 
 Order = Literal["lowest", "highest", "random"]
-
-
-def num_pruned(total: int, ratio: float) -> int:
-    """Return how many of `total` entries a prune ratio removes: ratio · total, rounded half up; one always stays.
-
-    Raises:
-        ConfigError: the ratio is outside [0, 1).
-    """
-    if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 <= ratio < 1:
-        raise ConfigError(
-            f"a prune ratio of {shown(ratio)} was given; it must lie in [0, 1): the share that is *removed*."
-        )
-    # The tiny term undoes binary fractions such as 0.15 · 10 = 1.4999…, which should round up like 1.5.
-    return min(floor(ratio * total + 0.5 + 1e-9), total - 1)
 
 
 def keep_mask(

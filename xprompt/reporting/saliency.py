@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from xprompt.pruning.ratio import num_pruned
 from xprompt.reporting import wording
 from xprompt.reporting.by_seed import over_seeds, overall
 from xprompt.reporting.figures import importance_map, method_style
@@ -72,8 +72,7 @@ def distribution_statement(rows: pd.DataFrame) -> str:
         verdict = "most, as in the paper" if low > 50 else "less than half, unlike in the paper"
     return (
         f"{wording.with_span(near_zero)} % of the {LEVELS[rows['level'].iloc[0]]} lie below a tenth of the prompt's "
-        "largest "
-        f"importance, {verdict}; the highest tenth holds {wording.with_span(top)} % of the sum."
+        f"largest importance, {verdict}; the highest tenth holds {wording.with_span(top)} % of the sum."
     )
 
 
@@ -170,12 +169,11 @@ def _token_mask(details: Mapping[str, Any]) -> np.ndarray:
     """The tokens that pruning of tokens left, (P,).
 
     The record's mask is of those that survive, and so has none that lost all its pieces afterwards. The others follow
-    from scores and ratio as in `xprompt.pruning.prune`, which cannot be read without torch.
+    from scores and ratio, lowest first, of equals the earlier.
     """
     scores = np.asarray(details["importance"]["token"], dtype=float)
-    count = min(math.floor(details["token_ratio"] * len(scores) + 0.5 + 1e-9), len(scores) - 1)
     left = np.ones(len(scores), dtype=bool)
-    left[np.argsort(scores, kind="stable")[:count]] = False
+    left[np.argsort(scores, kind="stable")[: num_pruned(len(scores), details["token_ratio"])]] = False
     return left | np.asarray(details["token_mask"], dtype=bool)
 
 
