@@ -392,7 +392,8 @@ def test_the_searches_are_the_runs_of_the_report_on_the_ratio_search():
 # All figures ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_figure_is_drawn_of_one_seed_and_of_several_without_a_warning(tmp_path, recwarn):
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")  # a kernel of an earlier test may be collected here
+def test_every_figure_is_drawn_of_one_seed_and_of_several_without_a_warning(tmp_path):
     rp.figures.style()
     agreed = hierarchy.agreement_rows(
         [record("xprompt", prune={"piece_ratios": [0.25]}, details={
@@ -412,7 +413,6 @@ def test_every_figure_is_drawn_of_one_seed_and_of_several_without_a_warning(tmp_
     for name, figure in vars(drawn).items():
         report.save_figure(f"beyond-{name}", figure, name)
         assert matplotlib.image.imread(tmp_path / "figures" / f"beyond-{name}.png").std() > 0
-    assert not [str(warning.message) for warning in recwarn]
 
 
 def test_the_axis_spans_the_values_and_not_their_interval():
