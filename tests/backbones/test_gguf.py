@@ -200,3 +200,17 @@ def test_a_model_that_looks_at_padding_is_refused_at_load(tmp_path, monkeypatch)
     )
     with pytest.raises(xp.BackboneError, match="gives another result for a row that is padded"):
         load(tmp_path / "model.gguf")
+
+
+def test_a_file_is_parsed_once_and_its_names_are_mapped_once(tmp_path, monkeypatch):
+    import gguf
+
+    write_gguf(tmp_path / "model.gguf", "llama")
+    asked = []
+    for name in ("GGUFReader", "get_tensor_name_map"):
+        real = getattr(gguf, name)
+        monkeypatch.setattr(gguf, name, lambda *given, name=name, real=real: asked.append(name) or real(*given))
+    before = gguf.GGUFReader, gguf.get_tensor_name_map
+    load(tmp_path / "model.gguf")
+    assert sorted(asked) == ["GGUFReader", "get_tensor_name_map"]
+    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == before

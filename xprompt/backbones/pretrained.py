@@ -32,11 +32,10 @@ from transformers import (
     GgufConfig,
     PreTrainedModel,
 )
-from transformers import modeling_gguf_pytorch_utils as gguf_reader
 from transformers.utils import logging as transformers_logging
 
 from xprompt.backbones.devices import free_bytes
-from xprompt.backbones.gguf_file import complete_config, fault_in_gguf, fault_in_tensors, gguf_file
+from xprompt.backbones.gguf_file import complete_config, fault_in_gguf, fault_in_tensors, gguf_file, parsed_once
 from xprompt.backbones.hub import fault_offline, not_reached
 from xprompt.backbones.model_folder import NEEDS_CODE, fault_in_config, fault_in_folder
 from xprompt.backbones.shapes import count_parameters
@@ -102,18 +101,18 @@ def load_model(
     place, extra, file = _resolve(name)
     if any(Path(place) == size.path for size in SIZES.values()):
         checksums.verify(Path(place))
-    config = load_config(name, revision=revision)
-    check_float16(name, config, dtype)
-    if device_map is None:
-        with _worded(name, revision):
+    with parsed_once(file), _worded(name, revision):
+        config = load_config(name, revision=revision)
+        check_float16(name, config, dtype)
+        if device_map is None:
             _check_memory(name, config, dtype, device)
-    auto_class: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    options: dict[str, Any] = {"trust_remote_code": False, "revision": revision, **extra}
-    placement: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
-    if file is not None:
-        # The file's own configuration lacks what `complete_config` adds. A backbone's weights are plain on any machine.
-        placement |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
-    with _worded(name, revision):
+        auto_class: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        options: dict[str, Any] = {"trust_remote_code": False, "revision": revision, **extra}
+        placement: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
+        if file is not None:
+            # The file's own configuration lacks what `complete_config` adds. A backbone's weights are plain on any
+            # machine.
+            placement |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with _silence_transformers():
             # Weights of safetensors where there are any; else of a .bin file, by the reader that builds tensors only.
@@ -209,15 +208,12 @@ def _silence_transformers() -> Iterator[None]:
     """
     level, setting = transformers_logging.get_verbosity(), os.environ.get("DISABLE_SAFETENSORS_CONVERSION")
     transformers_logging.disable_progress_bar()  # a bar a file is noise in a notebook
-    reader: Any = gguf_reader
-    bar, reader.tqdm = reader.tqdm, lambda tensors, **_: tensors  # one that asks no setting
     transformers_logging.set_verbosity_error()
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     try:
         yield
     finally:
         transformers_logging.set_verbosity(level)
-        reader.tqdm = bar
         if setting is None:
             del os.environ["DISABLE_SAFETENSORS_CONVERSION"]
         else:
