@@ -316,6 +316,7 @@ def test_each_step_from_prompt_tuning_to_xprompt_adds_its_part_under_both_protoc
     for protocol, parts in (("held_out", [2, 3, 1]), ("paper", [2, 6, 1])):
         assert [average[(protocol, *step)] for step in steps] == pytest.approx(parts)
         assert average[protocol, "xprompt", "prompt_tuning"] == pytest.approx(sum(parts))
+        assert average[protocol, "prompt_tuning_matched", "prompt_tuning"] == pytest.approx(sum(parts[:2]))
 
 
 def test_the_same_steps_are_one_candidate_of_the_same_retraining():
@@ -339,6 +340,11 @@ def test_gains_at_every_scale_are_as_good_as_the_least():
     gains = rp.scale.scale_gains(rows)
     assert dict(zip(gains["backbone"], gains["mean"], strict=True)) == pytest.approx({"nano": 3, "nano-2x": -1})
     assert rp.weakest(gains).mean == pytest.approx(-1)
+    table = rp.scale.scale_table(rows, {"nano": 2_000_000, "nano-2x": 1_000_000}).set_index("backbone")
+    assert table.index.tolist() == ["nano-2x", "nano"] and table["parameters"].tolist() == ["1,000,000", "2,000,000"]
+    assert table["XPrompt − prompt tuning"].tolist() == ["−1.0 [−1.0, −1.0]", "+3.0 [+3.0, +3.0]"]
+    assert table["full fine-tuning − prompt tuning"].tolist() == table["full fine-tuning"].tolist() == ["", ""]
+    assert rp.scale.scale_table(rows, {"nano": 2, "nano-2x": 1}, "paper").empty
     first, second = rp.scale.scale_statements(gains, {"nano": 2_000_000, "nano-2x": 1_000_000})
     assert first.startswith("nano-2x (1,000,000 parameters): XPrompt is 1.0 points below") and "3.0 points" in second
     assert "on average over CB and RTE" in first

@@ -750,10 +750,35 @@ def test_the_page_counts_the_runs_that_could_go_no_further(tmp_path, best_steps,
             record |= {"history": [{"step": 0}, {"step": 40}], "details": {"best_step": best_steps[number]}}
         if record["method"] == "xprompt":
             record["config"] = {"prune": {"token_ratios": [0.5, 0.1], "piece_ratios": [0.2]}}
-            record["details"] = {"token_ratio": ratios[number], "piece_ratio": 0.2}
+            record["details"] = {"token_ratio": ratios[number], "piece_ratio": 0.2, "best_step": 0}
     found = facts.caveats(facts.complete(make_report(tmp_path, records), profile="nano", quick=False))
     assert [words for words in ("2 of 3 prompt-tuning runs", "In 3 of 3 XPrompt runs", "In 2 of 3 XPrompt runs")
             if any(words in caveat for caveat in found)] == said  # fmt: skip
+    assert any(caveat.startswith("In 3 of 3 runs of XPrompt the prompt that is reported") for caveat in found)
+
+
+BOTH_LEFT = (
+    "In 2 of 3 runs of XPrompt the prompt that is reported is pruned and never retrained, and in 1 of 3 runs of prompt "
+    "tuning (matched budget) the prompt that is reported is the tuned prompt itself: no later checkpoint"
+)
+
+
+@pytest.mark.parametrize(
+    ("pruned", "matched", "said"),
+    [
+        ((0, 8, 0), (8, 8, 0), BOTH_LEFT),
+        ((8, 8, 8), (0, 0, 0), "In 3 of 3 runs of prompt tuning (matched budget) the prompt"),
+        ((8, 8, 8), (8, 8, 8), ""),
+    ],
+)
+def test_the_page_counts_the_prompts_that_retraining_left_alone(pruned, matched, said):
+    records = [
+        {"method": method, "details": {"best_step": step}}
+        for method, steps in (("prompt_tuning", (0, 0)), ("xprompt", pruned), ("prompt_tuning_matched", matched))
+        for step in steps
+    ]
+    found = facts.not_retrained_sentence(facts.not_retrained(records))
+    assert found.startswith(said) and bool(found) == bool(said)
 
 
 def test_a_quick_or_failed_report_says_so(tmp_path):

@@ -78,7 +78,8 @@ def study_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return a row for each task, seed, tuning budget and retraining budget of which every method is there.
 
     Columns: task, seed, steps and retrain_steps; tuned, xprompt and matched (scores in points); over_tuned and
-    over_matched (XPrompt's score less theirs); pruned_nothing (percent: 100 where both chosen ratios are 0, else 0);
+    over_matched (XPrompt's score less theirs); matched_over_tuned (the matched budget's less the tuned prompt's);
+    pruned_nothing (percent: 100 where both chosen ratios are 0, else 0);
     harmful (prompt tokens without which the score is higher) and correlation (Spearman's, of importance with the change
     in loss without a token), both of the tuned prompt; runs.
     """
@@ -109,6 +110,7 @@ def study_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
                 **dict(zip(_KEY, key, strict=True)), "retrain_steps": retrain_steps, **scores,
                 "over_tuned": scores["xprompt"] - scores["tuned"],
                 "over_matched": scores["xprompt"] - scores["matched"],
+                "matched_over_tuned": scores["matched"] - scores["tuned"],
                 "pruned_nothing": 100.0 * nothing,
                 "harmful": int((np.asarray(tokens["score_change"]) > 0).sum()),
                 "correlation": rank_correlation(tokens["importance"], tokens["loss_change"]),
@@ -123,7 +125,7 @@ _COLUMNS = {
     "tuned": ("prompt tuning", 1), "harmful": ("tokens without which the score is higher", 1),
     "correlation": ("rank correlation of importance and harm", 2), "xprompt": ("XPrompt", 1),
     "matched": ("matched budget", 1), "over_tuned": ("XPrompt − prompt tuning", 1),
-    "over_matched": ("XPrompt − matched budget", 1),
+    "over_matched": ("XPrompt − matched budget", 1), "matched_over_tuned": ("matched budget − prompt tuning", 1),
 }  # fmt: skip
 
 
@@ -135,7 +137,7 @@ def study_table(rows: pd.DataFrame) -> pd.DataFrame:
         cells = {
             title: (
                 wording.with_span(spans[name], digits, signed=True)
-                if name.startswith("over")
+                if "over_" in name
                 else wording.cell(spans[name], digits)
             )
             for name, (title, digits) in _COLUMNS.items()

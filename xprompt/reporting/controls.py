@@ -21,10 +21,11 @@ from xprompt.runs.grid import grid
 
 MATCHED = "prompt_tuning_matched"
 BUDGET = "prompt tuning (same steps)"
-#: Each step, and XPrompt against all that it adds to.
+#: Each step, the first two of them together, and XPrompt against all that it adds to.
 CONTROL_PAIRS = (
     (BUDGET, "prompt_tuning"),  # more steps
     (MATCHED, BUDGET),  # the best of as many candidates
+    (MATCHED, "prompt_tuning"),  # both of these
     ("xprompt", MATCHED),  # pruning
     ("xprompt", BUDGET),
     ("xprompt", "prompt_tuning"),

@@ -123,7 +123,8 @@ def convergence_table(rows: pd.DataFrame) -> pd.DataFrame:
             values = scores[(scores["method"] == str(steps)) & (scores["task"] == task)]["value"].to_numpy()
             line[wording.task(task)] = wording.cell(interval(values)) if values.size else ""
         gap = gaps[(gaps["before"] == steps) & (gaps["task"] == whole(gaps))].to_dict("records")
-        lines.append({**line, "the next budget adds": _moved(gap[0]) if gap else ""})
+        seeds = str(rows[rows["steps"] == steps]["seed"].nunique())
+        lines.append({**line, "the next budget adds": _moved(gap[0]) if gap else "", "seeds": seeds})
     return pd.DataFrame(lines)
 
 
@@ -266,7 +267,7 @@ def longer_table(rows: pd.DataFrame) -> pd.DataFrame:
             "seconds": f"{part['seconds'].mean():.0f}",
             "seconds of XPrompt": f"{part['xprompt_seconds'].mean():.0f}",
         }
-        lines.append({"steps": str(steps), **times, **gaps})
+        lines.append({"steps": str(steps), **times, **gaps, "seeds": str(part["seed"].nunique())})
     return pd.DataFrame(lines)
 
 

@@ -115,6 +115,8 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
             f"{last} of {tuned} prompt-tuning runs are best at their last step: with longer tuning scores may rise "
             "and the order of the methods may change."
         )
+    if left := not_retrained_sentence(facts.get("not_retrained") or {}):
+        sentences.append(left)
     mildest, searched = facts.get("mildest_pruning") or (0, 0)
     if 2 * mildest > searched:
         sentences.append(
@@ -203,7 +205,38 @@ def _ends(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         all(r["details"][ratio] == min(r["config"]["prune"][f"{ratio}s"]) for ratio in ("token_ratio", "piece_ratio"))
         for r in by_method["xprompt"]
     ]
-    return {"best_at_last_step": [sum(last), len(last)], "mildest_pruning": [sum(mildest), len(mildest)]}
+    return {
+        "best_at_last_step": [sum(last), len(last)],
+        "mildest_pruning": [sum(mildest), len(mildest)],
+        "not_retrained": not_retrained(records),
+    }
+
+
+def not_retrained(records: Iterable[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Count, of XPrompt and of its matched budget, the runs whose best checkpoint is the one before any retraining.
+
+    Returns method → [how many, of how many runs]; a method without runs is left out.
+    """
+    kept: dict[str, list[bool]] = {}
+    for record in records:
+        if record["method"] in ("xprompt", "prompt_tuning_matched") and "best_step" in (record.get("details") or {}):
+            kept.setdefault(record["method"], []).append(record["details"]["best_step"] == 0)
+    return {method: [sum(each), len(each)] for method, each in sorted(kept.items(), reverse=True)}
+
+
+def not_retrained_sentence(counts: Mapping[str, Sequence[int]]) -> str:
+    """Say how many prompts were reported as they were before retraining; "" where none was.
+
+    Args:
+        counts: as `not_retrained` returns them.
+    """
+    what = {"xprompt": "pruned and never retrained", "prompt_tuning_matched": "the tuned prompt itself"}
+    said = [
+        f"in {left} of {number} runs of {wording.method(method)} the prompt that is reported is {what[method]}"
+        for method, (left, number) in counts.items()
+        if left
+    ]
+    return f"I{', and '.join(said)[1:]}: no later checkpoint scored higher on the selection split." if said else ""
 
 
 def _of_one_protocol(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -12,6 +12,7 @@ from xprompt.config.run_config import RunConfig
 from xprompt.files import path_of
 from xprompt.reporting import paper, wording
 from xprompt.reporting.by_seed import gap_cell
+from xprompt.reporting.facts import not_retrained, not_retrained_sentence
 from xprompt.reporting.rows import methods_in, tasks_in, tidy
 from xprompt.reporting.statistics import differences, interval, with_average
 from xprompt.runs.grid import grid
@@ -111,7 +112,7 @@ def few_shot_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def few_shot_statements(rows: pd.DataFrame, records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Say what XPrompt gains by sample, how much scores scatter over seeds, and on how few examples was selected."""
+    """Say what XPrompt gains by sample, how scores scatter, on how few examples was selected, what was retrained."""
     sentences = []
     gaps = sample_gaps(rows)
     for sample, of_sample in gaps.groupby("sample", sort=False):
@@ -121,8 +122,11 @@ def few_shot_statements(rows: pd.DataFrame, records: Iterable[Mapping[str, Any]]
             f"{_described(sample)}: prompt tuning's score has a standard deviation of {wording.points(spread)} points "
             "over seeds (mean over the tasks)."
         )
+    records = list(records)
     fewest = min(record["counts"]["selection"] for record in records)
-    return [*sentences, f"Checkpoints and candidates were selected on as few as {fewest} examples."]
+    sentences.append(f"Checkpoints and candidates were selected on as few as {fewest} examples.")
+    left = not_retrained_sentence(not_retrained(records))
+    return [*sentences, left] if left else sentences
 
 
 def spreads(rows: pd.DataFrame, method: str = "prompt_tuning") -> dict[str, float]:

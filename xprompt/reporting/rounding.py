@@ -50,8 +50,9 @@ def shares(records: Iterable[Mapping[str, Any]], level: float = LEVEL) -> pd.Dat
         records: of `rounding_configs`.
         level: coverage in (0, 1).
 
-    Returns columns task, seeds, draws (runs of each), spread and rounding (standard deviations, points), share, low and
-    high, in [0, 1]. Tasks with one seed, or without a draw for every seed, are left out.
+    Returns columns task, seeds, draws (runs of each), spread and rounding (standard deviations, points; spread from the
+    sum of the two parts, of which the seed's is 0 or more, and not that of one run a seed), share, low and high, in
+    [0, 1]. Tasks with one seed, or without a draw for every seed, are left out.
     """
     records = list(records)
     draw = {record["run"]: record["config"].get("rounding", 0) for record in records}
@@ -102,7 +103,7 @@ def rounding_table(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "task": wording.task(row["task"]),
-            "standard deviation over seeds": f"{row['spread']:.2f}",
+            "standard deviation over seeds, from both parts": f"{row['spread']:.2f}",
             "over roundings of one seed": f"{row['rounding']:.2f}",
             "rounding's share of the variance": _share(row),
             "runs": f"{row['seeds']} seeds × {row['draws']}",

@@ -8,8 +8,36 @@ from typing import Any
 import pandas as pd
 
 from xprompt.reporting import wording
+from xprompt.reporting.by_seed import gap_cell
+from xprompt.reporting.figures import FIG1_METHODS
 from xprompt.reporting.rows import AVERAGE, tasks_in, whole
-from xprompt.reporting.statistics import differences
+from xprompt.reporting.statistics import differences, interval, with_average
+
+
+def scale_table(rows: pd.DataFrame, sizes: Mapping[str, int], protocol: str = "held_out") -> pd.DataFrame:
+    """Return a row per backbone, the smallest first: average scores of `FIG1_METHODS`, and two differences.
+
+    Args:
+        rows: tidy rows of one profile or several.
+        sizes: backbone → its parameters.
+    """
+    pairs = [("xprompt", "prompt_tuning"), ("fine_tuning", "prompt_tuning")]
+    lines, of_protocol = [], rows[rows["protocol"] == protocol]
+    for backbone, part in sorted(of_protocol.groupby("backbone"), key=lambda each: sizes[str(each[0])]):
+        scores, gaps = with_average(part), differences(part, pairs)
+        judged = whole(scores)
+        of_task = scores[scores["task"] == judged]
+        values = {m: of_task[of_task["method"] == m]["value"].to_numpy() for m in FIG1_METHODS}
+        lines.append(
+            {
+                "backbone": backbone,
+                "parameters": f"{sizes[str(backbone)]:,}",
+                **{wording.method(m): wording.cell(interval(v)) if v.size else "" for m, v in values.items()},
+                **{f"{wording.method(a)} − {wording.method(b)}": gap_cell(gaps, a, b, judged) for a, b in pairs},
+                "seeds": str(of_task["seed"].nunique()),
+            }
+        )
+    return pd.DataFrame(lines)
 
 
 def scale_gains(rows: pd.DataFrame, protocol: str = "held_out") -> pd.DataFrame:
