@@ -108,12 +108,12 @@ def test_another_backbone_reaches_the_notebooks_from_where_they_run(tmp_path):
 
 
 def test_grids_go_beside_the_other_notebooks_where_runs_go_in_parallel(monkeypatch):
-    monkeypatch.setattr(reproduce, "count_processes", lambda profiles: 1 if profiles == ["smollm2"] else 2)
+    monkeypatch.setattr(reproduce, "count_processes", lambda threads: 1 if None in threads else 2)
     at_a_time = [
         reproduce._notebooks_at_a_time(reproduce.make_plan(profile, only=only, executor_options=options))
         for profile, only, options in [
             ("nano", None, {}), ("nano", None, {"workers": 3}), ("nano", None, {"workers": 1}),
-            ("nano", ["01_main_results"], {}), ("smollm2", None, {}),
+            ("nano", ["01_main_results"], {}), ("smollm2-gpu", None, {}),
         ]
     ]  # fmt: skip
     assert at_a_time == [2, 2, 1, 1, 1]

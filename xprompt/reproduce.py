@@ -313,7 +313,7 @@ def _notebooks_at_a_time(plan: Plan) -> int:
     """Return 2 where this machine does several runs of the profile at a time, and nobody asked for one; else 1."""
     given = plan.handed_over
     alone = given["executor"] != "local" or given["executor_options"].get("workers") == 1
-    return 1 if alone or len(plan.notebooks) == 1 or count_processes([plan.profile]) == 1 else 2
+    return 1 if alone or len(plan.notebooks) == 1 or count_processes([get_profile(plan.profile).threads]) == 1 else 2
 
 
 def _has_grid(path: Path) -> bool:

@@ -553,3 +553,9 @@ def test_subnormal_values_are_zero_inside_the_block_alone():
     assert not are_zero()
     with subnormals_as_zero(torch.device("meta")):
         assert not are_zero()
+
+
+def test_a_copy_that_is_wrapped_again_has_each_hook_once():
+    copied = copy.deepcopy(tiny_model("decoder").model)
+    wrap(copied, tiny_model("decoder").tokenizer)
+    assert {len(block._forward_hooks) for block in copied.modules() if block._forward_hooks} == {1}

@@ -9,6 +9,8 @@ import torch
 
 import xprompt as xp
 from tests.conftest import tiny_model
+from xprompt.backbones.loading import copy_modules
+from xprompt.methods import peft_baselines
 from xprompt.methods.base import MethodContext
 from xprompt.methods.peft_baselines import lora, p_tuning, p_tuning_mlp, prompt_embedding, prompt_tuning_peft
 from xprompt.methods.prompt_encoder import EncodedBackbone
@@ -78,3 +80,25 @@ def test_p_tuning_counts_its_encoder_and_leaves_a_plain_prompt(context, method, 
     best = next(e for e in result.history if e["step"] == result.details["best_step"])
     assert result.report.loss == pytest.approx(best["selection_loss"], rel=1e-9)
     assert xp.evaluate(context.backbone, tuned, context.splits.validation) == result.report.metrics
+
+
+def test_lora_shares_the_weights_and_leaves_the_backbone_as_it_was(context, kind):
+    backbone = tiny_model(kind)
+    before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in backbone.model.state_dict().items()}
+    copied = copy_modules(backbone.model)
+    assert {tensor.data_ptr() for tensor in copied.parameters()} == {t.data_ptr() for t in backbone.model.parameters()}
+    lora(MethodContext(context.config.replace(method="lora", tune=QUICK), backbone, context.splits))
+    after = backbone.model.state_dict()
+    assert after.keys() == before.keys(), "no layer of its own was wrapped"
+    assert all(after[n].data_ptr() == place and torch.equal(after[n], value) for n, (place, value) in before.items())
+    assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
+
+
+def test_an_architecture_that_peft_does_not_know_is_named(context, monkeypatch):
+    monkeypatch.setattr(peft_baselines.peft, "get_peft_model", unknown_architecture)
+    with pytest.raises(xp.BackboneError, match="LoRA does not know the architecture 't5'.*leave lora out of methods"):
+        lora(MethodContext(context.config.replace(method="lora"), tiny_model("seq2seq"), context.splits))
+
+
+def unknown_architecture(model, config):
+    raise ValueError("Please specify `target_modules` or `target_parameters` in `peft_config`")

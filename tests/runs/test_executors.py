@@ -33,7 +33,9 @@ from tests.runs.pretended_runs import (
     pretended,
     slow,
     threads_of,
+    tried,
     unlucky,
+    unsendable,
 )
 from xprompt import get_executor
 from xprompt import reporting as rp
@@ -184,6 +186,14 @@ class TestLocal:
         assert set(logged(tmp_path)) == {label(c) for c in configs if c.seed != 2 or c.method == "majority"}
         assert "failed: DataError: RTE/train.jsonl, line 3: no label.; left out for that, 3" in capsys.readouterr().out
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_a_parent_that_nobody_asked_for_is_tried_once(self, tmp_path, workers):
+        configs = [config for config in grid(3, ("xprompt", "xprompt_random")) if config.seed == 2]
+        assert len(configs) == 2 and {config.parents[0].method for config in configs} == {"prompt_tuning"}
+        with pytest.raises(DataError, match="line 3: no label"):
+            rp.collect(configs, ProcessExecutor(tmp_path, tried, workers=workers))
+        assert (tmp_path / "tried").read_text() == "prompt_tuning-2\n"
+
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), MemoryLimitError("too little")])
     def test_an_interrupt_and_a_lack_of_memory_end_all(self, error):
         done = []
@@ -262,6 +272,8 @@ class TestProcesses:
             (nano(2), 3, 64, 64, 2),
             (unpinned(9), None, 64, 64, 1),  # a profile that says nothing: one at a time, on all cores
             (nano(9) + unpinned(5), None, 64, 64, 1),
+            ([config.replace(backbone="google/t5-xl-lm-adapt") for config in nano(45)], None, 16, 64, 1),
+            ([config.replace(backbone="nano-4x") for config in nano(45)], None, 4, 64, 4),
         ],
     )
     def test_how_many_at_a_time(self, tmp_path, monkeypatch, configs, asked, cores, gib, workers):
@@ -295,6 +307,13 @@ class TestProcesses:
         done = set(logged(tmp_path))
         assert done == {label(c) for c in configs if c.seed != 2 or c.method == "majority"}
         assert "failed: DataError" in capsys.readouterr().out
+
+    def test_an_error_that_no_process_can_send_is_described_and_ends_none_of_the_others(self, tmp_path, capsys):
+        configs = grid(3, ("prompt_tuning",))
+        with pytest.raises(RuntimeError, match="Unsendable: a and b") as raised:
+            rp.collect(configs, ProcessExecutor(tmp_path, unsendable, workers=2))
+        assert "in unsendable" in raised.value.__notes__[0]
+        assert set(logged(tmp_path)) == {"prompt_tuning-0", "prompt_tuning-1"}
 
     def test_a_process_that_is_ended_from_outside_ends_it_all_and_loses_no_finished_run(self, tmp_path):
         configs = grid(2, ("majority", "prompt_tuning", "xprompt"))  # xprompt-1 kills its first process

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -155,6 +156,17 @@ def test_archived_records_come_back_as_they_were(tmp_path, compress):
     store = Store(tmp_path)
     assert list(store.records()) == [record(), record(OTHER)] and store.get("a" * 16) is None
     assert [file.name for file in tmp_path.iterdir()] == ["records.jsonl.gz" if compress else "records.jsonl"]
+
+
+def test_of_two_archives_the_newer_one_is_read(tmp_path):
+    """Writing ended after the new file was there and before the other form was removed."""
+    archive.write_archive(tmp_path, [record(score=0.25)])
+    old = (tmp_path / archive.RECORDS).read_bytes()
+    os.utime(tmp_path / archive.RECORDS, ns=(1, 1))
+    archive.write_archive(tmp_path, [record(score=0.75)], compress=True)
+    (tmp_path / archive.RECORDS).write_bytes(old)
+    os.utime(tmp_path / archive.RECORDS, ns=(1, 1))
+    assert Store(tmp_path).get(RUN)["score"] == 0.75
 
 
 def test_the_file_is_read_once(tmp_path, monkeypatch):

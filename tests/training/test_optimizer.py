@@ -79,3 +79,13 @@ def test_a_prompt_whose_row_and_column_are_pruned_stays_finite():
     parameter = nn.Parameter(torch.zeros(3, 4))
     moved = trained(Adafactor([parameter], 0.3, 0.0, surviving), parameter, [torch.ones(3, 4) * surviving] * 3)
     assert moved.isfinite().all() and moved[~surviving].abs().sum() == 0 and (moved[surviving] != 0).all()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-12])
+def test_a_token_with_hardly_a_gradient_in_pruned_columns_stays_finite(size):
+    surviving = torch.eye(4, dtype=torch.bool)
+    surviving[0] = True
+    parameter, gradient = nn.Parameter(torch.zeros(4, 4)), torch.full((4, 4), 1e-2)
+    gradient[3] = size
+    moved = trained(Adafactor([parameter], 0.3, 0.0, surviving), parameter, [gradient * surviving])
+    assert moved.isfinite().all() and (moved[:3][surviving[:3]] != 0).all()

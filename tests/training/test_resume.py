@@ -21,7 +21,7 @@ from xprompt.reporting import notebooks as execution
 from xprompt.runs import run as pipeline
 from xprompt.tasks.registry import get_task
 from xprompt.training.callbacks import Callbacks
-from xprompt.training.checkpoint import load_state, save_state
+from xprompt.training.checkpoint import TrainerState, load_state, save_state
 
 QUICK = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=9, eval_every=2, batch_size=8, eval_batch_size=8)
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,3 +249,10 @@ def test_reproduce_says_how_to_go_on_and_keeps_the_half_done_notebook(tmp_path, 
     assert reproduce.main(["--notebooks", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.splitlines()[-1].startswith("Interrupted: finished runs are kept")
     assert {path.suffix for path in (tmp_path / "out" / "notebooks").iterdir()} == {".ipynb"}
+
+
+@pytest.mark.parametrize(("asked", "goes_on_with"), [(1, 1), (2, 2), (None, 4)])
+def test_a_resumed_loop_takes_the_width_that_is_asked_for_now(asked, goes_on_with):
+    state = TrainerState(width=asked)
+    state.load_state_dict(TrainerState(width=4).state_dict())
+    assert state.width == goes_on_with

@@ -79,3 +79,10 @@ def test_watching_is_no_part_of_a_run(config, tmp_path, monkeypatch):  # noqa: F
 def test_a_stage_is_named_by_its_order_and_kind():
     callbacks = xp.Callbacks()
     assert [callbacks.next_stage(d) for d in ("tuning", "retraining 81")] == ["1-tuning", "2-retraining-81"]
+
+
+def test_a_second_loop_of_the_same_name_leaves_the_first_ones_curves(backbone, splits, tmp_path):
+    events = EventFiles(tmp_path)
+    for _ in range(2):
+        xp.tune(backbone, xp.SoftPrompt.init(backbone, 5, pieces=4), splits, QUICK, callbacks=[events])
+    assert [len(read(tmp_path / name)["selection_score"]) for name in ("1-tuning", "1-tuning-2")] == [4, 4]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -186,3 +187,26 @@ def test_trackers_are_imported_only_when_used():
 def test_logging_changes_no_number(backbone, prompt, splits):
     plain, watched = (xp.tune(backbone, prompt, splits, QUICK, callbacks=given) for given in (None, [Logged()]))
     assert torch.equal(plain.prompt.embeddings, watched.prompt.embeddings)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_loop_that_raises_is_closed_as_a_failed_one(backbone, prompt, splits, fails):
+    seen = []
+
+    class Watching(xp.MetricLogger):
+        def open(self, stage, settings):
+            pass
+
+        def log(self, step, values, when):
+            if fails and step == 2:
+                raise RuntimeError("the tracker is full")
+
+        def close(self):
+            seen.append(self.failed)
+
+    try:
+        raise ValueError("handled while the loop goes, and none of its own")
+    except ValueError:
+        with pytest.raises(RuntimeError, match="full") if fails else nullcontext():
+            xp.tune(backbone, prompt, splits, QUICK, callbacks=[Watching()])
+    assert seen == [fails]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import psutil
 import torch
@@ -68,3 +69,14 @@ def free_bytes(device: torch.device) -> int:
 def random_state_kept(active: bool = True) -> AbstractContextManager[None]:
     """Restore torch's own generators, of the CPU and of every GPU, after a block that seeds or draws from them."""
     return torch.random.fork_rng(devices=range(torch.cuda.device_count()), enabled=active)
+
+
+@contextmanager
+def threads_limited_to(number: int | None) -> Iterator[None]:
+    """Compute with as many CPU threads inside the block, so that no bit depends on the machine; None: as now."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

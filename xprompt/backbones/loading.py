@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -107,3 +109,8 @@ def wrap(model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: 
             f"({type(error).__name__}: {' '.join(str(error).split())[:300]}). Make sure that configuration, weights "
             "and tokenizer are of one checkpoint; if they are, choose another architecture, as T5 or Llama."
         ) from error
+
+
+def copy_modules(model: torch.nn.Module) -> Any:
+    """Return a copy of a model's modules around the very same weights."""
+    return copy.deepcopy(model, {id(t): t for t in itertools.chain(model.parameters(), model.buffers())})

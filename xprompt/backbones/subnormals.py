@@ -29,4 +29,4 @@ def subnormals_as_zero(device: torch.device) -> Iterator[None]:
 
 def are_zero() -> bool:
     """Return whether this thread takes subnormal numbers for zero."""
-    return bool(torch.full((), 1e-37).div(100).eq(0))
+    return bool(torch.full((), 1e-37, dtype=torch.float32).div(100).eq(0))

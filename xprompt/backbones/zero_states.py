@@ -21,7 +21,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 def stop_gradients_at_zero_states(model: nn.Module) -> None:
     """Make every block of the model pass no gradient back where the state that it returns is a zero vector."""
     for block in model.modules():
-        if isinstance(block, GradientCheckpointingLayer):
+        known = block._forward_hooks.values()  # a copy of a model has them already
+        if isinstance(block, GradientCheckpointingLayer) and _stop not in known:
             block.register_forward_hook(_stop)
 
 

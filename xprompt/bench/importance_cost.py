@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from xprompt.backbones.base import Backbone
+from xprompt.backbones.subnormals import subnormals_as_zero
 from xprompt.bench.harness import interleave
 from xprompt.bench.rows import Findings, throughput
 from xprompt.bench.sizes import Size
@@ -21,9 +22,10 @@ def plain_pass(backbone: Backbone, prompt: SoftPrompt, data: TaskDataset, batch_
     encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)
     values = prompt().detach().to(backbone.device).requires_grad_()
     total = torch.zeros_like(values)
-    for batch in batches(encoded, batch_size, seed=None):
-        loss = backbone.loss(values.expand(len(batch), -1, -1), batch, verbalizer).sum()
-        total += torch.autograd.grad(loss, values)[0]
+    with subnormals_as_zero(backbone.device):  # as in training, and in `importance`
+        for batch in batches(encoded, batch_size, seed=None):
+            loss = backbone.loss(values.expand(len(batch), -1, -1), batch, verbalizer).sum()
+            total += torch.autograd.grad(loss, values)[0]
     return total
 
 
@@ -33,14 +35,15 @@ def one_at_a_time(backbone: Backbone, prompt: SoftPrompt, data: TaskDataset) -> 
     values = prompt().detach().to(backbone.device)
     token = values.new_zeros(len(values), dtype=torch.float64)
     piece = values.new_zeros(len(values), prompt.pieces, dtype=torch.float64)
-    for batch in batches(encoded, 1, seed=None):
-        gamma = values.new_ones(len(values)).requires_grad_()
-        zeta = values.new_ones(len(values), prompt.pieces).requires_grad_()
-        wide = zeta.repeat_interleave(values.shape[1] // prompt.pieces, dim=1)
-        loss = backbone.loss(gamma[:, None] * wide * values, batch, verbalizer).sum()
-        by_token, by_piece = torch.autograd.grad(loss, (gamma, zeta))
-        token += by_token.abs()
-        piece += by_piece.abs()
+    with subnormals_as_zero(backbone.device):
+        for batch in batches(encoded, 1, seed=None):
+            gamma = values.new_ones(len(values)).requires_grad_()
+            zeta = values.new_ones(len(values), prompt.pieces).requires_grad_()
+            wide = zeta.repeat_interleave(values.shape[1] // prompt.pieces, dim=1)
+            loss = backbone.loss(gamma[:, None] * wide * values, batch, verbalizer).sum()
+            by_token, by_piece = torch.autograd.grad(loss, (gamma, zeta))
+            token += by_token.abs()
+            piece += by_piece.abs()
     return Importance((token / len(data)).float().cpu(), (piece / len(data)).float().cpu(), len(data))
 
 

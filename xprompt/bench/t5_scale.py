@@ -27,7 +27,7 @@ SHAPES: dict[str, Any] = {f"t5-{size}": known_config(f"google/t5-{size}-lm-adapt
 """Name → configuration; the names are those of bench.csv's rows."""
 SOURCES = (128, 256)
 BATCH, LENGTH = 16, 20
-# SuperGLUE training examples of the paper's seven tasks. Source: paper Tab 8; Wang et al. (2019), Tab 1.
+# SuperGLUE training examples of the paper's seven tasks. Source: paper Tab 9; Wang et al. (2019), Tab 1.
 TRAIN_EXAMPLES = {
     "boolq": 9427, "cb": 250, "copa": 400, "multirc": 27243, "rte": 2490, "wic": 5428, "wsc": 554,
 }  # fmt: skip

@@ -1,11 +1,11 @@
 """Baselines by PEFT's own classes, trained with our loop: LoRA, P-Tuning, and prompt tuning.
 
-LoRA changes the backbone's layers, so that PEFT wraps a copy; the others make a prompt in front of the frozen one.
+LoRA changes the backbone's layers, so that PEFT wraps a copy of them around the same weights; the others make a prompt
+in front of the frozen one.
 """
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.devices import random_state_kept
-from xprompt.backbones.loading import wrap
+from xprompt.backbones.loading import copy_modules, wrap
+from xprompt.errors import BackboneError
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
 from xprompt.methods.prompt_encoder import count, initial_prompt, seeded, train, tune_encoder
 from xprompt.prompts.soft_prompt import SoftPrompt
@@ -33,7 +34,13 @@ def lora(context: MethodContext) -> MethodResult:
     source = context.backbone
     config = peft.LoraConfig(task_type=task_type(source), r=RANK, lora_alpha=ALPHA, lora_dropout=0.0)
     with seeded(context):
-        model = wrapped_by_peft(copy.deepcopy(source.model), config)
+        try:
+            model = wrapped_by_peft(copy_modules(source.model), config)
+        except ValueError as error:  # it knows no layers of this architecture to adapt
+            raise BackboneError(
+                f"PEFT's LoRA does not know the architecture {source.model.config.model_type!r} of {source.name} "
+                f"({' '.join(str(error).split())[:120]}). Fix: leave lora out of methods, or take a T5 or a Llama."
+            ) from error
     adapted = wrap(model.get_base_model(), source.tokenizer, name=source.name, max_source=source.max_source)
     parameters = _unfreeze(adapted.model, "lora_")
     history = train(context, adapted, parameters, "LoRA")

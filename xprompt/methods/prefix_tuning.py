@@ -7,7 +7,6 @@ B: examples; P: prefix positions; S: input positions; H: embedding width; N: hea
 
 from __future__ import annotations
 
-import copy
 import itertools
 import re
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from transformers.cache_utils import DynamicLayer
 
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.causal import DecoderBackbone
+from xprompt.backbones.loading import copy_modules
 from xprompt.backbones.seq2seq import Seq2SeqBackbone
 from xprompt.data.batching import Batch
 from xprompt.errors import BackboneError
@@ -155,7 +155,7 @@ class PrefixedSeq2Seq(_Prefixed, Seq2SeqBackbone):
 
     def __init__(self, source: Backbone, length: int, reparametrised: bool = False) -> None:
         vars(self).update(vars(source))
-        self.model = _copy_modules(source.model)  # hooks are its own, weights are shared
+        self.model = copy_modules(source.model)  # hooks are its own, weights are shared
         self._fast_path = type(self._fast_path)(self.model)
         stacks = {"encoder": self.model.get_encoder(), "decoder": self.model.get_decoder()}
         found = {stack: _keys_and_values(module) for stack, module in stacks.items()}
@@ -256,8 +256,3 @@ class _FixedLayer(DynamicLayer):
 def _keys_and_values(module: nn.Module) -> list[Any]:
     """Return the projections to keys and to values of each self-attention layer, one after the other."""
     return [part for name, part in module.named_modules() if _KEYS_AND_VALUES.search(name)]
-
-
-def _copy_modules(model: nn.Module) -> Any:
-    """Return a copy of a model's modules around the very same weights."""
-    return copy.deepcopy(model, {id(t): t for t in itertools.chain(model.parameters(), model.buffers())})

@@ -13,6 +13,7 @@ from statistics import mean
 
 import torch
 
+from xprompt.backbones.devices import threads_limited_to
 from xprompt.backbones.hub import EMBEDDED
 from xprompt.backbones.loading import load_backbone
 from xprompt.backbones.pretrained import load_config
@@ -27,6 +28,7 @@ from xprompt.planning.footprint import Footprint, measure
 from xprompt.planning.machine import Machine, backbone_rate, probe_machine
 from xprompt.planning.workload import MARGIN, RunEstimate, Sizes, plan_run
 from xprompt.runs.grid import grid
+from xprompt.runs.planned_runs import threads_of
 from xprompt.tasks.registry import get_task
 from xprompt.units import readable_size
 
@@ -116,10 +118,11 @@ def forecast(
     rate = machine.rate * EFFICIENCY[machine.device.type]
     here = timed and is_here(backbone)
     if here:
-        loaded = load_backbone(backbone, max_source=own.max_source)
+        loaded = load_backbone(backbone, max_source=own.max_source, dtype=configs[0].dtype)
         task, most = configs[0].task, 2 * machine.rate  # two seconds of products, at most
         length = sizes[task].mean_tokens
-        rate = backbone_rate(loaded, footprint, get_task(task), own.tune.batch_size, length, own.length, most)
+        with threads_limited_to(threads_of(configs[0])):
+            rate = backbone_rate(loaded, footprint, get_task(task), own.tune.batch_size, length, own.length, most)
     runs = [plan_run(config, footprint, sizes[config.task], machine.dtype) for config in configs]
     return Forecast(profile, footprint, machine, rate, here, is_here(backbone), sizes, runs)
 

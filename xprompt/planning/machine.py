@@ -12,6 +12,7 @@ import torch
 
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.devices import choose_device, choose_dtype, free_bytes
+from xprompt.backbones.subnormals import subnormals_as_zero
 from xprompt.data.batching import Batch
 from xprompt.planning.footprint import Footprint
 from xprompt.tasks.task import Task
@@ -74,11 +75,13 @@ def backbone_rate(
     batch = Batch(ids, torch.ones_like(ids), labels, labels)
     verbalizer = backbone.verbalizer(task)
     vectors = torch.zeros(
-        rows, prompt, backbone.hidden_size, device=backbone.device, dtype=backbone.dtype, requires_grad=True
-    )
+        1, prompt, backbone.hidden_size, device=backbone.device, dtype=backbone.dtype, requires_grad=True
+    )  # one prompt for all rows, as in tuning
 
     def step() -> None:
-        torch.autograd.grad(backbone.loss(vectors, batch, verbalizer).sum(), vectors)
+        with subnormals_as_zero(backbone.device):
+            index = torch.zeros(rows, dtype=torch.long)
+            torch.autograd.grad(backbone.loss(vectors, batch, verbalizer, prompt_index=index).sum(), vectors)
 
     step()
     seconds = min(_timed(step, backbone.device) for _ in range(2))

@@ -11,6 +11,7 @@ import torch
 from xprompt.config.methods import get_method
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import PruneSettings, TuneSettings
+from xprompt.methods.masking import DRAWS
 from xprompt.methods.race import most_raced, num_left
 from xprompt.methods.ratio_search import halving_schedule
 from xprompt.planning.footprint import Footprint
@@ -74,8 +75,8 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
         settings, candidates = config.prune.retune, config.pruning.num_candidates
         length = sizes.mean_tokens + prompt
         steps, operations = _training(
-            footprint, settings, candidates, config.pruning, train, selection, length
-        )  # fmt: skip
+            footprint, settings, candidates, config.pruning, train, selection, length, races=work == "search"
+        )
         if work == "search":
             scored = min(train, config.prune.importance_limit or train)
             passes = 1 + len(config.pruning.token_ratios) * config.pruning.rescore_pieces
@@ -83,28 +84,27 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
     elif work == "masks":
         length = sizes.mean_tokens + prompt
         scored = min(train, config.prune.importance_limit or train)
-        # About as many masks whether tokens are drawn at random, or each token and piece is left out.
-        masks = config.length * (1 + config.pieces)
-        operations += footprint.operations(scored, length, "tune")
-        operations += masks * footprint.operations(sizes.validation, length, "evaluate")
+        masked = config.length * (1 + config.pieces) * sizes.validation  # each token, each piece
+        if config.method == "masking":
+            looked_at = selection + (config.protocol != "paper") * sizes.validation
+            masked = len(config.pruning.token_ratios) * (DRAWS + 2) * looked_at
+        operations += footprint.operations(scored, length, "tune") + footprint.operations(masked, length, "evaluate")
     else:
         prompt = 0
     length = sizes.longest_tokens + prompt
     if work != "none":
         operations += footprint.operations(sizes.validation, sizes.mean_tokens + prompt, "evaluate")
-    rows = settings.batch_size // settings.accumulation * (1 if learns else config.prune.side_by_side or 1)
+    rows = settings.batch_size // settings.accumulation * max(1, min(candidates, config.prune.side_by_side or 1))
     # Evaluation keeps nothing for a backward pass: one layer's values at a time.
     passing = footprint.one_layer(settings.eval_batch_size, length, dtype)
     held = [passing, passing]
-    if candidates:
+    if candidates or work == "masks":  # which need importance
         for i, recompute in enumerate((False, True)):
             kept = footprint.activations(rows, length, dtype, learns=learns or adapts, recompute=recompute)
             held[i] = max(held[i], kept)
     if learns:
         copies = COPIES + (2 if settings.optimizer == "adamw" else 0)
         weights += copies * footprint.parameters * dtype.itemsize
-    if adapts:  # the copy that carries the adapter
-        weights *= 2
     if settings.gradient_checkpointing:
         held[0] = held[1]
     memory, recomputed = (math.ceil(MARGIN * (weights + kept)) for kept in held)
@@ -120,17 +120,19 @@ def _training(
     selection: int,
     length: int,
     learns: bool = False,
+    races: bool = False,
 ) -> tuple[int, float]:
     """Steps per candidate, and the operations of all candidates, evaluations on the selection split included.
 
     Args:
         search: how candidates are compared and dropped; None where there is one.
+        races: whether a race's masks are scored untrained; its control retrains as many and scores none.
     """
     steps = settings.num_steps(train)
     every = settings.eval_every or math.ceil(train / settings.batch_size)
     raced = 0
     if search and search.search == "race":
-        raced, candidates = most_raced(candidates, selection), num_left(candidates)
+        raced, candidates = races * most_raced(candidates, selection), num_left(candidates)
     schedule = halving_schedule(candidates, steps) if search and search.stops_early else {}
     done = _candidate_steps(candidates, steps, schedule)
     evaluated = (candidates + math.ceil(done / every)) * selection + raced

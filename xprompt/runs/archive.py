@@ -27,11 +27,20 @@ def read_archive(report: Path) -> Mapping[str, bytes]:
 
     A line that does not match its sha256 is left out, with a `RuntimeWarning` the first time that the file is read.
     """
+    found = []
     for path in (report / RECORDS, report / f"{RECORDS}.gz"):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             state = path.stat()
-            return _whole_records(path.absolute(), state.st_mtime_ns, state.st_size)
-    return {}
+            found.append((state.st_mtime_ns, state.st_size, path.absolute()))
+    if not found:
+        return {}
+    modified, size, path = max(found)  # the newer one, where writing ended before the other form was removed
+    return _whole_records(path, modified, size)
+
+
+def read_again() -> None:
+    """Read every archive from its file the next time, and warn again of what is damaged in it."""
+    _whole_records.cache_clear()
 
 
 def write_archive(report: Path, records: Iterable[Mapping[str, Any]], *, compress: bool = False) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from xprompt.errors import DataError, StoreError
 from xprompt.files import TEMPORARY, inside, is_older, sha256
 from xprompt.prompts.collection import load_from_collection, names_in_collection
-from xprompt.runs.archive import read_archive
+from xprompt.runs.archive import read_again, read_archive
 from xprompt.runs.manifest import read_manifest
 from xprompt.runs.store import RUN_ID, Store, run_id
 from xprompt.training.checkpoint import verify_state
@@ -117,6 +117,7 @@ def _check_record(path: Path, record: dict[str, Any], found: Examination) -> Ite
 
 
 def _archive(store: Store, found: Examination, repair: bool) -> Iterator[Finding]:
+    read_again()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         records = list(store.archived())

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 import xprompt
 from xprompt.backbones.malloc import give_back_freed_memory
+from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.files import path_of
+from xprompt.nano.sizes import SIZES
 from xprompt.runs.store import Store
 
 Run = Callable[[RunConfig, Path], Mapping[str, Any]]
@@ -73,6 +75,12 @@ def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
     for position, config in enumerate(configs):
         plan(config).positions.append(position)
     return list(runs.values())
+
+
+def threads_of(config: RunConfig) -> int | None:
+    """Return the most threads that a run can use, as its profile says; None: all, as where the backbone is larger."""
+    profile = get_profile(config.profile)
+    return profile.threads if config.backbone in (profile.backbone, *SIZES) else None
 
 
 def run_here(config: RunConfig, root: Path) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import time
 import traceback
 from collections import deque
@@ -18,7 +19,6 @@ import psutil
 from loky import get_reusable_executor
 from pydantic import Field
 
-from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import Settings
 from xprompt.errors import ConfigError, HeldError, is_out_of_memory
@@ -34,6 +34,7 @@ from xprompt.runs.planned_runs import (
     drop,
     plan_runs,
     run_here,
+    threads_of,
     timed,
 )
 from xprompt.runs.store import Store
@@ -56,27 +57,27 @@ class LocalExecutor:
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
         """Yield a step as each run begins and one as it ends, and raise the first error when the others are done.
 
-        A run that another process does comes later. One that raises takes along what starts from it; where memory ran
-        out, the others would fail too, and the error ends all.
+        A run that another process does comes later. One that raises takes along what starts from it, once, though it
+        may not have been asked for; where memory ran out, the others would fail too, and the error ends all.
         """
         runs, errors = plan_runs(configs), list[Exception]()
-        run_at = {position: run for run in runs for position in run.positions}
-        to_do, told = deque(enumerate(configs)), set[int]()
+        to_do, told = deque(runs), set[PlannedRun]()
         while to_do:
-            position, config = to_do.popleft()
-            if run_at[position].dropped:
+            run = to_do.popleft()
+            if run.dropped:
                 continue
-            if position not in told:
-                yield Step(config, position)
+            config, first = run.config, run.positions[0] if run.positions else None
+            if run not in told:
+                yield Step(config, first)
             began = time.perf_counter()
             try:
                 record = dict(self._run(config).record)
             except HeldError:
-                if position not in told:
-                    yield Step(config, position, note=HELD)
-                to_do.append((position, config))
-                told.add(position)
-                if all(other in told for other, _ in to_do):
+                if run not in told:
+                    yield Step(config, first, note=HELD)
+                to_do.append(run)
+                told.add(run)
+                if told.issuperset(to_do):
                     time.sleep(LOOK_AGAIN)
                 continue
             except Exception as error:
@@ -84,9 +85,10 @@ class LocalExecutor:
                     raise
                 traceback.clear_frames(error.__traceback__)  # which hold the failed run's tensors
                 errors.append(error)
-                yield Step(config, position, note=drop(run_at[position], runs, error))
+                yield Step(config, first, note=drop(run, runs, error))
                 continue
-            yield Step(config, position, record, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            yield from (Step(config, position, dict(record), seconds) for position in run.positions or (None,))
         if errors:
             raise errors[0]
 
@@ -116,8 +118,8 @@ class ProcessExecutor:
 
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
         """Yield a step as each run ends; one at a time, as it begins too. Raises `ConfigError` where a process dies."""
-        runs, profiles = plan_runs(configs), [config.profile for config in configs]
-        room, threads = count_processes(profiles), _threads(profiles)
+        runs, each = plan_runs(configs), [threads_of(config) for config in configs]
+        room, threads = count_processes(each), _most(each)
         self.workers = max(1, min(self.options.workers or min(room, len(runs) // _RUNS_PER_PROCESS), len(runs)))
         if self.workers == 1:
             yield from LocalExecutor(lambda config: SimpleNamespace(record=self._run(config, self.root))).each(configs)
@@ -160,21 +162,21 @@ class ProcessExecutor:
                 pool.shutdown(kill_workers=True)
 
 
-def count_processes(profiles: Sequence[str]) -> int:
-    """Count the processes that have room on this machine for runs of these profiles, each at its `threads`.
+def count_processes(threads: Sequence[int | None]) -> int:
+    """Count the processes that have room on this machine for runs that use these numbers of threads.
 
-    As many as cores and memory allow, at most `_MAX_PROCESSES`; 1 where a profile names no number of threads, since
-    its runs may use all cores, or no profile is given.
+    As many as cores and memory allow, at most `_MAX_PROCESSES`; 1 where a run may use all cores (None), or none is
+    given.
     """
-    threads = _threads(profiles)
-    if not threads or None in [get_profile(profile).threads for profile in profiles]:
+    most = _most(threads)
+    if not most or None in threads:
         return 1
-    return max(1, min(_cores() // threads, psutil.virtual_memory().available // _BYTES_PER_PROCESS, _MAX_PROCESSES))
+    return max(1, min(_cores() // most, psutil.virtual_memory().available // _BYTES_PER_PROCESS, _MAX_PROCESSES))
 
 
-def _threads(profiles: Sequence[str]) -> int:
-    """Return the most threads that one of the profiles names; 0 where none does."""
-    return max((get_profile(profile).threads or 0 for profile in profiles), default=0)
+def _most(threads: Sequence[int | None]) -> int:
+    """Return the largest of some numbers of threads; 0 where there is none."""
+    return max((number or 0 for number in threads), default=0)
 
 
 def _cores() -> int:
@@ -187,4 +189,20 @@ def _attempt(run: Run, config: RunConfig, root: Path) -> tuple[dict[str, Any], f
         return timed(run, config, root)
     except Exception as error:
         error.__notes__ = [traceback.format_exc()]
-        return error
+        return error if _travels(error) else _described(error)
+
+
+def _travels(error: Exception) -> bool:
+    """Return whether an error can be sent to another process, and made again there."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True
+
+
+def _described(error: Exception) -> RuntimeError:
+    """Return a plain error that says what another one is, with its notes."""
+    plain = RuntimeError(f"{type(error).__name__}: {error}")
+    plain.__notes__ = error.__notes__
+    return plain

@@ -12,23 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import xprompt
 from xprompt import html
 from xprompt.backbones.base import Backbone
+from xprompt.backbones.devices import threads_limited_to
 from xprompt.backbones.hub import EMBEDDED
 from xprompt.backbones.loading import load_backbone
-from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits
 from xprompt.distributed import process_group
-from xprompt.errors import ConfigError, MemoryLimitError, XPromptError, is_out_of_memory, shown
+from xprompt.errors import ConfigError, MemoryLimitError, StoreError, XPromptError, is_out_of_memory, shown
 from xprompt.files import inside, path_of, state_of, try_folder
 from xprompt.methods.base import MethodContext, load_method
 from xprompt.prompts.collection import load_from_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.runs.planned_runs import threads_of
 from xprompt.runs.provenance import provenance
 from xprompt.runs.store import Store, run_id
 from xprompt.signatures import check_arguments
@@ -193,6 +192,11 @@ def _get(name: str, store: Store) -> RunResult | None:
     if not process_group().broadcast_from_main(record is not None):
         return None
     record = store.get(name) if record is None else record
+    if not process_group().all_equal(int(record is not None)):
+        raise StoreError(
+            f"run {name}: the main process finds it in {store.root}, and another one does not. Fix: give all processes "
+            "of a run a folder that they share, by --output."
+        )
     return None if record is None else RunResult(record, store.path(name))
 
 
@@ -278,22 +282,11 @@ def _backbone(
     return load_backbone(name, dtype=dtype, revision=revision, max_source=max_source, **spread)
 
 
-@contextlib.contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """Compute with as many CPU threads as the profile says, so that no bit depends on the machine's cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _record(context: MethodContext, name: str, store: Store) -> None:
     """Do the method's work and write its record."""
     config, splits, backbone = context.config, context.splits, context.backbone
     started = time.perf_counter()
-    with _threads(get_profile(config.profile).threads):
+    with threads_limited_to(threads_of(config)):
         made = provenance(backbone.device, backbone.dtype, backbone.model)
         outcome = load_method(config.method)(context)
     seconds = time.perf_counter() - started + context.callbacks.resumed_seconds

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import logging
 import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -125,6 +126,8 @@ class MetricLogger(Callback):
     """
 
     digits = 0  # of a candidate's index in its names; 0: there is one candidate
+    failed = False  # at `close`: whether the loop raised, or was interrupted
+    _outside: BaseException | None = None  # what was being handled when the loop began
 
     def open(self, stage: str, settings: dict[str, Any]) -> None:
         """Begin with a training loop; `settings` are those that its candidates share."""
@@ -139,6 +142,7 @@ class MetricLogger(Callback):
 
     def on_train_begin(self, stage: str, candidates: Mapping[int, Candidate]) -> None:
         """Open the loop, and log what was evaluated before an interruption."""
+        self._outside = sys.exc_info()[1]
         self.digits = len(str(len(candidates) - 1)) if len(candidates) > 1 else 0
         each = [candidate.settings.model_dump(mode="json") for candidate in candidates.values()]
         self.open(stage, {name: value for name, value in each[0].items() if all(s[name] == value for s in each)})
@@ -155,6 +159,7 @@ class MetricLogger(Callback):
 
     def on_train_end(self, stage: str) -> None:
         """Close the loop; what was logged stays."""
+        self.failed = sys.exc_info()[1] is not self._outside
         self.close()
 
     def _values(self, i: int, candidate: Candidate, entry: Mapping[str, Any]) -> dict[str, float]:

@@ -203,8 +203,9 @@ class Candidate:
             kind, _, rest = name.partition(".")
             if kind == "optimizer":
                 index, _, key = rest.partition(".")
-                moved = value.to(device) if isinstance(value, Tensor) and key != "step" else value
-                self.optimizer.state[self.parameters[int(index)]][key] = moved
+                parameter = self.parameters[int(index)]
+                moved = value.to(parameter.device) if isinstance(value, Tensor) and key != "step" else value
+                self.optimizer.state[parameter][key] = moved
         with torch.no_grad():
             for i, parameter in enumerate(self.parameters):
                 parameter.copy_(tensors[f"parameter.{i}"])

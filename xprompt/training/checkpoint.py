@@ -67,8 +67,9 @@ class TrainerState:
         return {"step": self.step, "evaluated": self.evaluated, "width": self.width, "seconds": self.seconds}
 
     def load_state_dict(self, facts: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.step, self.evaluated, self.width = facts["step"], facts["evaluated"], facts["width"]
+        """Continue from what `state_dict` returned, at the width asked for now, where one is."""
+        self.step, self.evaluated = facts["step"], facts["evaluated"]
+        self.width = facts["width"] if self.width is None else self.width
         self.began -= facts["seconds"]
 
 

@@ -118,8 +118,9 @@ class Loop:
                 first = 0
                 while first < len(group):
                     rows = slice(first, first + state.width)
-                    if settings.dropout:  # by candidate, step and micro-batch: a resumed loop needs nothing more
+                    if settings.dropout:  # by candidate, step, micro-batch, shard: a resumed loop needs nothing more
                         index = state.step * settings.accumulation + part
+                        index = index * process_group().world_size + process_group().rank
                         torch.manual_seed(stream_seed(seeds[first], "dropout", index))
                     try:
                         pass_losses = self._pass(group[rows], drawn[rows], part)
@@ -200,6 +201,8 @@ class Loop:
 
     def _choose_width(self, at_most: int) -> int:
         """Return how many candidates one pass over the largest micro-batch can hold."""
+        if at_most == 1:
+            return 1
         size = self.settings.batch_size // self.settings.accumulation
         by_length = next(batches(self.train, len(self.train), seed=None))
         largest = slice_rows(by_length, slice(-size, None))

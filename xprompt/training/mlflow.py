@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class MlflowRuns(MetricLogger):
     """Log every training loop as one run of MLflow, with its settings as parameters and a point an evaluation.
 
-    The process's own active run, if it has one, is left alone.
+    A loop that raises, or is interrupted, is a failed run. The process's own active run, if it has one, is left alone.
 
     Args:
         experiment: its name; it is made where it does not exist.
@@ -47,5 +47,5 @@ class MlflowRuns(MetricLogger):
 
     def close(self) -> None:
         if self.client is not None and self.run_id:
-            self.client.set_terminated(self.run_id)
+            self.client.set_terminated(self.run_id, "FAILED" if self.failed else "FINISHED")
             self.run_id = ""

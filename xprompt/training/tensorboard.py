@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,19 +24,23 @@ class EventFiles(MetricLogger):
     """Write one event file a training loop into <folder>/<stage>/, with a point an evaluation.
 
     The "custom scalars" page draws candidates that are trained in parallel into one chart. A stage that is resumed, or
-    done again, gets a new file in place of the old one. Raises `ConfigError` where tensorboard is not installed.
+    done again, gets a new file in place of the old one; of several loops that one object is handed and that have one
+    name, the second writes into <stage>-2. Raises `ConfigError` where tensorboard is not installed.
     """
 
     def __init__(self, folder: str | Path) -> None:
         require_package("tensorboard", "watch")
         self.folder = path_of(folder)
         self.writer: SummaryWriter | None = None
+        self.written: Counter[str] = Counter()  # loops by stage
 
     def open(self, stage: str, settings: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # it takes a second to import
 
-        shutil.rmtree(self.folder / stage, ignore_errors=True)
-        self.writer = SummaryWriter(str(self.folder / stage), flush_secs=10)
+        self.written[stage] += 1
+        folder = self.folder / (stage if self.written[stage] == 1 else f"{stage}-{self.written[stage]}")
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writer = SummaryWriter(str(folder), flush_secs=10)
         if self.digits:
             charts = {tag: ["Multiline", [f"^{tag}/"]] for tag in ("selection_score", "selection_loss", "train_loss")}
             self.writer.add_custom_scalars({"candidates": charts})

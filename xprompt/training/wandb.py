@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class WandbRuns(MetricLogger):
     """Log every training loop as one run of Weights & Biases, with its settings and a point an evaluation.
 
+    A loop that raises, or is interrupted, is a failed run.
+
     Args:
         project: its name.
         options: of `wandb.init`: `mode="offline"` asks for no account and no network, and `wandb sync` sends it later;
@@ -38,5 +40,5 @@ class WandbRuns(MetricLogger):
 
     def close(self) -> None:
         if self.run is not None:
-            self.run.finish()
+            self.run.finish(exit_code=int(self.failed))
             self.run = None
