@@ -8,6 +8,7 @@ import torch
 import xprompt as xp
 from tests.conftest import tiny_data
 from xprompt.data.batching import batches
+from xprompt.data.splits import stratified_sample
 
 
 def a_prompt(backbone, mode="zero"):
@@ -16,7 +17,7 @@ def a_prompt(backbone, mode="zero"):
     return prompt
 
 
-def loop_oracle(backbone, prompt, data):
+def loop_oracle(backbone, prompt, data, objective="label_scores"):
     """One example at a time, one real mask variable, plain autograd."""
     encoded, verbalizer = backbone.encode(data), backbone.verbalizer(data.task)
     token, piece = torch.zeros(5, dtype=torch.float64), torch.zeros(5, 4, dtype=torch.float64)
@@ -24,7 +25,7 @@ def loop_oracle(backbone, prompt, data):
         gamma = torch.ones(5, dtype=torch.float64, requires_grad=True)
         zeta = torch.ones(5, 4, dtype=torch.float64, requires_grad=True)
         whole = prompt.masked().detach() * gamma[:, None] * zeta.repeat_interleave(8, dim=1)
-        backbone.loss(whole, batch, verbalizer).sum().backward()
+        backbone.loss(whole, batch, verbalizer, objective=objective).sum().backward()
         token += gamma.grad.abs()
         piece += zeta.grad.abs()
     return token / len(data), piece / len(data)
@@ -40,6 +41,24 @@ def test_equals_a_loop_of_single_examples(backbone64):
     assert torch.allclose(found.piece.double(), piece, rtol=1e-5, atol=0)
     # Signed gradients cancel between examples; taking the absolute value after averaging would score lower.
     assert found.token.min() > 0
+
+
+def test_the_loss_is_that_of_the_objective(backbone64):
+    data, prompt = tiny_data(7, "train"), a_prompt(backbone64)
+    token, piece = loop_oracle(backbone64, prompt, data, "generation")
+    found = xp.importance(backbone64, prompt, data, objective="generation")
+    assert torch.allclose(found.token.double(), token, rtol=1e-5, atol=0)
+    assert torch.allclose(found.piece.double(), piece, rtol=1e-5, atol=0)
+    assert not torch.allclose(token, loop_oracle(backbone64, prompt, data)[0], rtol=1e-3)
+
+
+def test_the_seed_draws_the_examples_that_are_scored(backbone64):
+    data, prompt = tiny_data(24, "train"), a_prompt(backbone64)
+    drawn = {seed: xp.importance(backbone64, prompt, data, limit=6, seed=seed) for seed in (0, 1)}
+    for seed, found in drawn.items():
+        alone = xp.importance(backbone64, prompt, stratified_sample(data, 6, seed))
+        assert torch.allclose(found.token, alone.token) and torch.allclose(found.piece, alone.piece)
+    assert not torch.allclose(drawn[0].token, drawn[1].token, rtol=1e-3)
 
 
 def test_absolute_value_is_taken_per_example(backbone64):

@@ -68,6 +68,15 @@ def test_random_keeps_as_many_and_follows_its_seed():
     assert torch.equal(masks[0], masks[1]) and not torch.equal(masks[0], masks[2])
 
 
+def test_random_tokens_and_random_pieces_are_drawn_independently():
+    equal = torch.ones(20)
+    drawn = [[keep_mask(equal, 0.5, order="random", seed=seed, level=level) for level in (0, 1)] for seed in range(3)]
+    assert not any(torch.equal(token, piece) for token, piece in drawn)
+    prompt, one_piece = xp.SoftPrompt(torch.ones(20, 4), pieces=1), xp.Importance(equal, equal[:, None], 1)
+    by_piece = xp.prune(prompt, one_piece, 0.0, 0.5, order="random", seed=0).surviving_pieces[:, 0]
+    assert torch.equal(by_piece, drawn[0][1])
+
+
 def test_ties_go_to_the_earlier_position():
     assert keep_mask(torch.zeros(4), 0.5).tolist() == [False, False, True, True]
 
