@@ -70,7 +70,7 @@ def test_configs_scale_both_budgets_and_let_each_level_prune_nothing():
     retrained = [c for c in configs if c.method == "xprompt"]
     assert {c.prune.retune.steps for c in retrained} == {own.prune.retune.steps // 2, own.prune.retune.steps}
     assert all(c.prune.token_ratios[0] == c.prune.piece_ratios[0] == 0 for c in retrained)
-    with pytest.raises(xp.ConfigError, match=r"retrain_budgets.*multiples of"):
+    with pytest.raises(xp.ConfigError, match=r"retrain_budgets.*factors of the profile's 500 steps.*0.002 at least"):
         budgets.study_configs("nano", ["cb"], [0], [1], [])
 
 

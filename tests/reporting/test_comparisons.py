@@ -410,3 +410,24 @@ def test_every_figure_is_drawn(tmp_path):
         assert sum(axes.get_visible() and axes.axison for axes in figure.axes) == panels[name]
         figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+def test_the_papers_32_shots_stand_beside_32_examples_alone():
+    runs = [
+        run
+        for shots in (32, 64)
+        for run in records({"prompt_tuning": 0.5, "xprompt": 0.6}, ("wic",), config={"few_shot": shots})
+    ]
+    table = rp.few_shot.few_shot_table(rp.few_shot.sample_rows(runs)).set_index("training examples")
+    assert table["paper, gain"].to_dict() == {"32 by seed": "+2.04", "64 by seed": ""}
+
+
+def test_a_setting_is_not_compared_with_itself():
+    ten, twenty = (
+        rp.tidy(records({"xprompt": score}, ("rte",), config={"length": length})).iloc[:1].assign(setting=length)
+        for length, score in (("10", 0.5), ("20", 0.7))
+    )
+    (said,) = rp.one_setting.setting_statements(pd.concat([ten, twenty]), "20", "tokens")
+    assert said.endswith(
+        "best with 20 tokens, 70.0 points (RTE, 1 seed); against the others, one seed decides nothing."
+    )

@@ -83,7 +83,10 @@ def _read_text(file: Path, where: str) -> str:
         content = file.read_bytes()
     except OSError as error:
         raise data_error(
-            where, f"a file that cannot be read ({error.strerror})", "a readable file", "check its permissions"
+            where,
+            f"a file that cannot be read ({error.strerror})",
+            "a readable file",
+            "check the path" if isinstance(error, FileNotFoundError) else "check its permissions",
         ) from error
     nul = content.find(b"\0")
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or nul >= 0:

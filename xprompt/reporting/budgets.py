@@ -51,7 +51,8 @@ def study_configs(
         raise ConfigError(f"profile {profile} retrains for {retune.epochs} epochs; budgets are multiples of steps.")
     if not retrain_budgets or min(retrain_budgets) * retune.steps < 1:
         raise ConfigError(
-            f"retrain_budgets {shown(list(retrain_budgets))}: give multiples of {retune.steps} steps, one or more each."
+            f"retrain_budgets {shown(list(retrain_budgets))}: they are factors of the profile's {retune.steps} steps "
+            f"of retraining, and each must leave one step or more: {1 / retune.steps:.2g} at least."
         )
     prunings = [
         pruning.replace(

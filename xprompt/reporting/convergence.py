@@ -47,7 +47,10 @@ def budget_configs(
     if tune.steps is None:
         raise ConfigError(f"profile {profile} tunes for {tune.epochs} epochs; budgets are multiples of `tune.steps`.")
     if not budgets or min(budgets) * tune.steps < 1:
-        raise ConfigError(f"budgets {list(budgets)}: give multiples of {tune.steps} steps, one or more steps each.")
+        raise ConfigError(
+            f"budgets {list(budgets)}: they are factors of the profile's {tune.steps} steps of tuning, and each must "
+            f"leave one step or more: {1 / tune.steps:.2g} at least."
+        )
     return [
         config
         for settings in map(tune.scaled, budgets)

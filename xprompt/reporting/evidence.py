@@ -75,7 +75,8 @@ def evidence_statements(gaps: pd.DataFrame) -> list[str]:
         return ["One seed: there is nothing to test, and no interval."]
     alone, left = (int(tested[name].isin(["above", "below"]).sum()) for name in ("verdict", "verdict_holm"))
     sentences = [
-        f"Of the table's {len(tested)} differences {alone} are significant taken one by one, {left} after Holm's correction."
+        f"Of the table's {len(tested)} differences {alone} are significant taken one by one, {left} after Holm's "
+        "correction."
     ]
     both = tested.dropna(subset=["low_both"])
     both = both[both["high"] > both["low"]]

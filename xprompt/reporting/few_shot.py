@@ -91,7 +91,7 @@ def few_shot_table(rows: pd.DataFrame) -> pd.DataFrame:
     """
     known, all_gaps, lines = paper.numbers()["tab2"], sample_gaps(rows), []
     for sample, of_sample in rows.groupby("sample", sort=False):
-        part = with_average(of_sample.drop(columns="sample"))
+        part, as_paper = with_average(of_sample.drop(columns="sample")), sizes([str(sample)]) == "32"
         gaps = all_gaps[all_gaps["sample"] == sample]
         for task in tasks_in(part):
             of_task = part[part["task"] == task]
@@ -103,8 +103,8 @@ def few_shot_table(rows: pd.DataFrame) -> pd.DataFrame:
                     "task": wording.task(task),
                     **{wording.method(m): wording.cell(interval(v)) if v.size else "" for m, v in scores.items()},
                     "XPrompt − prompt tuning": gap_cell(gaps, "xprompt", "prompt_tuning", task),
-                    "paper, XPrompt": "" if number is None else f"{number:.2f}",
-                    "paper, gain": "" if gain is None else f"{gain:+.2f}",
+                    "paper, XPrompt": "" if number is None or not as_paper else f"{number:.2f}",
+                    "paper, gain": "" if gain is None or not as_paper else f"{gain:+.2f}",
                     "seeds": str(of_task["seed"].nunique()),
                 }
             )

@@ -208,7 +208,7 @@ class Report:
                  "notebook": self.notebook, "runs": sorted(set(runs))}  # fmt: skip
         self.change(lambda manifest: {**manifest, "claims": {**manifest.get("claims", {}), name: claim}})
         unit = CLAIMS[name].unit
-        return f"{CLAIMS[name].text}: {wording.with_span(measured, signed=unit == 'points')} {unit}"
+        return f"Claim '{CLAIMS[name].text}': {wording.with_span(measured, signed=unit == 'points')} {unit}"
 
     def save_claims(self, names: Iterable[str], gaps: pd.DataFrame, *, runs: Iterable[str] = ()) -> list[str]:
         """Note several claims that compare two methods as `save_claim` does, and return a line for each.

@@ -114,10 +114,12 @@ def setting_statements(rows: pd.DataFrame, reference: str, label: str) -> list[s
             if row["verdict"] in ("above", "below")
         ]
         seeds, name = part["seed"].nunique(), wording.method(method)
-        against = f"against {_counted(reference, label)}, " + (
+        winner = str(means.idxmax())
+        other = "the others" if winner == reference and not differ else _counted(reference, label)
+        against = f"against {other}, " + (
             "one seed decides nothing" if seeds < 2 else "; ".join(differ) or "no significant difference"
         )
-        best = f"{_counted(str(means.idxmax()), label)}, {wording.points(means.max())} points"
+        best = f"{_counted(winner, label)}, {wording.points(means.max())} points"
         sentences.append(
             f"{name[0].upper()}{name[1:]}: best with {best} ({wording.task(judged)}, {wording.seeds(seeds)}); "
             f"{against}."

@@ -65,7 +65,7 @@ def distribution_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def distribution_statement(rows: pd.DataFrame) -> str:
     """Say whether most entries are near zero and few are high, as in the paper."""
-    near_zero, top = overall(rows, "near_zero"), overall(rows, "top_tenth")
+    near_zero, top = (overall(rows, name).within(0, 100) for name in ("near_zero", "top_tenth"))
     low, high = (near_zero.mean if near_zero.n < 2 else bound for bound in (near_zero.low, near_zero.high))
     verdict = "which may be more or less than half"
     if low > 50 or high < 50:

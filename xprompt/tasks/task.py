@@ -118,7 +118,7 @@ class Task:
                 where,
                 "an example without a label",
                 f"one of {list(allowed)}",
-                "use a labelled split: train or validation, never test",
+                "fill in the label, or use a labelled split: train or validation, never test",
             )
         for i, known in enumerate(allowed):
             if type(value) is type(known) and value == known:
