@@ -93,15 +93,6 @@ def failing(config: RunConfig, root: Path) -> dict:
     return pretended(config, root)
 
 
-def tried(config: RunConfig, root: Path) -> dict:
-    """As `failing`, and one line for each time that it is called."""
-    with (root / "tried").open("a") as file:
-        file.write(f"{label(config)}\n")
-    for parent in config.parents:
-        failing(parent, root)
-    return failing(config, root)
-
-
 class Unsendable(Exception):
     """It cannot be made of its one argument again, as unpickling would."""
 

@@ -33,7 +33,6 @@ from tests.runs.pretended_runs import (
     pretended,
     slow,
     threads_of,
-    tried,
     unlucky,
     unsendable,
 )
@@ -185,14 +184,6 @@ class TestLocal:
             rp.collect(configs, ProcessExecutor(tmp_path, failing, workers=workers))
         assert set(logged(tmp_path)) == {label(c) for c in configs if c.seed != 2 or c.method == "majority"}
         assert "failed: DataError: RTE/train.jsonl, line 3: no label.; left out for that, 3" in capsys.readouterr().out
-
-    @pytest.mark.parametrize("workers", [1, 2])
-    def test_a_parent_that_nobody_asked_for_is_tried_once(self, tmp_path, workers):
-        configs = [config for config in grid(3, ("xprompt", "xprompt_random")) if config.seed == 2]
-        assert len(configs) == 2 and {config.parents[0].method for config in configs} == {"prompt_tuning"}
-        with pytest.raises(DataError, match="line 3: no label"):
-            rp.collect(configs, ProcessExecutor(tmp_path, tried, workers=workers))
-        assert (tmp_path / "tried").read_text() == "prompt_tuning-2\n"
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), MemoryLimitError("too little")])
     def test_an_interrupt_and_a_lack_of_memory_end_all(self, error):

@@ -200,7 +200,7 @@ def collect(
             print(f"    {name}{': ' if name else ''}{step.note}", flush=True)
         elif step.record is None:
             begun.add(step.position)
-            print(f"{_number(len(records) + 1 if step.position is not None else '+', configs)} {name} …", flush=True)
+            print(f"{_number(len(records) + 1, configs)} {name} …", flush=True)
         elif step.config is not None:
             read = done_before(step.record, began)
             if not read:

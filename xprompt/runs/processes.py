@@ -57,27 +57,27 @@ class LocalExecutor:
     def each(self, configs: Sequence[RunConfig]) -> Iterator[Step]:
         """Yield a step as each run begins and one as it ends, and raise the first error when the others are done.
 
-        A run that another process does comes later. One that raises takes along what starts from it, once, though it
-        may not have been asked for; where memory ran out, the others would fail too, and the error ends all.
+        A run that another process does comes later. One that raises takes along what starts from it; where memory ran
+        out, the others would fail too, and the error ends all.
         """
         runs, errors = plan_runs(configs), list[Exception]()
-        to_do, told = deque(runs), set[PlannedRun]()
+        run_at = {position: run for run in runs for position in run.positions}
+        to_do, told = deque(enumerate(configs)), set[int]()
         while to_do:
-            run = to_do.popleft()
-            if run.dropped:
+            position, config = to_do.popleft()
+            if run_at[position].dropped:
                 continue
-            config, first = run.config, run.positions[0] if run.positions else None
-            if run not in told:
-                yield Step(config, first)
+            if position not in told:
+                yield Step(config, position)
             began = time.perf_counter()
             try:
                 record = dict(self._run(config).record)
             except HeldError:
-                if run not in told:
-                    yield Step(config, first, note=HELD)
-                to_do.append(run)
-                told.add(run)
-                if told.issuperset(to_do):
+                if position not in told:
+                    yield Step(config, position, note=HELD)
+                to_do.append((position, config))
+                told.add(position)
+                if all(other in told for other, _ in to_do):
                     time.sleep(LOOK_AGAIN)
                 continue
             except Exception as error:
@@ -85,10 +85,9 @@ class LocalExecutor:
                     raise
                 traceback.clear_frames(error.__traceback__)  # which hold the failed run's tensors
                 errors.append(error)
-                yield Step(config, first, note=drop(run, runs, error))
+                yield Step(config, position, note=drop(run_at[position], runs, error))
                 continue
-            seconds = time.perf_counter() - began
-            yield from (Step(config, position, dict(record), seconds) for position in run.positions or (None,))
+            yield Step(config, position, record, time.perf_counter() - began)
         if errors:
             raise errors[0]
 
