@@ -98,10 +98,10 @@ _QUICK = {
     for name, size in _FULL.items()
 }  # fmt: skip
 _GPU = {
-    "nano": replace(_FULL["nano"], steps=50, examples=2000, candidate_steps=30),
+    "nano": replace(_FULL["nano"], rounds=7, steps=25, examples=2000),
     "smollm2": replace(
-        _FULL["smollm2"], batch=16, steps=20, rounds=15, examples=500, few=32, counts=(1, 2, 4, 8), candidate_steps=10,
-        accuracy_steps=200, accuracy_examples=500, seeds=3,
+        _FULL["smollm2"], batch=16, steps=10, rounds=7, examples=500, few=32, counts=(1, 2, 4, 8), candidate_steps=5,
+        accuracy_steps=200, accuracy_examples=500,
     ),
 }  # fmt: skip
 BACKBONES = tuple(_FULL)
