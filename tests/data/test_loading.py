@@ -93,6 +93,7 @@ def test_parquet_the_hub_and_the_release_give_the_same_records(name, tmp_path, m
         return [row]
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr("xprompt.data.readers.reachable", lambda: True)
     released, tables = load_task(name, tmp_path / "official"), load_task(name, str(tmp_path / "tables"))
     hub = load_task(name, "hub", revision="abc")
     assert released.train == tables.train == hub.train and released.validation == tables.validation
@@ -124,9 +125,22 @@ def test_an_unreachable_hub_is_one_sentence_with_the_fix(monkeypatch):
         raise ConnectionError("Max retries exceeded\nwith a long\ntrace")
 
     monkeypatch.setattr("datasets.load_dataset", unreachable)
+    monkeypatch.setattr("xprompt.data.readers.reachable", lambda: True)
     with pytest.raises(DataError, match="Could not get rte .*Fix: connect and try again, or pass a folder") as caught:
         load_task("rte", "hub")
     assert "\n" not in str(caught.value)
+
+
+def test_where_nobody_answers_its_client_is_asked_only_for_what_it_has(monkeypatch, tmp_path):
+    """Which would try for half a minute."""
+    monkeypatch.setattr("datasets.load_dataset", lambda *arguments, **options: [EXAMPLES["rte"][1]])
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("xprompt.data.readers.reachable", lambda: False)
+    with pytest.raises(DataError, match="Could not get rte .*Fix: connect and try again, or pass a folder"):
+        load_task("rte", "hub")
+    (tmp_path / "aps___super_glue" / "rte").mkdir(parents=True)
+    assert len(load_task("rte", "hub").train) == 1
 
 
 def test_the_embedded_generator(monkeypatch):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import urllib.request
-from urllib.parse import urlsplit
-
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from xprompt.data.hub import reachable
 from xprompt.errors import did_you_mean
 from xprompt.nano.sizes import SIZES
 
 EMBEDDED = (*SIZES, "smollm2")
-_SECONDS = 3.0
 
 
 def fault_offline(name: str, revision: str | None, local: bool = False) -> str | None:
@@ -46,17 +42,3 @@ def not_reached(name: str) -> str:
 def _not_here(name: str) -> str:
     hint = did_you_mean(name, EMBEDDED).replace(" Did", " (did").replace("?", "?)")
     return f"there is no such folder here{hint}, it is not in the local cache, "
-
-
-def reachable() -> bool:
-    """Return whether the hub, or the proxy to it, takes a connection within a few seconds."""
-    hub = urlsplit(constants.ENDPOINT)
-    proxy = urllib.request.getproxies().get(hub.scheme)
-    if proxy and not urllib.request.proxy_bypass(hub.hostname or ""):
-        hub = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    port = hub.port or (443 if hub.scheme == "https" else 80)
-    try:
-        socket.create_connection((hub.hostname or "", port), timeout=_SECONDS).close()
-    except OSError:
-        return False
-    return True

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from xprompt.data.hub import reachable
 from xprompt.data.text_files import read_jsonl, read_table
 from xprompt.errors import DataError, shown
 from xprompt.files import path_of
@@ -93,6 +94,9 @@ def _parquet(file: Path) -> Iterator[RawExample]:
 def _hub(task: Task, split: Split, revision: str | None) -> list[RawExample]:
     import datasets
 
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / HUB_DATASET.replace("/", "___") / task.name
+    if not (cache.exists() or datasets.config.HF_HUB_OFFLINE or reachable()):
+        raise _hub_fault(task, split, revision, ConnectionError("nobody answers"))
     try:
         rows = datasets.load_dataset(HUB_DATASET, task.name, split=split, revision=revision)
     except Exception as error:  # the network stack below raises many kinds, with no base in common
