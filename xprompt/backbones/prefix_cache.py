@@ -60,8 +60,12 @@ class PrefixCache:
 
     @property
     def applies(self) -> bool:
-        """Whether prompts may be shared now: not where dropout is active or a block is recomputed."""
-        return self.is_supported and not self.model.training and not any(map(is_recomputed, self.blocks))
+        """Whether prompts are shared now: not where dropout is active or a block is recomputed, nor on a GPU.
+
+        There a small model's pass takes as long as its kernels take to be started, and this makes two of one.
+        """
+        may = self.is_supported and not self.model.training and not any(map(is_recomputed, self.blocks))
+        return may and self.model.device.type != "cuda"
 
     def run(
         self, embeddings: Float[Tensor, "B S H"], mask: Int[Tensor, "B S"], past: CacheState | None = None
