@@ -13,6 +13,7 @@ import xprompt as xp
 from tests.conftest import exact_norms, tiny_data, tiny_model, tiny_tokenizer
 from xprompt.backbones import t5_fast_path
 from xprompt.backbones.base import Verbalizer, exact_labels
+from xprompt.backbones.devices import avoid_cudnn_attention
 from xprompt.backbones.fingerprint import fingerprint
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.backbones.loading import wrap
@@ -413,6 +414,17 @@ def test_a_prompt_is_run_once_only_where_its_rows_are_alike(monkeypatch):
     monkeypatch.setattr(type(backbone._prefix_cache.model), "device", torch.device("cuda"))
     assert not backbone._prefix_cache.applies  # on a GPU two passes take longer than one
     assert len(seen) == 1
+
+
+def test_on_a_gpu_no_attention_is_computed_by_cudnn(monkeypatch):
+    """Whose gradients are NaN at some lengths; a CPU's process is left alone."""
+    monkeypatch.setattr("torch.backends.cuda.enable_cudnn_sdp", (set_to := []).append)
+    avoid_cudnn_attention(torch.device("cpu"))
+    assert not set_to
+    avoid_cudnn_attention(torch.device("cuda"))
+    assert set_to == [False]
+    monkeypatch.setattr("xprompt.backbones.loading.avoid_cudnn_attention", (seen := []).append)
+    assert seen == [tiny_model("decoder").device]
 
 
 def test_a_model_that_does_not_look_back_over_everything_is_run_whole():

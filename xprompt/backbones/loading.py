@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.causal import DecoderBackbone
-from xprompt.backbones.devices import choose_device, choose_dtype
+from xprompt.backbones.devices import avoid_cudnn_attention, choose_device, choose_dtype
 from xprompt.backbones.malloc import keep_freed_memory
 from xprompt.backbones.pretrained import check_float16, load_model
 from xprompt.backbones.seq2seq import Seq2SeqBackbone
@@ -32,7 +32,7 @@ def load_backbone(
     max_source: int | None = None,
     device_map: str | dict[str, Any] | None = None,
 ) -> Backbone:
-    """Load a frozen backbone. On a CPU, the process keeps freed memory from then on (`malloc`).
+    """Load a frozen backbone. On a CPU, the process keeps freed memory from then on (`malloc`); on a GPU, see `wrap`.
 
     Args:
         name: "nano" (embedded, as are the wider "nano-2x" and "nano-4x"), "smollm2" (from a Python package), a local
@@ -90,6 +90,8 @@ def _choose_attention(model: PreTrainedModel) -> None:
 def wrap(model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: int | None = None) -> Backbone:
     """Wrap a model and tokenizer that are already in memory. The model is frozen in place.
 
+    On a GPU, the process attends without cuDNN's kernel from then on (`devices`).
+
     Raises:
         ConfigError: `max_source` is no whole number of at least 1.
         BackboneError: the two do not fit each other, or the model cannot be used as a backbone.
@@ -98,6 +100,7 @@ def wrap(model: PreTrainedModel, tokenizer: Any, *, name: str = "", max_source: 
     if isinstance(max_source, bool) or not isinstance(max_source, int) or max_source < 1:
         raise ConfigError(f"max_source={max_source!r} was given: it must be a whole number of tokens, at least 1.")
     check_float16(name, model.config, model.dtype)
+    avoid_cudnn_attention(model.device)
     backbone: type[Backbone] = Seq2SeqBackbone if model.config.is_encoder_decoder else DecoderBackbone
     try:
         return backbone(model, tokenizer, name=name, max_source=max_source)
