@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from xprompt.planning.forecast import CHARACTERS_PER_TOKEN, EFFICIENCY, Forecast, advise
+from xprompt.planning.forecast import CHARACTERS_PER_TOKEN, Forecast, advise, efficiency
 from xprompt.planning.workload import COPIES, MARGIN, RunEstimate
 from xprompt.units import align_columns, readable_duration, readable_size
 
@@ -76,7 +76,8 @@ def _basis(plan: Forecast) -> str:
     speed = (
         f"{plan.rate / 1e9:,.0f} billion operations per second, timed on a step of this backbone"
         if plan.timed
-        else f"{EFFICIENCY[plan.machine.device.type]:g} of the matrix rate above (an assumption about whole steps)"
+        else f"{efficiency(plan.machine.device.type, plan.footprint.parameters):.2g} of the matrix rate above (an "
+        "assumption about whole steps)"
     )
     return "\n".join(
         [
