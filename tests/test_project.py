@@ -253,3 +253,8 @@ def test_package_data_is_in_the_package_and_not_ignored_by_git():
         assert ignored == "", "a wheel leaves out what git ignores"
         assert subprocess.run(["git", "check-ignore", "-q", "reports/nano/index.html"], cwd=ROOT).returncode == 0
         assert subprocess.run(["git", "check-ignore", "-q", "reports/published/x.csv"], cwd=ROOT).returncode == 1
+
+
+def test_no_line_end_is_changed_on_its_way():
+    """Checksums and seals are over bytes, and Git for Windows writes other line ends where nothing forbids it."""
+    assert "* -text" in (ROOT / ".gitattributes").read_text().splitlines()

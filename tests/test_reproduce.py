@@ -261,6 +261,17 @@ def test_a_task_that_is_set_is_found_from_where_the_notebooks_run(tmp_path, monk
     assert (path.parent / mine).resolve() == tmp_path / "m" and rte == "rte"
 
 
+def test_paths_that_are_set_are_found_from_where_the_notebooks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    settings = {"data_dir": "mine", "backbone_name": "mine"}
+    plan = reproduce.make_plan("nano", only=["01_main_results"], settings=settings)
+    ((path, parameters),) = plan.notebooks.items()
+    assert all((path.parent / parameters[name]).resolve() == tmp_path / "mine" for name in settings)
+    plan = reproduce.make_plan("nano", only=["01_main_results"], settings={"backbone_name": "google/t5"})
+    assert next(iter(plan.notebooks.values()))["backbone_name"] == "google/t5"
+
+
 def test_paths_on_another_drive_are_whole(tmp_path, monkeypatch):
     def no_way(path, start):
         raise ValueError("path is on mount 'D:', start on mount 'C:'")

@@ -145,7 +145,7 @@ def sha256(content: bytes | Path) -> str:
 
 def sync_file(path: Path) -> None:
     """Flush a file from the system's cache to its disk."""
-    with path.open("rb") as stream:
+    with path.open("r+b") as stream:  # Windows flushes only what may be written
         os.fsync(stream.fileno())
 
 

@@ -183,7 +183,7 @@ def _check_settings(
 
     Args:
         given: option → its value, empty where it was left out.
-        folder: of the notebooks, from where tasks' paths are read.
+        folder: of the notebooks, from where paths are read: of tasks, data, a backbone.
     """
     if "profile" in settings:
         raise ConfigError(f"--set profile={settings['profile']!s:.80}: give it by its option, --profile.")
@@ -193,8 +193,14 @@ def _check_settings(
             raise ConfigError(
                 f"{option} {shown(value)} and --set {name}={settings[name]!s:.80}: both set {name}; leave one out."
             )
+    paths = {
+        name: _path_from(folder, settings[name])
+        for name in ("data_dir", "backbone_name", "task_json")
+        if isinstance(settings.get(name), str) and settings[name] not in ("", *EMBEDDED)
+        and path_of(settings[name]).exists()
+    }  # fmt: skip
     tasks = settings.get("tasks")
-    return {**settings, "tasks": _seen_from(folder, choose_tasks(tasks, profile))} if tasks else dict(settings)
+    return {**settings, **paths} | ({"tasks": _seen_from(folder, choose_tasks(tasks, profile))} if tasks else {})
 
 
 def _seen_from(folder: Path, tasks: Sequence[str]) -> list[str]:

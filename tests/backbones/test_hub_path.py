@@ -268,6 +268,14 @@ def test_reachable_asks_the_hub_or_the_proxy_to_it(monkeypatch, unreachable):
         assert hub_state.reachable()
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         assert not hub_state.reachable()
+        monkeypatch.delenv("http_proxy")
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv("all_proxy", address)
+        assert hub_state.reachable()
+        monkeypatch.setenv("all_proxy", f"{address}x")  # a port that is no number: its client says so
+        assert hub_state.reachable()
+        monkeypatch.delenv("all_proxy")
+        assert not hub_state.reachable()
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         assert hub_state.reachable()
 

@@ -226,12 +226,17 @@ def asked(monkeypatch):
     return noted
 
 
-def test_a_baselines_own_rate_is_set_by_its_name(asked):
+def test_a_baselines_own_rate_is_set_by_its_name(asked, capsys):
     words = ["run", "--task", "rte", "--profile", "tiny", "--method"]
     assert main([*words, "lora", "--set", 'learning_rates={"lora": 0.5}']) == 2
     assert main([*words, "lora", "--set", "learning_rates={}", "--set", "tune.learning_rate=0.25"]) == 2
     assert main([*words, "prompt_tuning", "--set", "tune.learning_rate=0.125"]) == 2
     assert [wanted.training.learning_rate for wanted in asked] == [0.5, 0.25, 0.125]
+    capsys.readouterr()
+    assert main([*words, "lora", "--set", "learning_rates.lora=0.5"]) == 2
+    assert "no settings named 'learning_rates': set it whole" in capsys.readouterr().err
+    assert main([*words, "lora", "--set", "steps=4"]) == 2
+    assert "epochs" not in capsys.readouterr().err.partition("Fields:")[0]
 
 
 def test_settings_that_must_agree_are_checked_when_all_are_set(asked, capsys):
@@ -266,6 +271,10 @@ def test_ls_lists_runs_of_every_report_by_their_folders(tmp_path, capsys):
         assert main(["ls", "runs", "--reports", str(given)]) == 0
         (line,) = capsys.readouterr().out.splitlines()[1:]
         assert line.split() == [str(folder), "rte", "xprompt", "3", "paper", "62.5"]
+    half = tmp_path / "mine" / "runs" / ("1" * 16)  # such as one that is being copied: listed, and left alone
+    half.mkdir()
+    assert main(["ls", "runs", "--reports", str(tmp_path)]) == 0
+    assert f"{half}  damaged (" in capsys.readouterr().out and half.is_dir()
     assert main(["ls", "runs", "--reports", str(tmp_path / "nowhere")]) == 2
     assert main(["ls", "methos"]) == 2
     assert "Did you mean 'methods'?" in capsys.readouterr().err

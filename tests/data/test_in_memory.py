@@ -77,6 +77,7 @@ def test_class_names_of_a_hub_data_set(monkeypatch):
     by_number = xp.task_from(data, **by_name | {"label_words": {0: "Calm", 1: "Wild"}})
     assert by_number.task.label_values == ("0", "1")
     monkeypatch.setattr(datasets, "load_dataset", lambda name, revision: datasets.DatasetDict({"train": data}))
+    monkeypatch.setattr("xprompt.data.readers.reachable", lambda: True)
     assert xp.task_from("mine/moods", **by_name).fingerprint == splits.fingerprint
 
 
@@ -85,8 +86,21 @@ def test_a_data_set_that_cannot_be_loaded_is_one_sentence(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", fails)
+    monkeypatch.setattr("xprompt.data.readers.reachable", lambda: True)
     with pytest.raises(xp.DataError, match="'mine/moods' could not be loaded .*no route.*pass a DataFrame"):
         xp.task_from("mine/moods", **TASK)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: pytest.fail("asked where nobody answers"))
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("xprompt.data.readers.reachable", lambda: False)
+    with pytest.raises(xp.DataError, match="'mine/moods' could not be loaded .*nobody answers"):
+        xp.task_from("mine/moods", **TASK)
+
+
+def test_a_label_column_that_is_not_there_or_holds_one_label_is_named():
+    with pytest.raises(xp.ConfigError, match="no column 'mod' for the label; there are text, mood, n.*'mood'"):
+        xp.task_from(ROWS, template="{text}", label="mod")
+    with pytest.raises(xp.ConfigError, match="'mood' holds 1 different labels, needed 2 to 20"):
+        xp.task_from([row | {"mood": "calm"} for row in ROWS], template="{text}", label="mood")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tests.conftest import tiny_data, tiny_tokenizer
 from xprompt.backbones.loading import wrap
 from xprompt.data.batching import batches
 from xprompt.errors import NotFiniteError
+from xprompt.files import new_folder
 from xprompt.prompts.peft import compare_with_peft
 
 MODES = pytest.mark.parametrize("mode", ["zero", "drop"])
@@ -253,7 +254,7 @@ def test_an_export_that_fails_leaves_nothing(backbone, tmp_path, monkeypatch, fa
     assert [path.name for path in tmp_path.rglob("*")] == (["out", "notes.txt"] if exists else [])
 
 
-def test_another_adapter_is_never_overwritten_in_silence(backbone, tmp_path, exported):
+def test_another_adapter_is_never_overwritten_in_silence(backbone, tmp_path, exported, monkeypatch):
     (exported / "notes.txt").write_text("mine")
     before = content(exported)
     same, other = xp.from_peft(exported, backbone, pieces=4), xp.SoftPrompt.init(backbone, 4, pieces=4, seed=9)
@@ -261,7 +262,11 @@ def test_another_adapter_is_never_overwritten_in_silence(backbone, tmp_path, exp
     with pytest.raises(xp.StoreError, match="another adapter already.*overwrite=True"):
         xp.to_peft(other, backbone, exported)
     assert content(exported) == before
+    # A folder that is there may be a link to another disk: what is written lies inside it until it is moved.
+    staged: list[Path] = []
+    monkeypatch.setattr("xprompt.prompts.peft.new_folder", lambda *given: staged.append(given[0]) or new_folder(*given))
     again = xp.from_peft(xp.to_peft(other, backbone, exported, overwrite=True), backbone, pieces=4)
+    assert staged == [exported] and not list(exported.glob(".*"))
     assert torch.equal(again(), other()) and (exported / "notes.txt").read_text() == "mine"
 
 

@@ -14,6 +14,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 
@@ -179,10 +180,34 @@ def test_a_run_whose_prompts_have_no_card_is_read_by_its_record(config, tmp_path
         assert xp.classifier(given, backbone=config.backbone)(PAIR) == expected
 
 
+def test_a_prompt_is_used_in_the_dtype_that_it_was_tuned_in(splits, tmp_path):
+    """Only so can the weights be compared, and are the labels those of its run."""
+    backbone = xp.load_backbone("nano", dtype="bfloat16")
+    folder = xp.SoftPrompt.init(backbone, length=4).save(tmp_path / "p", backbone=backbone, task=splits.task)
+    assert xp.classifier(folder).backbone.dtype == torch.bfloat16
+    assert xp.classifier(folder, dtype="float32").backbone.dtype == torch.float32
+    with torch.no_grad():
+        backbone.model.get_input_embeddings().weight.mul_(2.0)
+    backbone.update_fingerprint()
+    other = xp.SoftPrompt.init(backbone, length=4).save(tmp_path / "other", backbone=backbone, task=splits.task)
+    with pytest.raises(xp.BackboneError, match="tuned on other weights"):
+        xp.classifier(other)
+
+
+def test_a_text_that_the_backbone_has_no_embedding_for_is_named(tuned, splits):
+    backbone = xp.load_backbone("nano")
+    clf = xp.classifier(tuned, backbone=backbone, task=splits.task)
+    backbone.model.resize_token_embeddings(max(backbone.encode(splits.validation).ids[0]))
+    with pytest.raises(xp.DataError, match="the rows of nano's embedding table"):
+        clf(dict(splits.validation[0].fields))
+
+
 def test_a_run_without_a_prompt_and_a_folder_without_one(config, tmp_path):  # noqa: F811
     result = xp.run(config.replace(method="majority"), tmp_path / "report")
     with pytest.raises(xp.StoreError, match="majority of rte.*left no prompt"):
         xp.classifier(result.folder)
+    with pytest.raises(xp.StoreError, match="majority of rte.*left no prompt"):
+        result.load_prompt()
     with pytest.raises(xp.StoreError, match="holds no prompt: needed a run's folder"):
         xp.classifier(tmp_path)
     with pytest.raises(xp.StoreError, match="holds no prompt"):

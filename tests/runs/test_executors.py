@@ -38,6 +38,7 @@ from tests.runs.pretended_runs import (
 )
 from xprompt import get_executor
 from xprompt import reporting as rp
+from xprompt.backbones import main_memory
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError, DataError, MemoryLimitError
 from xprompt.runs import processes
@@ -275,6 +276,19 @@ class TestProcesses:
         said = [step.note for step in executor.each(configs) if step.note]
         assert executor.workers == workers and len(said) == (workers > 1)
         assert all(note.startswith(f"{workers} processes with ") for note in said)
+
+    def test_memory_is_what_the_container_has_left(self, tmp_path, monkeypatch):
+        """Its own limit and those of the groups around it, files' pages that give way counted as free."""
+        monkeypatch.setattr(main_memory, "_GROUPS", tmp_path)
+        monkeypatch.setattr(main_memory, "_OWN", tmp_path / "cgroup")
+        machine = main_memory.available_memory()
+        assert machine > 2**20
+        (tmp_path / "cgroup").write_text("0::/pod/job\n")
+        for group, limit in {"pod/job": "max", "pod": str(2**20)}.items():
+            (tmp_path / group).mkdir(parents=True, exist_ok=True)
+            for file, text in {"max": limit, "current": "1000000", "stat": "anon 1\ninactive_file 5000\n"}.items():
+                (tmp_path / group / f"memory.{file}").write_text(text)
+        assert main_memory.available_memory() == 2**20 - 1_000_000 + 5000
 
     def test_a_seed_is_done_with_its_children_before_the_next_begins(self, tmp_path):
         configs = grid(6, ("majority", "prompt_tuning", "xprompt"))

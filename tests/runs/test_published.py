@@ -243,6 +243,11 @@ def report(tmp_path) -> Path:
     return folder
 
 
+def test_a_prompt_that_is_to_be_kept_and_is_not_there_is_named(report, tmp_path):
+    with pytest.raises(StoreError, match=f"run {OTHER} has no prompt in .* to keep"):
+        publish(report, tmp_path / "published", [OTHER])
+
+
 def test_a_report_is_published_compact_and_reads_the_same(report, tmp_path):
     target = tmp_path / "published" / "nano"
     files = publish(report, target, [RUN])

@@ -93,6 +93,22 @@ def test_seconds_are_counted_once(config, tmp_path):
     assert record["source"] == "data", "the folder's name, and no path"
 
 
+def test_the_last_backbone_is_let_go_before_the_next_is_loaded(config, place, tmp_path, monkeypatch):
+    """Memory that holds one need not hold two."""
+    shutil.copytree(place / "model", tmp_path / "other")
+    held, load = [], pipeline.load_backbone
+
+    def counted(*arguments, **options):
+        held.append(len(pipeline._held))
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "load_backbone", counted)
+    monkeypatch.setattr(pipeline, "_held", {})
+    for backbone in (place / "model", place / "model", tmp_path / "other"):
+        xp.find(config.replace(backbone=str(backbone)), tmp_path / "report")
+    assert held == [0, 0]
+
+
 def test_a_run_asked_for_twice_is_read(config, tmp_path, monkeypatch):
     first = xp.run(config.replace(method="xprompt"), tmp_path)
     monkeypatch.setattr(pipeline, "_record", lambda *_: pytest.fail("it must be read, not run"))

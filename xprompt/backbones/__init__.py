@@ -13,8 +13,9 @@ In reading order:
 - `pretrained`: the files behind a name → model and tokenizer, and what can go wrong there.
 - `model_folder`: what a local folder must hold, checked before it is read.
 - `gguf_file`: what a GGUF file must hold, checked before it is read and after.
-- `hub`: whether the hub can be reached at all, asked at once.
-- `devices`: device, dtype, free memory.
+- `hub`: whether the hub can help with a name at all, asked at once.
+- `devices`: device, dtype, free memory, and which attention a GPU computes.
+- `main_memory`: what the machine, container or job has left.
 - `shapes`: architectures and parameter counts from a configuration alone.
 - `fingerprint`: digests of weights, configuration and tokenizer, by which runs recognise a backbone.
 

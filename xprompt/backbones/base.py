@@ -146,18 +146,21 @@ class Backbone(ABC):
         table = self.model.get_input_embeddings()
         return table(torch.arange(table.weight.shape[0], device=self.device))
 
-    def encode(self, data: TaskDataset, prompt_length: int = 0, follows: int = 0) -> TokenizedDataset:
+    def encode(
+        self, data: TaskDataset, prompt_length: int = 0, follows: int = 0, *, max_source: int | None = None
+    ) -> TokenizedDataset:
         """Render and tokenise a split. Sources over `max_source` tokens are cut in the task's cut field.
 
         Args:
             prompt_length: P of the longest prompt that goes in front; 0 where it is not known yet.
             follows: positions that a label takes behind the source, as `label_positions` says.
+            max_source: None: the backbone's own.
 
         Raises:
             DataError: a text with a token that the model has no embedding for.
             BackboneError: prompt, source and label are longer than the model has positions for.
         """
-        encoded = encode(data, self.tokenizer, self.max_source, suffix=self.suffix)
+        encoded = encode(data, self.tokenizer, max_source or self.max_source, suffix=self.suffix)
         rows = self.model.get_input_embeddings().weight.shape[0]
         for example, ids in zip(data, encoded.ids, strict=True):
             beyond = [token for token in ids if token >= rows]

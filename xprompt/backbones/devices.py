@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-import psutil
 import torch
 
+from xprompt.backbones.main_memory import available_memory
 from xprompt.errors import BackboneError
 from xprompt.nano.sizes import SIZES
 
@@ -75,7 +75,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return psutil.virtual_memory().available
+    return available_memory()
 
 
 def random_state_kept(active: bool = True) -> AbstractContextManager[None]:

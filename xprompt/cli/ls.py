@@ -55,7 +55,10 @@ def _notebooks() -> list[list[str]]:
 
     rows = [["notebook", "about"]]
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        cells = parse_json(path.read_text(encoding="utf-8"))["cells"]
+        try:
+            cells = parse_json(path.read_text(encoding="utf-8"))["cells"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: no notebook can be read from it ({error}). Restore the file.") from error
         text = next(("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"), "").strip()
         rows.append([path.stem, text.split("\n")[0].lstrip("# ")])
     return rows
@@ -69,10 +72,17 @@ def _runs(folder: Path) -> list[list[str]]:
     rows = [["folder", "task", "method", "seed", "protocol", "score"]]
     for root in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         store = Store(root)
-        for record in store.records():
+        for run_id in store.ids():
+            path = store.path(run_id)
+            if path.exists() and (fault := store.verify(run_id)):  # listed, and left where it is
+                rows.append([str(path), f"damaged ({fault})"[:80], "", "", "", ""])
+                continue
+            record = store.get(run_id)
+            if record is None:
+                continue
             score = f"{100 * record['score']:.1f}" if record["score"] is not None else ""
             names = [str(record[name]) for name in ("task", "method", "seed", "protocol")]
-            rows.append([str(store.path(record["run"])), *names, score])
+            rows.append([str(path), *names, score])
     return rows
 
 

@@ -144,7 +144,10 @@ def _replaced(settings: Any, path: Sequence[str], value: Any) -> Any:
     if rest:
         inner = getattr(settings, name, None)
         if not isinstance(inner, Settings):
-            raise ConfigError(f"--set {'.'.join(path)}: {type(settings).__name__} has no settings named {name!r}.")
+            whole = f": set it whole, --set '{name}={{…}}'" if hasattr(settings, name) else ""
+            raise ConfigError(
+                f"--set {'.'.join(path)}: {type(settings).__name__} has no settings named {name!r}{whole}."
+            )
         return settings.model_copy(update={name: _replaced(inner, rest, value)})
-    other = {"steps": "epochs", "epochs": "steps"}.get(name)
+    other = {"steps": "epochs", "epochs": "steps"}.get(name) if hasattr(settings, name) else None
     return settings.replace(**({other: None} if other else {}), **{name: value})

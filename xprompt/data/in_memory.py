@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from xprompt.data.loading import make_dataset
+from xprompt.data.readers import check_reachable
 from xprompt.data.splits import Splits, hold_out_validation, warn_of_missing_labels
-from xprompt.errors import ConfigError, DataError, shown
+from xprompt.errors import ConfigError, DataError, did_you_mean, shown
 from xprompt.tasks.custom import CustomTask
 from xprompt.tasks.example import RawExample, data_error
 from xprompt.tasks.registry import custom_task
@@ -150,10 +151,16 @@ def _text(value: Any) -> Any:
 def _own_words(rows: Sequence[RawExample], label: str) -> dict[str, str]:
     """Return each label as its own word, in the order of the alphabet."""
     labels = {raw.data[label] for raw in rows if isinstance(raw.data.get(label), str) and raw.data[label]}
-    if len(labels) > 20:
+    if rows and not any(label in raw.data for raw in rows):
+        columns = list(rows[0].data)
         raise ConfigError(
-            f"task_from: the column {label!r} holds {len(labels):,} different labels: give label_words, or "
-            "another label."
+            f"task_from: there is no column {label!r} for the label; there are {', '.join(map(str, columns))}."
+            f"{did_you_mean(label, map(str, columns))}"
+        )
+    if not 2 <= len(labels) <= 20:
+        raise ConfigError(
+            f"task_from: the column {label!r} holds {len(labels):,} different labels, needed 2 to 20 where each is its "
+            "own word: give label_words, or another label."
         )
     return {text: text for text in sorted(labels)}
 
@@ -168,6 +175,7 @@ def _from_hub(name: str, revision: str | None) -> Mapping[Literal["train", "vali
     import datasets
 
     try:
+        check_reachable(name)
         return datasets.load_dataset(name, revision=revision)
     except Exception as error:  # the network stack below raises many kinds, with no base in common
         raise DataError(

@@ -94,10 +94,8 @@ def _parquet(file: Path) -> Iterator[RawExample]:
 def _hub(task: Task, split: Split, revision: str | None) -> list[RawExample]:
     import datasets
 
-    cache = Path(datasets.config.HF_DATASETS_CACHE) / HUB_DATASET.replace("/", "___") / task.name
-    if not (cache.exists() or datasets.config.HF_HUB_OFFLINE or reachable()):
-        raise _hub_fault(task, split, revision, ConnectionError("nobody answers"))
     try:
+        check_reachable(HUB_DATASET, task.name)
         rows = datasets.load_dataset(HUB_DATASET, task.name, split=split, revision=revision)
     except Exception as error:  # the network stack below raises many kinds, with no base in common
         raise _hub_fault(task, split, revision, error) from error
@@ -112,6 +110,15 @@ def _hub(task: Task, split: Split, revision: str | None) -> list[RawExample]:
         )
     where = f"{HUB_DATASET} {task.name}/{split}"
     return [RawExample(row, f"{where}, row {i + 1}", i, flat=True) for i, row in enumerate(rows)]
+
+
+def check_reachable(data_set: str, configuration: str = "") -> None:
+    """Raise `ConnectionError` where a data set, or one configuration of it, is not cached and nobody has an answer."""
+    import datasets
+
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / data_set.replace("/", "___") / configuration
+    if not (cache.exists() or datasets.config.HF_HUB_OFFLINE or os.path.exists(data_set) or reachable()):
+        raise ConnectionError("nobody answers at the hub")
 
 
 def _hub_fault(task: Task, split: Split, revision: str | None, error: Exception) -> DataError:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-import psutil
 import torch
 
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.devices import choose_device, choose_dtype, free_bytes
+from xprompt.backbones.main_memory import available_memory
 from xprompt.backbones.subnormals import subnormals_as_zero
 from xprompt.data.batching import Batch
 from xprompt.planning.footprint import Footprint
@@ -43,7 +43,7 @@ def probe_machine(backbone: str, dtype: str | None = None, seconds: float = 1.0)
     device = choose_device(None)
     chosen = choose_dtype(dtype, backbone, device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    memory = psutil.virtual_memory().available
+    memory = available_memory()
     return Machine(device, chosen, name, free_bytes(device), memory, matrix_rate(device, chosen, seconds))
 
 

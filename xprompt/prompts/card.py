@@ -23,7 +23,7 @@ from xprompt.tasks.task import Task
 CARD, README = "xprompt.json", "README.md"
 _MARK = "<!-- Written with the prompt by xprompt; remove this line to keep your own text. -->"
 _HUB_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-_LICENCES = {"nano": "apache-2.0", "HuggingFaceTB/SmolLM2-": "apache-2.0", "google/t5-": "apache-2.0"}  # by beginning
+_APACHE = ("HuggingFaceTB/SmolLM2-", "google/t5-")  # how the names of models begin that have this licence
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -188,7 +188,7 @@ def model_card(card: PromptCard, library: Literal["xprompt", "peft"], about: str
     from huggingface_hub import EvalResult, ModelCardData
 
     task, dataset = card.task, re.sub(r"\W+", "_", card.task.name).lower()
-    licence = next((name for start, name in _LICENCES.items() if card.base_model.startswith(start)), None)
+    licence = "apache-2.0" if card.base_model in SIZES or card.base_model.startswith(_APACHE) else None
     dataset_name = f"{task.title} (generated)" if card.source == "nano" else task.title
     results = [
         EvalResult("text-classification", dataset, dataset_name, name, value) for name, value in card.metrics.items()

@@ -100,7 +100,8 @@ def to_peft(
     staging = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = new_folder(folder.parent, TEMPORARY)
+        # Inside a folder that is there: it may be a link to another disk, where files are moved at once all the same.
+        staging = new_folder(folder if folder.exists() else folder.parent, TEMPORARY)
         for name, content in files.items():
             write_atomically(staging / name, content)
         if (folder / README).is_file():  # one of somebody else's is kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,13 @@ from xprompt.backbones.loading import load_backbone
 from xprompt.config.run_config import RunConfig
 from xprompt.data.batching import batches
 from xprompt.data.splits import TaskDataset, check_whole
-from xprompt.data.tokenization import encode
 from xprompt.errors import BackboneError, ConfigError, NotFiniteError, StoreError, shown
 from xprompt.files import parse_json, path_of
 from xprompt.prompts.card import CARD, PromptCard, TaskCard
 from xprompt.prompts.peft import CONFIG as PEFT_CONFIG
 from xprompt.prompts.peft import from_peft
 from xprompt.prompts.soft_prompt import SoftPrompt
-from xprompt.runs.run import RunResult
+from xprompt.runs.run import RunResult, last_stage
 from xprompt.runs.store import Store
 from xprompt.signatures import check_arguments
 from xprompt.tasks.custom import as_text, is_text
@@ -180,7 +178,8 @@ class Classifier:
     def _predict(self, examples: Sequence[Example], batch_size: int) -> list[Prediction]:
         backbone, vectors = self.backbone, self.prompt()  # (P, H)
         data = TaskDataset(self.task, "input", tuple(examples))
-        encoded = encode(data, backbone.tokenizer, self._max_source, suffix=backbone.suffix)
+        follows = backbone.label_positions(self._verbalizer)
+        encoded = backbone.encode(data, len(vectors), follows, max_source=self._max_source)
         probabilities = torch.zeros(len(data), len(self.labels))  # (N, L)
         for batch in batches(encoded, batch_size, seed=None):
             scores = backbone.label_scores(vectors, batch, self._verbalizer)  # (B, L)
@@ -213,7 +212,8 @@ def classifier(
             of `to_peft`; or a run's result, or a prompt, in memory.
         backbone: in place of the one that is named beside the prompt; needed where none is.
         task: the same for the task: its name, the path of a `task.json`, or a `Task`.
-        device, dtype: as in `load_backbone`.
+        device: as in `load_backbone`.
+        dtype: default: that which the prompt was tuned in; of a backbone that is named here, as in `load_backbone`.
 
     Raises:
         StoreError: no prompt there, or files that are damaged.
@@ -261,13 +261,7 @@ def _locate(prompt: str | Path | RunResult | SoftPrompt) -> tuple[dict[str, Any]
         if any((folder / name).is_file() for name in ("prompt.safetensors", PEFT_CONFIG)):
             return None, folder
         record = _record(folder)
-    stage = record["details"].get("final_stage")
-    if stage is None:
-        raise StoreError(
-            f"run {folder.name} ({record['method']} of {record['task']}) left no prompt: its method has none that "
-            "goes in front of an input. Choose a run of prompt_tuning or xprompt."
-        )
-    return record, folder / stage
+    return record, folder / last_stage(record)
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -318,6 +312,8 @@ def _load(given: str | Path | None, card: PromptCard | None, folder: Path | None
     if given is not None:
         return load_backbone(given, device=device, dtype=dtype)
     name, revision = (card.backbone, card.revision) if card is not None else _peft_backbone(folder)
+    if dtype is None and card is not None:
+        dtype = card.dtype or None  # as it was tuned: only so can the weights be compared
     try:
         return load_backbone(name, revision=revision, device=device, dtype=dtype)
     except BackboneError as error:
@@ -327,9 +323,9 @@ def _load(given: str | Path | None, card: PromptCard | None, folder: Path | None
 def _peft_backbone(folder: Path | None) -> tuple[str, str | None]:
     """Return what PEFT's own configuration names."""
     try:
-        config = json.loads(((folder or Path()) / PEFT_CONFIG).read_text(encoding="utf-8"))
+        config = parse_json(((folder or Path()) / PEFT_CONFIG).read_text(encoding="utf-8"))
         return config["base_model_name_or_path"], config.get("revision")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"nothing says which backbone {_named(folder)} is for: pass backbone=.") from error
 
 

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import joblib
-import psutil
 from loky import get_reusable_executor
 from pydantic import Field
 
+from xprompt.backbones.main_memory import available_memory
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import Settings
 from xprompt.errors import ConfigError, HeldError, is_out_of_memory
@@ -170,7 +170,7 @@ def count_processes(threads: Sequence[int | None]) -> int:
     most = _most(threads)
     if not most or None in threads:
         return 1
-    return max(1, min(_cores() // most, psutil.virtual_memory().available // _BYTES_PER_PROCESS, _MAX_PROCESSES))
+    return max(1, min(_cores() // most, available_memory() // _BYTES_PER_PROCESS, _MAX_PROCESSES))
 
 
 def _most(threads: Sequence[int | None]) -> int:

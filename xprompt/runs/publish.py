@@ -108,7 +108,13 @@ def _archive_runs(store: Store, target: Store, prompts: Sequence[str]) -> None:
         )
     kept = {name: load_from_collection(store.prompts, name) for name in names_in_collection(store.prompts)}
     for run_id in prompts:
-        kept |= _prompts_of(records[run_id], store)
+        found = _prompts_of(records[run_id], store)
+        if not found and not any(name.startswith(f"{run_id}/") for name in kept):
+            raise StoreError(
+                f"run {run_id} has no prompt in {store.root} to keep: its method leaves none, or only its record is "
+                "here. Leave it out of the prompts."
+            )
+        kept |= found
     if kept:
         save_collection(target.prompts, kept)
     if records:

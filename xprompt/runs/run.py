@@ -7,7 +7,7 @@ import functools
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,24 @@ class RunResult:
     def load_prompt(self, stage: str = "") -> SoftPrompt:
         """Load the prompt after a stage: init_prompt, tuned_prompt, pruned_prompt, rewound_prompt; "": the last.
 
-        Raises `StoreError` where it is not there: a published report keeps only the prompts that its notebooks read.
+        Raises `StoreError` where it is not there: a published report keeps only the prompts that its notebooks read,
+        and some methods leave none.
         """
-        stage = stage or self.record["details"]["final_stage"]
+        stage = stage or last_stage(self.record)
         if self.folder.exists():
             return SoftPrompt.load(inside(self.folder, stage))
         return load_from_collection(Store(self.folder.parents[1]).prompts, f"{self.record['run']}/{stage}")
+
+
+def last_stage(record: Mapping[str, Any]) -> str:
+    """Return the last stage of a run that left a prompt. Raises `StoreError` where its method leaves none."""
+    stage = record["details"].get("final_stage")
+    if stage is None:
+        raise StoreError(
+            f"run {record['run']} ({record['method']} of {record['task']}) left no prompt: its method has none that "
+            "goes in front of an input. Choose a run of prompt_tuning or xprompt."
+        )
+    return stage
 
 
 @dataclass(frozen=True)
@@ -273,13 +285,18 @@ def _task(
     )
 
 
-@functools.lru_cache(maxsize=1)
+_held: dict[Any, Backbone] = {}  # the last backbone of this process, by what it was asked for
+
+
 def _backbone(
     name: str, dtype: str | None, revision: str | None, max_source: int, device_map: str | None, state: Any
 ) -> Backbone:
-    del state  # that of a local backbone's files: of another one nothing is kept
-    spread = {} if device_map is None else {"device_map": device_map}
-    return load_backbone(name, dtype=dtype, revision=revision, max_source=max_source, **spread)
+    key = (name, dtype, revision, max_source, device_map, state)
+    if key not in _held:
+        _held.clear()  # before the next one is loaded: memory need not hold both
+        spread = {} if device_map is None else {"device_map": device_map}
+        _held[key] = load_backbone(name, dtype=dtype, revision=revision, max_source=max_source, **spread)
+    return _held[key]
 
 
 def _record(context: MethodContext, name: str, store: Store) -> None:

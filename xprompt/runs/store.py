@@ -153,10 +153,14 @@ class Store:
     def _move_into_place(self, folder: Path, target: Path) -> None:
         replace_folder(folder, target)
 
+    def ids(self) -> list[str]:
+        """Return the IDs of all runs, sorted: of folders, damaged ones among them, and of the archive."""
+        in_folders = {path.name for path in self.runs.glob("*") if RUN_ID.fullmatch(path.name)}
+        return sorted(in_folders | read_archive(self.root).keys())
+
     def records(self) -> Iterator[Record]:
         """Yield every whole record, in the order of the run IDs; damaged ones are left out, as `get` does."""
-        in_folders = {path.name for path in self.runs.glob("*") if RUN_ID.fullmatch(path.name)}
-        for run_id in sorted(in_folders | read_archive(self.root).keys()):
+        for run_id in self.ids():
             record = self.get(run_id)
             if record is not None:
                 yield record
