@@ -237,7 +237,7 @@ def test_how_unequal_importance_is():
     assert "most, as in the paper" in saliency.distribution_statement(rows)
     equal = saliency.distribution_rows([scored(token=[0.3] * 10)], "piece")
     assert equal["near_zero"][0] == 0 and equal["top_tenth"][0] == pytest.approx(10.0)
-    assert "less than half, unlike in the paper" in saliency.distribution_statement(equal)
+    assert "less than half (where little ends is our choice)" in saliency.distribution_statement(equal)
     both = saliency.distribution_rows([scored(), scored(seed=1, token=[0.3] * 10)], "token")
     assert "may be more or less than half" in saliency.distribution_statement(both)
     assert list(saliency.distribution_table(both)["seeds"]) == ["2"]

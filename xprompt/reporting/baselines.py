@@ -145,7 +145,7 @@ def baseline_table(rows: pd.DataFrame, rates: Mapping[str, float], reference: st
         line = {
             "method": wording.method(method),
             "trained parameters": wording.cell(overall(part, "num_params"), 0).partition(" ±")[0],
-            "searched rate": f"{rates[method]:g}" if method in rates else "",
+            "searched rate": f"{rates[method]:g}" if method in rates else "the profile's",
             wording.task(judged): wording.cell(overall(part, "value")),
         }
         if gap := tested.get(method):

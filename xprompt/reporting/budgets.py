@@ -124,7 +124,7 @@ def study_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 #: Column of `study_rows` → how the table names it, and its decimals.
 _COLUMNS = {
     "tuned": ("prompt tuning", 1), "harmful": ("tokens without which the score is higher", 1),
-    "correlation": ("rank correlation of importance and harm", 2), "xprompt": ("XPrompt", 1),
+    "correlation": ("rank correlation of importance and the loss without the token", 2), "xprompt": ("XPrompt", 1),
     "matched": ("matched budget", 1), "over_tuned": ("XPrompt − prompt tuning", 1),
     "over_matched": ("XPrompt − matched budget", 1), "matched_over_tuned": ("matched budget − prompt tuning", 1),
 }  # fmt: skip
@@ -183,7 +183,7 @@ def study_figure(rows: pd.DataFrame) -> Figure:
     line(harmful, once, "steps", "harmful", "black", "o", "", possible=(0, math.inf))
     harmful.set_ylabel("negative tokens of a prompt")
     line(correlation, once, "steps", "correlation", "black", "o", "", possible=(-1, 1))
-    correlation.set_ylabel("rank correlation\nof importance and harm")
+    correlation.set_ylabel("rank correlation of importance\nand the loss without the token")
     correlation.axhline(0, color="0.3", lw=1)
     colours = sns.color_palette("crest", len(retrained))
     for retrain_steps, colour, shift in zip(retrained, colours, shifts[1:], strict=True):

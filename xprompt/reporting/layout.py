@@ -23,7 +23,7 @@ from PIL import Image
 from xprompt.errors import ConfigError, did_you_mean
 from xprompt.files import cannot_write, clear_temporary, inside, path_of, sha256, write_atomically
 from xprompt.reporting import tables, wording
-from xprompt.reporting.claims import CLAIMS, averages
+from xprompt.reporting.claims import CLAIMS, Verdict, averages
 from xprompt.reporting.statistics import Interval
 from xprompt.runs.executors import get_executor
 from xprompt.runs.manifest import read_manifest, write_manifest
@@ -192,7 +192,7 @@ class Report:
     def save_claim(self, name: str, measured: Interval, *, runs: Iterable[str] = ()) -> str:
         """Note in the manifest what was measured of one of the paper's claims, for the book's front page.
 
-        Returns the claim and the number as a line.
+        Returns the claim, its verdict and the number as a line.
 
         Args:
             name: a name in `xprompt.reporting.claims.CLAIMS`.
@@ -207,8 +207,9 @@ class Report:
         claim = {"mean": float(measured.mean), "low": low, "high": high, "n": measured.n, "quick": self.quick,
                  "notebook": self.notebook, "runs": sorted(set(runs))}  # fmt: skip
         self.change(lambda manifest: {**manifest, "claims": {**manifest.get("claims", {}), name: claim}})
-        unit = CLAIMS[name].unit
-        return f"Claim '{CLAIMS[name].text}': {wording.with_span(measured, signed=unit == 'points')} {unit}"
+        unit, judged = CLAIMS[name].unit, Verdict(CLAIMS[name], measured).judgement
+        number = wording.with_span(measured, signed=unit == "points")
+        return f"Claim '{CLAIMS[name].text}': {judged}, {number} {unit}"
 
     def save_claims(self, names: Iterable[str], gaps: pd.DataFrame, *, runs: Iterable[str] = ()) -> list[str]:
         """Note several claims that compare two methods as `save_claim` does, and return a line for each.

@@ -69,7 +69,7 @@ def distribution_statement(rows: pd.DataFrame) -> str:
     low, high = (near_zero.mean if near_zero.n < 2 else bound for bound in (near_zero.low, near_zero.high))
     verdict = "which may be more or less than half"
     if low > 50 or high < 50:
-        verdict = "most, as in the paper" if low > 50 else "less than half, unlike in the paper"
+        verdict = "most, as in the paper" if low > 50 else "less than half (where little ends is our choice)"
     return (
         f"{wording.with_span(near_zero)} % of the {LEVELS[rows['level'].iloc[0]]} lie below a tenth of the prompt's "
         f"largest importance, {verdict}; the highest tenth holds {wording.with_span(top)} % of the sum."
