@@ -419,6 +419,8 @@ def test_goals_are_read_off_the_whole_interval():
     missed = Row("matrix_rate", "nano", "a cpu, 2 threads", 90.0, 50.0, "GFLOP/s", 0.556, 0.55, 0.59)
     share = pd.DataFrame([vars(missed)])
     assert bench_figures.bench_table(share)[["ratio", "goal"]].iloc[0].tolist() == ["56 % [55, 59]", "≥ 60 %"]
+    open_ones = pd.concat([rows, pd.DataFrame([vars(replace(row, backbone="t5-xl", hardware=NOT_MEASURED))])])
+    assert bench_figures.bench_table(open_ones)["hardware"].tolist()[3:] == ["a GPU: not measured", "not measured"]
     assert bench_figures.statements(share) == [
         "tuning step's share of the matrix rate (nano): 56 % [55, 59], goal ≥ 60 %: missed."
     ]

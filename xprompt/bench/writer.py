@@ -14,7 +14,7 @@ from xprompt.bench.rows import COLUMNS, NOT_MEASURED, Findings, Row
 from xprompt.errors import StoreError
 from xprompt.files import write_atomically
 from xprompt.reporting import tables
-from xprompt.reporting.bench_figures import bench_table
+from xprompt.reporting.bench_figures import bench_table, text
 
 _KEY = ["name", "backbone", "hardware"]
 _RAW = [*_KEY, "side", "round", "seconds", "work", "unit"]
@@ -92,8 +92,8 @@ def _page(rows: pd.DataFrame, notes: Sequence[Mapping[str, str]]) -> str:
     head = "Ours against the baseline, timed in turns; a ratio above 1 means ours is better.\n\n"
     reasons: dict[str, list[str]] = {}
     for note in notes:
-        reasons.setdefault(note["reason"], []).append(f"{note['name']} ({note['backbone']})")
-    missing = "".join(f"- {reason}: {', '.join(names)}\n" for reason, names in reasons.items())
+        reasons.setdefault(note["reason"], []).append(f"{text(note['name'])} ({note['backbone']})")
+    missing = "".join(f"- {reason}: {'; '.join(names)}\n" for reason, names in reasons.items())
     return head + tables.to_markdown(bench_table(rows)) + (f"\nNot measured:\n\n{missing}" if missing else "")
 
 

@@ -98,13 +98,17 @@ def goal(name: str, backbone: str, hardware: str) -> float | None:
 def bench_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the table of bench.csv: what, where, the baseline and ours, the ratio with its interval, the goal."""
     table = []
+    on_cpu = {
+        (row.name, row.backbone) for row in _each(rows) if row.hardware != NOT_MEASURED and not on_gpu(row.hardware)
+    }
     for row in _each(rows):
         set_goal = goal(row.name, row.backbone, row.hardware)
+        is_gpu = row.hardware == NOT_MEASURED and (row.name, row.backbone) in on_cpu  # what else is open
         table.append(
             {
                 "comparison": text(row.name),
                 "backbone": row.backbone,
-                "hardware": row.hardware,
+                "hardware": f"a GPU: {NOT_MEASURED}" if is_gpu else row.hardware,
                 "baseline": _number(row.baseline),
                 "ours": _number(row.ours),
                 "unit": row.unit,
