@@ -55,11 +55,13 @@ def test_the_table_has_a_row_for_each_pair_of_budgets():
 
 @pytest.mark.parametrize("gain, words", [(0.0, "no significant difference"), (0.1, "pruning helps"), (-0.1, "harms")])
 def test_the_verdict_is_of_the_longest_tuning(gain, words):
-    first, second = budgets.verdict(budgets.study_rows(study(gain_at_40=gain)))
+    first, change, second = budgets.verdict(budgets.study_rows(study(gain_at_40=gain)))
     assert "tuned for 10 steps 1.0 [1.0, 1.0] tokens are negative" in first and "40 steps" in first
     assert words in second and "+4.0 [" in second
+    # After 10 steps 64.0 − 50 and 64.04 − 60; gains are 1 % larger with the second seed, so that their mean is by half.
+    assert "is +9.0 [" in change and f"a change of {100.5 * (gain - 0.04):+.1f}".replace("-", "−") in change
     alone = [r for r in study() if r["seed"] == 0]
-    assert "one seed does not decide" in budgets.verdict(budgets.study_rows(alone))[1]
+    assert "one seed does not decide" in budgets.verdict(budgets.study_rows(alone))[2]
 
 
 def test_configs_scale_both_budgets_and_let_each_level_prune_nothing():

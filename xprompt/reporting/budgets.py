@@ -150,11 +150,15 @@ def study_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(rows: pd.DataFrame) -> list[str]:
-    """Say in two sentences what the longest tuning leaves of harmful tokens, and of the gain by pruning."""
+    """Say in three sentences what the longest tuning leaves of harmful tokens, and of the gain by pruning."""
     shortest, longest = rows["steps"].min(), rows["steps"].max()
     after = rows["retrain_steps"].max()
     ends = [rows[(rows["steps"] == steps) & (rows["retrain_steps"] == after)] for steps in (shortest, longest)]
     harmful = [wording.with_span(overall(part, "harmful").within(0, math.inf)) for part in ends]
+    both = ends[0].merge(ends[1], on=["task", "seed"], suffixes=("_short", "_long"))
+    both["change"] = both["over_tuned_long"] - both["over_tuned_short"]
+    over, change = [overall(part, "over_tuned") for part in ends], overall(both, "change")
+    first, last, between = (wording.with_span(span, signed=True) for span in (*over, change))
     fair = [overall(part, "over_matched") for part in ends]
     gains = [wording.with_span(span, signed=True) for span in fair]
     decided = {"above": "pruning helps", "below": "pruning harms", "one seed": "one seed does not decide"}
@@ -162,7 +166,9 @@ def verdict(rows: pd.DataFrame) -> list[str]:
     return [
         f"Of prompts tuned for {shortest} steps {harmful[0]} tokens are negative (the score is higher without them), "
         f"of prompts tuned for {longest} steps {harmful[1]}.",
-        f"Retrained for {after} steps, XPrompt − the matched budget is {gains[0]} points after {shortest} steps of "
+        f"Retrained for {after} steps, XPrompt − prompt tuning is {first} points after {shortest} steps of tuning and "
+        f"{last} after {longest}, a change of {between}.",
+        f"XPrompt − the matched budget, which prunes nothing, is {gains[0]} points after {shortest} steps of "
         f"tuning ({said[0]}) and {gains[1]} after {longest} ({said[1]}).",
     ]
 
