@@ -112,7 +112,7 @@ def test_a_notebook_hands_over_what_it_measured(tmp_path):
     report.save_claim("negative", Interval(-1.0, -2.0, -0.5, 5), runs=["b", "a"])
     report.save_claim("prompt-length", Interval(0.4, float("nan"), float("nan"), 1))
     lines = report.save_claims(["main", "transfer"], differences(tidy(made_up()), [("xprompt", "prompt_tuning")]))
-    assert lines == ["Claim 'XPrompt is above prompt tuning': not shown, +5.0 [+5.0, +5.0] points"]
+    assert lines == ["Claim 'XPrompt is above prompt tuning': holds, +5.0 [+5.0, +5.0] points"]
     noted = report.manifest()["claims"]
     assert noted.pop("main")["n"] == 3 and "transfer" not in noted
     assert noted["negative"]["runs"] == ["a", "b"] and noted["prompt-length"]["low"] is None
