@@ -57,7 +57,7 @@ def main() -> int:
     print(early, late)
     for what in grown(early, late):
         print(what, file=sys.stderr)
-    return int(bool(grown(early, late)))
+    return int(bool(grown(early, late) or late["files left over"]))
 
 
 if __name__ == "__main__":
