@@ -136,8 +136,7 @@ def make_plan(
     if seeds is not None:
         offered["seeds"] = numbers
     if backbone:
-        is_path = backbone not in EMBEDDED and path_of(backbone).exists()
-        offered["backbone_name"] = _path_from(folder, backbone) if is_path else backbone
+        offered["backbone_name"] = _name_or_path(folder, backbone)
     plan: dict[Path, dict[str, Any]] = {}
     declared: set[str] = set()
     for path in _choose_notebooks(folder, only):
@@ -194,11 +193,10 @@ def _check_settings(
                 f"{option} {shown(value)} and --set {name}={settings[name]!s:.80}: both set {name}; leave one out."
             )
     paths = {
-        name: _path_from(folder, settings[name])
+        name: _name_or_path(folder, settings[name])
         for name in ("data_dir", "backbone_name", "task_json")
-        if isinstance(settings.get(name), str) and settings[name] not in ("", *EMBEDDED)
-        and path_of(settings[name]).exists()
-    }  # fmt: skip
+        if isinstance(settings.get(name), str)
+    }
     tasks = settings.get("tasks")
     return {**settings, **paths} | ({"tasks": _seen_from(folder, choose_tasks(tasks, profile))} if tasks else {})
 
@@ -206,6 +204,11 @@ def _check_settings(
 def _seen_from(folder: Path, tasks: Sequence[str]) -> list[str]:
     """Return tasks' names as they are, and the paths of custom ones as seen from a folder."""
     return [name if name in TASKS else _path_from(folder, name) for name in tasks]
+
+
+def _name_or_path(folder: Path, given: str) -> str:
+    """Return a path that is there as seen from a folder; a name, as of an embedded backbone or on the hub, as it is."""
+    return given if given in ("", *EMBEDDED) or not path_of(given).exists() else _path_from(folder, given)
 
 
 def _path_from(folder: Path, place: str | Path) -> str:

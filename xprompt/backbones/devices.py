@@ -63,8 +63,8 @@ def avoid_cudnn_attention(device: torch.device) -> None:
 
     Where 64 positions are left of a multiple of 128, a mask is given and a row's scores are all far below zero, the
     backward pass of cuDNN's kernel gives NaN (torch 2.11 and later on an H100 or H200; pytorch/pytorch issue 196678).
-    On an H200 with torch 2.11 eight runs of SmolLM2 ended so, seven of them within 160 steps of tuning. For the whole
-    process, since a block that is recomputed chooses its kernel again in the backward pass.
+    On an H200 with torch 2.11 eight runs of SmolLM2 ended in NaN, most likely by that; without this kernel they were
+    not run again. For the whole process, since a recomputed block chooses its kernel again in the backward pass.
     """
     if device.type == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
