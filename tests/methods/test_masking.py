@@ -56,6 +56,14 @@ def test_both_score_in_passes_no_larger_than_xprompts(config, tmp_path, monkeypa
     assert sizes == [2, 2]
 
 
+def test_one_level_alone_is_left_out_where_the_settings_say_so(config, tmp_path):  # noqa: F811
+    config = config.replace(method="leave_one_out")  # noqa: F811
+    both = xp.run(config, tmp_path).record["details"]["leave_one_out"]
+    for level in ("token", "piece"):
+        alone = xp.run(config.replace(prune=config.prune.replace(level=level)), tmp_path)
+        assert alone.record["details"]["leave_one_out"] == {level: both[level]}
+
+
 @pytest.mark.parametrize("mode", ["zero", "drop"])
 def test_each_one_left_out_is_recorded_by_level(config, tmp_path, mode):  # noqa: F811
     config = config.replace(method="leave_one_out", prune=config.prune.replace(mode=mode))  # noqa: F811

@@ -220,6 +220,10 @@ def test_masks_are_planned_as_an_evaluation_each_after_importance():
     evaluated = (20 + 20 * 16 + 1) * 277  # without each token, without each piece, whole
     assert run.operations == pytest.approx(cost(2490 - 498, length, "tune") + cost(evaluated, length, "evaluate"))
     assert run.memory == tuning.memory, "importance goes back through the backbone as a step does"
+    tokens = run.config.replace(prune=run.config.prune.replace(level="token"))
+    fewer = cost(evaluated, length, "evaluate") - cost((20 + 1) * 277, length, "evaluate")
+    of_tokens = plan_run(tokens, plan.footprint, plan.sizes["rte"], torch.float32)
+    assert run.operations - of_tokens.operations == pytest.approx(fewer)
 
 
 def test_masking_is_planned_by_its_ratios_and_draws_on_both_splits():

@@ -16,7 +16,7 @@ from xprompt.pruning.prune import prune
 
 #: Random masks at each ratio.
 DRAWS = 20
-_LEVELS: tuple[Level, ...] = ("token", "piece")
+_LEVELS: dict[str, tuple[Level, ...]] = {"token": ("token",), "piece": ("piece",), "both": ("token", "piece")}
 
 
 def masking(context: MethodContext) -> MethodResult:
@@ -51,14 +51,15 @@ def masking(context: MethodContext) -> MethodResult:
 def leave_each_out(context: MethodContext) -> MethodResult:
     """Leave out each token, and each piece, alone: what that does to loss and score, beside what may predict it.
 
-    The result is the whole prompt's. Harm is measured on the reported split, the predictors come from train.
+    The settings' `prune.level` says which of the two. The result is the whole prompt's. Harm is measured on the
+    reported split, the predictors come from train.
 
     Differs: the paper does not measure whether importance predicts harm.
     """
     config, backbone = context.config, context.backbone
     prompt, scores, num_cut, seconds = _scored(context)
     details: dict[str, Any] = {}
-    for level in _LEVELS:
+    for level in _LEVELS[config.pruning.level]:
         found = leave_one_out(
             backbone, prompt, context.splits.validation, level, batch_size=config.tune.eval_batch_size,
             objective=config.tune.objective,

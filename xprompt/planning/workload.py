@@ -84,7 +84,8 @@ def plan_run(config: RunConfig, footprint: Footprint, sizes: Sizes, dtype: torch
     elif work == "masks":
         length = sizes.mean_tokens + prompt
         scored = min(train, config.prune.importance_limit or train)
-        masked = config.length * (1 + config.pieces) * sizes.validation  # each token, each piece
+        entries = {"token": 1, "piece": config.pieces, "both": 1 + config.pieces}[config.pruning.level]
+        masked = config.length * entries * sizes.validation  # each left out alone
         if config.method == "masking":
             looked_at = selection + (config.protocol != "paper") * sizes.validation
             masked = len(config.pruning.token_ratios) * (DRAWS + 2) * looked_at

@@ -63,7 +63,7 @@ def study_configs(
     ]  # fmt: skip
     return [
         *tuned,
-        *(config.replace(method="leave_one_out") for config in tuned),
+        *(config.replace(method="leave_one_out", prune=pruning.replace(level="token")) for config in tuned),
         *(
             config.replace(method=method, prune=prune)
             for method in METHODS[2:] for prune in prunings for config in tuned
