@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from xprompt import reproduce
 from xprompt.errors import ConfigError
-from xprompt.reporting.notebooks import GIVES_WAY, LONGEST, Kernel, execute, parameters_of
+from xprompt.reporting.notebooks import GIVES_WAY, LONGEST, Kernel, environment, execute, parameters_of
 
 STARTED = "print('half way')"
 BAD_MATHS = [r"\left(", "{", r"\begin{matrix} a", r"\begin{foo}\end{bar}", "{" * 3000, "a<b & c"]
@@ -135,6 +135,21 @@ def test_notebooks_that_share_a_kernel_share_its_imports_and_nothing_else(tmp_pa
         cells = nbformat.read(tmp_path / "out" / path.name, as_version=4).cells
         assert [cell.execution_count for cell in cells][:2] == [1, 2], path.name
     assert not psutil.pid_exists(int(last[0]))
+
+
+@pytest.mark.timeout(240)
+def test_a_kernel_imports_the_package_that_started_it(tmp_path, monkeypatch, capsys):
+    """One checkout's command is not answered by another one that is installed; site-packages stay where they are."""
+    package = tmp_path / "checkout" / "xprompt"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("print('this one')", encoding="utf-8")
+    path = write(tmp_path / "a.ipynb", ["import xprompt"])
+    monkeypatch.setattr("xprompt.__file__", str(package / "__init__.py"))
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    assert execute(path, tmp_path / "out.ipynb", {"profile": "x"}, timeout=120) is None
+    assert capsys.readouterr().out == "this one\n"
+    monkeypatch.setattr("site.getsitepackages", lambda: [str(tmp_path / "checkout")])
+    assert environment()["PYTHONPATH"] == "elsewhere"
 
 
 @pytest.mark.skipif(not hasattr(os, "setpriority"), reason="needs Unix priorities")

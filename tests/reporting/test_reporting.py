@@ -861,6 +861,23 @@ def test_collect_says_what_it_does_and_returns_the_records(capsys):
     assert ", 0 s left" in text
 
 
+def test_runs_that_differ_in_settings_alone_say_in_which(capsys):
+    tune = PROFILES["nano"].tune
+    configs = [
+        *rp.grid("nano", "rte", ["majority"], 1),
+        *(c for budget in (0.5, 1) for c in rp.grid("nano", "rte", ["xprompt"], 1, tune=tune.scaled(budget))),
+        *rp.grid("nano", "rte", ["xprompt"], 1, tune=tune, backbone="nano-2x"),
+    ]
+    rp.collect(configs, lambda config: SimpleNamespace(record={"seed": config.seed, "score": 0.5}))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert lines == [
+        "[1/4] rte majority seed 0 held_out …",
+        "[2/4] rte xprompt seed 0 held_out backbone=nano tune.steps=800 …",
+        "[3/4] rte xprompt seed 0 held_out backbone=nano tune.steps=1600 …",
+        "[4/4] rte xprompt seed 0 held_out backbone=nano-2x tune.steps=1600 …",
+    ]
+
+
 def test_the_table_so_far_is_printed_as_it_fills(capsys):
     configs = rp.grid("nano", "cb,rte", ["majority", "xprompt"], 2)
 

@@ -23,6 +23,7 @@ from tests.runs.test_run import config, place  # noqa: F401
 from xprompt.__main__ import main
 from xprompt.errors import shown
 from xprompt.prompts.card import PromptCard
+from xprompt.tasks.example import RawExample
 
 PAIR = {"premise": "the cat sat", "hypothesis": "the dog ran"}
 
@@ -77,6 +78,8 @@ def test_every_form_of_input_gives_the_same(clf):
     assert sum(one.probabilities.values()) == pytest.approx(1) and one.probability == max(one.probabilities.values())
     assert clf([]) == [] and len(clf(pd.DataFrame(columns=["premise", "hypothesis"]))) == 0
     assert clf({"premise": np.int64(3), "hypothesis": 3}) == clf({"premise": "3", "hypothesis": "3"})
+    of_a_file = RawExample(PAIR | {"premise": True}, "line 1", 0)  # as JSON holds it, trained and classified alike
+    assert clf([of_a_file]) == clf([PAIR | {"premise": "true"}])
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,8 @@ def test_every_form_of_input_gives_the_same(clf):
         ([PAIR, PAIR | {"premise": None}], "input 1, field 'premise': given None"),
         ([PAIR | {"premise": float("nan")}], "given nan"),
         ([PAIR | {"premise": float("inf")}], "given inf"),
+        ([PAIR | {"premise": True}], "input 0, field 'premise': given True"),
+        (pd.DataFrame({"premise": [False], "hypothesis": ["b"]}), "write it as it was trained on: 'True' or"),
         ([PAIR | {"premise": "\ud83d"}], "given '\\ud83d'"),
         ([PAIR | {"premise": 10**5000}], "given a whole number of thousands of digits"),
         ([PAIR | {"premise": Fraction(1, 2)}], "given Fraction(1, 2)"),

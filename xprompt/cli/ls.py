@@ -74,10 +74,9 @@ def _runs(folder: Path) -> list[list[str]]:
         store = Store(root)
         for run_id in store.ids():
             path = store.path(run_id)
-            if path.exists() and (fault := store.verify(run_id)):  # listed, and left where it is
+            record, fault = store.look(run_id) if path.exists() else (store.get(run_id), "")
+            if fault:  # listed, and left where it is
                 rows.append([str(path), f"damaged ({fault})"[:80], "", "", "", ""])
-                continue
-            record = store.get(run_id)
             if record is None:
                 continue
             score = f"{100 * record['score']:.1f}" if record["score"] is not None else ""

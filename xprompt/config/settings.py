@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -234,3 +234,14 @@ class PruneSettings(Settings):
         if self.search == "linear" and self.level == "both":
             return len(self.token_ratios) + len(self.piece_ratios)
         return len(self.grid())
+
+
+def dotted(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Return nested settings as texts by their dotted names, as "tune.steps" → "200"; what is unset is left out."""
+    texts: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            texts |= dotted(value, f"{above}{name}.")
+        elif value is not None:
+            texts[above + name] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return texts

@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from xprompt.config.methods import METHODS, Method
+from xprompt.config.settings import dotted
 from xprompt.reporting import book_chapters, claims, facts, pictures, wording
 from xprompt.reporting.forest import REFERENCE_PAIRS
 from xprompt.reporting.layout import ITEMS, MAIN, Report
@@ -303,18 +304,7 @@ def _distinguishing(config: Mapping[str, Any]) -> list[str]:
     shown = ("task", "method", "seed", "protocol", "profile", "backbone", "source")
     sources = [f"source task {name}" for name in config.get("source_tasks") or ()]
     others = {name: value for name, value in config.items() if name not in (*shown, "source_tasks")}
-    return [*sources, *(f"{name} {value}" for name, value in _flat(others).items() if not name.endswith("eval_every"))]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Settings as lines: "tune.steps" → "200"; what is unset is left out."""
-    lines: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            lines |= _flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            lines[prefix + name] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return lines
+    return [*sources, *(f"{name} {value}" for name, value in dotted(others).items() if not name.endswith("eval_every"))]
 
 
 def _cell_text(value: Any) -> str:
@@ -326,7 +316,7 @@ def _environment() -> Environment:
         loader=PackageLoader("xprompt.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"cell": _cell_text, "flat": _flat, "curve": _curve, "steps": _steps}
+    environment.filters |= {"cell": _cell_text, "flat": dotted, "curve": _curve, "steps": _steps}
     environment.globals |= {
         "method": wording.method, "task": wording.task, "points": wording.points, "duration": readable_duration,
         "metric": lambda name: wording.METRICS.get(name, name), "count": wording.counted, "link": _link,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import site
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+import xprompt
 from xprompt.errors import ConfigError
 from xprompt.files import write_atomically
 
@@ -151,7 +153,7 @@ class Kernel(AsyncKernelManager):
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # as AsyncKernelManager's is
         self.exit_code, self.shutting_down = None, False
-        await super().start_kernel(**{**options, "cwd": str(self._folder)})
+        await super().start_kernel(**{**options, "cwd": str(self._folder), "env": environment()})
         self._session = getattr(self.provisioner, "pid", None)
         if self._gives_way and self._session and hasattr(os, "setpriority"):
             with suppress(OSError):
@@ -207,6 +209,14 @@ class Kernel(AsyncKernelManager):
             await self.shutdown_kernel()
         else:
             await self.cleanup_resources()
+
+
+def environment() -> dict[str, str]:
+    """The environment in which a kernel imports this very package, and not another one that is installed."""
+    package = Path(xprompt.__file__).parents[1]
+    if package in map(Path, [*site.getsitepackages(), site.getusersitepackages()]):  # looked in last, as it should be
+        return dict(os.environ)
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))}
 
 
 def _escape(path: Path) -> str:

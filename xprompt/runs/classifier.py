@@ -114,7 +114,7 @@ class Classifier:
                 "pass " + self._call_example(),
             )  # fmt: skip
         examples = [
-            self._example(value.data, i, value.where)
+            self._example(value.data, i, value.where, in_memory=False)
             if isinstance(value, RawExample)
             else self._example(value, i, f"input {i}")
             for i, value in enumerate(inputs)
@@ -153,7 +153,7 @@ class Classifier:
         columns |= {f"p({label})": [p.probabilities[label] for p in predictions] for label in self.labels}
         return pd.DataFrame(columns, index=frame.index)
 
-    def _example(self, value: Any, position: int, where: str) -> Example:
+    def _example(self, value: Any, position: int, where: str, *, in_memory: bool = True) -> Example:
         if isinstance(value, str):
             if len(self.fields) > 1:
                 raise data_error(
@@ -166,7 +166,7 @@ class Classifier:
             raise data_error(
                 where, f"{type(value).__name__} {value!r:.60}", "a text or a dict", "pass " + self._call_example()
             )
-        texts = {field: self.task.clean(_text(value, field, where)) for field in self.fields}
+        texts = {field: self.task.clean(_text(value, field, where, in_memory)) for field in self.fields}
         return Example(str(position), str(position), texts, 0)
 
     def _call_example(self) -> str:
@@ -345,14 +345,22 @@ def _check_backbone(card: PromptCard | None, backbone: Backbone, prompt: SoftPro
         )
 
 
-def _text(value: Mapping[str, Any], field: str, where: str) -> str:
-    """Return a field's text as a split would hold it: outer white space removed, numbers as JSON writes them."""
+def _text(value: Mapping[str, Any], field: str, where: str, in_memory: bool) -> str:
+    """Return a field's text as a split would hold it: outer white space removed, numbers as JSON writes them.
+
+    A truth value in memory is refused: tables and JSON write it differently, and which was trained on is not known.
+    """
     if field not in value:
         raise data_error(
             f"{where}, field '{field}'", f"{', '.join(map(str, value)) or 'nothing'}", "every field of the template",
             f"add it{looks_the_same(field, value)}",
         )  # fmt: skip
     given = value[field]
+    if in_memory and isinstance(given, (bool, np.bool_)):
+        raise data_error(
+            f"{where}, field '{field}'", shown(given, 60), "a text or a number",
+            "write it as it was trained on: 'True' or 'False' of a table or rows in memory, 'true' or 'false' of JSON",
+        )  # fmt: skip
     text = as_text(given.item() if isinstance(given, np.generic) else given)
     if not is_text(text):
         found = "an empty text" if text == "" else shown(given, 60)

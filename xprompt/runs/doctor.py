@@ -90,12 +90,11 @@ def _runs(store: Store, found: Examination, repair: bool) -> Iterator[Finding]:
             continue
         found.counts["runs"] += 1
         try:
-            wrong = store.verify(folder.name)
+            record, wrong = store.look(folder.name)
         except StoreError as error:  # it may be whole: nothing to move aside
             reason = getattr(error.__cause__, "strerror", None) or error.__cause__
             yield Finding(folder, f"it cannot be read ({reason})", "make it readable, and look again")
             continue
-        record = None if wrong else store.get(folder.name)
         if record is None:
             if repair:
                 with warnings.catch_warnings(), suppress(StoreError):

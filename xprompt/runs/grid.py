@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
-from xprompt.config.settings import MOST_SEED, PROTOCOLS, TuneSettings
+from xprompt.config.settings import MOST_SEED, PROTOCOLS, TuneSettings, dotted
 from xprompt.errors import ConfigError, DataError, did_you_mean, shown
 from xprompt.files import path_of
 from xprompt.runs.planned_runs import Executor
@@ -191,11 +191,11 @@ def collect(
     records: dict[int, dict[str, Any]] = {}
     begun: set[int | None] = set()
     spent: dict[str, list[float]] = {}
-    sets = _by_task_and_seed(configs)
+    sets, names = _by_task_and_seed(configs), _run_names(configs)
     bar = tqdm(total=len(configs), desc="runs", unit="run", disable=not progress, leave=False)
     for step in executor.each(configs):
         bar.update(len(records) - bar.n)
-        name = _run_name(step.config) if step.config else ""
+        name = names.get(step.position) or (_run_name(step.config) if step.config else "")
         if step.note:
             print(f"    {name}{': ' if name else ''}{step.note}", flush=True)
         elif step.record is None:
@@ -230,6 +230,28 @@ def done_before(record: Mapping[str, Any], moment: datetime.datetime) -> bool:
 
 def _run_name(config: RunConfig) -> str:
     return f"{get_task(config.task).name} {config.method} seed {config.seed} {config.protocol}"
+
+
+def _run_names(configs: Sequence[RunConfig]) -> dict[int | None, str]:
+    """Name each run by its place; runs that would have one name show the settings in which they differ."""
+    places: dict[str, list[int]] = {}
+    for place, config in enumerate(configs):
+        places.setdefault(_run_name(config), []).append(place)
+    names: dict[int | None, str] = {}
+    for name, alike in places.items():
+        settings = [dotted(configs[place].settings()) for place in alike]
+        shown: list[str] = []
+        for key in dict.fromkeys(key for values in settings for key in values):
+            # Each that leaves fewer runs with the same name: steps do, and not what follows from them.
+            if _variants(settings, [*shown, key]) > _variants(settings, shown):
+                shown.append(key)
+        for place, values in zip(alike, settings, strict=True):
+            names[place] = " ".join([name, *(f"{key}={values.get(key)}" for key in shown)])
+    return names
+
+
+def _variants(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> int:
+    return len({str([values.get(key) for key in keys]) for values in settings})
 
 
 def _by_task_and_seed(configs: Sequence[RunConfig]) -> list[set[int]]:

@@ -104,19 +104,18 @@ class Store:
         archived = read_archive(self.root).get(run_id)
         return None if archived is None else json.loads(archived)
 
-    def verify(self, run_id: str) -> str:
-        """Return what is wrong with a run's folder, in a few words; "" where nothing is. Nothing is changed.
+    def look(self, run_id: str) -> tuple[Record | None, str]:
+        """Return the record in a run's folder, or None and what is wrong with it in a few words. Nothing is changed.
 
         Raises `StoreError` where a file is there and cannot be read: it may be whole.
         """
         folder = self.path(run_id)
         try:
-            _read(folder, run_id)
+            return _read(folder, run_id), ""
         except _DAMAGE as error:
-            return f"{type(error).__name__}: {error}"
+            return None, f"{type(error).__name__}: {error}"
         except OSError as error:
             raise _cannot_read(folder, error) from error
-        return ""
 
     def archived(self) -> Iterator[Record]:
         """Yield every whole record of the archive, in the order of the run IDs."""
