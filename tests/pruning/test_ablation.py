@@ -59,6 +59,7 @@ def test_each_one_left_out_is_the_prompt_without_it(backbone64, tuned, level, mo
     prompt = xp.SoftPrompt(tuned.embeddings, pieces=4, mode=mode)
     prompt.token_mask[1] = False
     prompt.piece_mask[2, 3] = False
+    prompt.piece_mask[4] = False  # a token without a piece is gone as well
     found = leave_one_out(backbone64, prompt, DATA, level)
     whole = alone(backbone64, prompt)
     assert found.whole.loss == pytest.approx(whole.loss, abs=1e-10)
@@ -102,6 +103,9 @@ def test_predictors_are_named_and_shaped_alike(backbone64, tuned):
     values = tuned.embeddings.detach().float()
     assert torch.allclose(predictors(tuned, scores)["magnitude"], values.norm(dim=1))
     assert torch.allclose(predictors(tuned, scores, "piece")["magnitude"][2, 1], values[2, 8:16].norm())
+    pruned = tuned.clone()
+    pruned.piece_mask[2, 1] = False
+    assert float(predictors(pruned, scores, "piece")["magnitude"][2, 1]) == 0, "what is pruned has no size"
 
 
 def test_errors_name_the_fix():
@@ -129,7 +133,9 @@ def test_a_grid_of_masks_scores_each_pair_as_evaluate_does(backbone64, tuned):
         for column, piece_ratio in enumerate(grid.piece_ratios):
             masked = xp.prune(tuned, scores, token_ratio, piece_ratio, "drop")
             assert torch.equal(grid.surviving[row, column], masked.surviving_pieces)
-            assert float(grid.score[row, column]) == pytest.approx(xp.evaluate(backbone64, masked, DATA)["accuracy"])
+            expected = alone(backbone64, masked)
+            assert float(grid.score[row, column]) == pytest.approx(expected.score)
+            assert float(grid.loss[row, column]) == pytest.approx(expected.loss)
     assert float(grid.score[0, 0]) == pytest.approx(grid.whole.score) and grid.whole.loss == pytest.approx(
         float(grid.loss[0, 0])
     )

@@ -25,6 +25,7 @@ def scores(token: list[float], piece: list[list[float]]) -> xp.Importance:
         (20, 0.99, 19),
         (1, 0.9, 0),
         (320, 0.9, 288),
+        (50, 0.29, 15),  # 14.5, which floating point has as 14.499999999999998
     ],
 )
 def test_ratio_to_count_rounds_half_up_and_leaves_one(total, ratio, expected):
@@ -77,8 +78,16 @@ def test_random_tokens_and_random_pieces_are_drawn_independently():
     assert torch.equal(by_piece, drawn[0][1])
 
 
-def test_ties_go_to_the_earlier_position():
-    assert keep_mask(torch.zeros(4), 0.5).tolist() == [False, False, True, True]
+@pytest.mark.parametrize("order", ["lowest", "highest"])
+def test_ties_go_to_the_earlier_position(order):
+    assert keep_mask(torch.zeros(4), 0.5, order=order).tolist() == [False, False, True, True]
+
+
+def test_a_token_without_a_piece_is_not_pruned_again():
+    prompt = xp.SoftPrompt(torch.ones(4, 4), pieces=2)
+    prompt.piece_mask[0] = False
+    pruned = xp.prune(prompt, scores([0, 1, 2, 3], [[1, 1]] * 4), 0.34, 0.0)  # of the three that are left
+    assert pruned.surviving_tokens.tolist() == [False, False, True, True]
 
 
 def test_pruning_returns_a_copy_and_keeps_what_was_pruned():
