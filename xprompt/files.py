@@ -160,23 +160,35 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace_folder(folder: Path, target: Path) -> None:
-    """Move a folder to `target`, on the same disk; one that is there already is deleted.
+    """Move a folder to `target`, on the same disk; one that is there already is deleted once the new one is in place.
 
-    Of several processes that replace one target, each leaves it whole. Raises `OSError` where it cannot be moved.
+    Of several processes that replace one target, each leaves it whole. Raises `OSError` where it cannot be moved; then,
+    and where it is interrupted, the old one is put back.
     """
-    for _ in range(100):
-        try:
-            os.replace(folder, target)  # fails where a folder with files is there already, unlike for files
-            break
-        except OSError as error:  # another process may have moved the one there aside since
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not target.exists():
-                raise
-        aside = new_folder(folder.parent, f"{target.name}-old-")
-        with suppress(FileNotFoundError):  # another process moved it first
-            os.replace(target, aside / target.name)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        raise OSError(f"{target} cannot be replaced: other processes write it again and again. Try again later.")
+    aside: list[Path] = []
+    try:
+        for _ in range(100):
+            try:
+                os.replace(folder, target)  # fails where a folder with files is there already, unlike for files
+                break
+            except OSError as error:
+                taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST) or target.is_symlink()
+                if not taken and (os.name == "posix" or not target.exists()):  # Windows denies access to what is there
+                    raise
+            aside.append(new_folder(folder.parent, f"{target.name}-old-") / target.name)
+            with suppress(FileNotFoundError):  # another process moved it first
+                os.replace(target, aside[-1])
+        else:
+            raise OSError(f"{target} cannot be replaced: other processes write it again and again. Try again later.")
+    except BaseException:
+        for old in filter(Path.exists, aside):
+            if not target.exists():
+                os.replace(old, target)
+        raise
+    finally:
+        if target.exists():
+            for old in aside:
+                shutil.rmtree(old.parent, ignore_errors=True)
     sync_folder(target.parent)
 
 

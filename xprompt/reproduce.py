@@ -187,18 +187,25 @@ def _check_settings(
     if "profile" in settings:
         raise ConfigError(f"--set profile={settings['profile']!s:.80}: give it by its option, --profile.")
     for option, value in given.items():
-        name = _SETS[option][0]
-        if value not in ("", None) and name in settings:
-            raise ConfigError(
-                f"{option} {shown(value)} and --set {name}={settings[name]!s:.80}: both set {name}; leave one out."
-            )
-    paths = {
+        for name in _SETS[option]:
+            if value not in ("", None) and name in settings:
+                raise ConfigError(
+                    f"{option} {shown(value)} and --set {name}={settings[name]!s:.80}: both set {name}; leave one out."
+                )
+    paths: dict[str, Any] = {
         name: _name_or_path(folder, settings[name])
         for name in ("data_dir", "backbone_name", "task_json")
         if isinstance(settings.get(name), str)
     }
-    tasks = settings.get("tasks")
-    return {**settings, **paths} | ({"tasks": _seen_from(folder, choose_tasks(tasks, profile))} if tasks else {})
+    tasks, task = settings.get("tasks"), settings.get("task")
+    if tasks:
+        paths["tasks"] = _seen_from(folder, choose_tasks(tasks, profile))
+    if task:
+        chosen = choose_tasks(task, profile)
+        if len(chosen) > 1:
+            raise ConfigError(f"--set task={task!s:.80}: it is one task; for several give --tasks.")
+        paths["task"] = _seen_from(folder, chosen)[0]
+    return {**settings, **paths}
 
 
 def _seen_from(folder: Path, tasks: Sequence[str]) -> list[str]:

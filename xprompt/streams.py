@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, get_args
+import operator
+from typing import Any, Literal, get_args
+
+from xprompt.errors import ConfigError, shown
 
 #: A stream's name is hashed into its seed: another spelling is another run.
 Stream = Literal[
@@ -29,9 +32,19 @@ def stream_seed(seed: int, stream: Stream, index: int = 0) -> int:
     Args:
         seed: of the run; 0 is a seed like any other.
         index: of several draws of one kind, such as one for each candidate.
+
+    Raises `ConfigError` where the seed is no whole number.
     """
-    digest = hashlib.sha256(f"{stream}/{seed}/{index}".encode()).digest()
+    digest = hashlib.sha256(f"{stream}/{whole_seed(seed)}/{index}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def whole_seed(seed: Any) -> int:
+    """Return a seed as Python's own whole number. Raises `ConfigError` where it is none, as None or 1.0."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ConfigError(f"seed {shown(seed)}: give a whole number, such as 0; another one is another draw.") from None
 
 
 def stream_seeds(seed: int) -> dict[str, int]:

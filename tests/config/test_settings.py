@@ -38,6 +38,46 @@ def test_what_is_left_out_is_the_profiles(unset):
     assert config == xp.RunConfig(task="rte", profile="tiny") and config.length == xp.PROFILES["tiny"].length
 
 
+def test_none_is_a_value_where_a_field_may_be_none():
+    assert xp.RunConfig(task="rte", profile="tiny").limit_train == 192
+    whole = xp.RunConfig(task="rte", profile="tiny", limit_train=None)
+    assert whole.limit_train is None and whole.replace(seed=1).limit_train is None
+    assert xp.RunConfig(task="cb", profile="smollm2", dtype=None).dtype is None
+
+
+def test_a_profile_does_not_take_anothers_place():
+    config = xp.RunConfig(task="cb")
+    assert config.replace(profile="nano", seed=1) == config.replace(seed=1)
+    with pytest.raises(xp.ConfigError, match=r"'smollm2' cannot take the place of nano.*RunConfig\(profile=...\)"):
+        config.replace(profile="smollm2")
+
+
+def test_a_rate_that_is_named_leaves_the_profiles_others():
+    rates = xp.PROFILES["nano"].learning_rates
+    config = xp.RunConfig(task="rte", method="lora", learning_rates={"p_tuning": 0.5})
+    assert config.learning_rates == rates | {"p_tuning": 0.5} and config.training.learning_rate == rates["lora"]
+    assert (
+        xp.RunConfig(task="rte", method="lora", learning_rates={}).training.learning_rate == config.tune.learning_rate
+    )
+
+
+@pytest.mark.parametrize("profile", list(xp.PROFILES))
+def test_no_reparameterised_baseline_has_the_rate_of_bare_prompt_vectors(profile):
+    """At it Prefix-Tuning of nano stays at chance, and XPrompt would be compared with that."""
+    tune = xp.PROFILES[profile].tune
+    for method in ("p_tuning", "p_tuning_mlp", "prefix_tuning", "p_tuning_v2", "lora"):
+        config = xp.RunConfig(task="rte", profile=profile, method=method)
+        assert config.training.learning_rate < tune.learning_rate, method
+
+
+def test_fine_tuning_is_by_the_objective_of_prompts():
+    tune = xp.PROFILES["nano"].tune.replace(objective="generation")
+    prune = xp.PROFILES["nano"].prune.replace(retune=tune)
+    with pytest.raises(xp.ConfigError, match="fine_tuning is compared with prompts by one objective"):
+        xp.RunConfig(task="rte", method="fine_tuning", tune=tune, prune=prune)
+    assert xp.RunConfig(task="rte", method="xprompt", tune=tune, prune=prune).tune.objective == "generation"
+
+
 @pytest.mark.parametrize("rate", [float("inf"), float("nan")])
 def test_numbers_are_finite(rate):
     with pytest.raises(xp.ConfigError, match="learning_rate: Input should be a finite number"):

@@ -12,7 +12,6 @@ from tests.backbones.test_architectures import CONFIGS, make
 from tests.conftest import tiny_model
 from tests.training.test_resume import Stopping
 from xprompt.config.methods import METHODS
-from xprompt.methods import prompt_encoder
 from xprompt.methods.base import MethodContext, load_method
 from xprompt.training.callbacks import Callbacks
 from xprompt.training.evaluation import evaluate_many
@@ -50,30 +49,29 @@ def plain(result):
     return [{**entry, "seconds": None} for entry in result.history]
 
 
+class Watching(xp.Callback):
+    """Note which parameters steps have moved, before the best checkpoint takes their place."""
+
+    def on_train_begin(self, stage, candidates):
+        (candidate,) = candidates.values()
+        self.parameters = candidate.parameters
+        self.start = [parameter.detach().clone() for parameter in self.parameters]
+
+    def on_step_end(self, stage, step):
+        self.moved = [not torch.equal(a, b) for a, b in zip(self.parameters, self.start, strict=True)]
+
+
 @pytest.mark.parametrize("name", BASELINES)
-def test_it_learns_and_nothing_of_the_backbone_changes(name, kind, splits, monkeypatch):
-    backbone, seen = tiny_model(kind), []
+def test_it_learns_and_nothing_of_the_backbone_changes(name, kind, splits):
+    backbone, watching = tiny_model(kind), Watching()
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
     hooks = [len(module._forward_hooks) for module in backbone.model.modules()]
     plain_scores = xp.evaluate(backbone, None, splits.validation)
-    train = prompt_encoder.train
-
-    def watched(context, trained, parameters, describe):
-        start = [parameter.detach().clone() for parameter in parameters]
-        history = train(context, trained, parameters, describe)
-        seen.append((parameters, start, history))
-        return history
-
-    for module in ("prompt_encoder", "peft_baselines", "prefix_tuning"):
-        monkeypatch.setattr(f"xprompt.methods.{module}.train", watched)
-    result = load_method(name)(context_of(name, backbone, splits))
-    ((parameters, start, history),) = seen
-    assert result.num_params == sum(parameter.numel() for parameter in parameters) > 0
+    result = load_method(name)(context_of(name, backbone, splits, Callbacks([watching])))
+    assert result.num_params == sum(parameter.numel() for parameter in watching.parameters) > 0
     losses = [entry["selection_loss"] for entry in result.history]
     assert len(set(losses)) == len(losses) == 4, "it moves at every step"
-    if history.best_step:
-        moved = [not torch.equal(a, b) for a, b in zip(parameters, start, strict=True)]
-        assert all(moved), "a gradient reaches every parameter"
+    assert watching.moved and all(watching.moved), "a gradient reaches every parameter"
     after = backbone.model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
@@ -140,8 +138,8 @@ def test_it_reports_by_the_objective_that_it_was_trained_by(name, splits):
     backbone = tiny_model("seq2seq")
     context = context_of(name, backbone, splits)
     written = QUICK.replace(objective="generation")
-    group = "fine_tune" if name == "fine_tuning" else "tune"
-    result = load_method(name)(replace(context, config=context.config.replace(**{group: written})))
+    config = context.config.replace(tune=written, fine_tune=written)
+    result = load_method(name)(replace(context, config=config))
     if name == "zero_shot":
         (expected,) = evaluate_many(backbone, [None], splits.validation, objective="generation")
         assert result.report == expected

@@ -96,3 +96,8 @@ def test_each_draw_is_another_run_with_other_masks_and_the_first_keeps_its_name(
     assert len(masks) == 3
     ratios = [[c["num_params"] for c in r["details"]["candidates"]] for r in records]
     assert ratios[0] == ratios[1] == ratios[2], "as much is pruned"
+
+
+def test_of_a_prompt_of_one_token_the_pieces_alone_are_left_out(config, tmp_path):  # noqa: F811
+    result = xp.run(config.replace(method="leave_one_out", length=1), tmp_path)
+    assert list(result.record["details"]["leave_one_out"]) == ["piece"]

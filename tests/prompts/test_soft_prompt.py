@@ -211,11 +211,13 @@ def test_uniform_lies_in_half_a_unit_each_side():
     assert values.min() >= -0.5 and values.max() <= 0.5 and values.std() > 0.25
 
 
-def test_labels_start_from_the_label_words():
-    backbone, task = tiny_model("seq2seq"), xp.get_task("cb")
+def test_labels_start_from_the_label_words(kind):
+    """As they are scored: behind a decoder-only LM's input a word has a space in front, and other tokens."""
+    backbone, task = tiny_model(kind), xp.get_task("cb")
     prompt = xp.SoftPrompt.init(backbone, 5, "labels", pieces=4, task=task)
     for row, word in enumerate(task.label_words):
-        ids = backbone.tokenizer(word, add_special_tokens=False).input_ids
+        text = word if kind == "seq2seq" else f" {word}"
+        ids = backbone.tokenizer(text, add_special_tokens=False).input_ids
         assert torch.allclose(prompt.embeddings[row], backbone.embedding_rows()[ids].mean(0))
 
 

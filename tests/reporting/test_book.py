@@ -18,7 +18,19 @@ import xprompt
 from tests.reporting.test_reporting import made_up, make_report
 from xprompt.__main__ import main
 from xprompt.errors import ConfigError, StoreError
-from xprompt.reporting import Interval, Report, book, book_chapters, book_pages, claims, differences, facts, tidy
+from xprompt.reporting import (
+    Interval,
+    Report,
+    book,
+    book_chapters,
+    book_pages,
+    claims,
+    differences,
+    facts,
+    figures,
+    pictures,
+    tidy,
+)  # fmt: skip
 from xprompt.reporting.book_extension import to_mathml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +102,19 @@ def test_a_claim_holds_where_its_whole_interval_does():
     assert (found["fine-tuning"].judgement, found["fine-tuning"].number) == ("does not hold", "−10.0")
     assert (found["parameters"].judgement, found["parameters"].number) == ("does not hold", "100.0 %")
     assert found["random"].judgement == "not measured" and found["random"].number == ""
+
+
+def test_prune_ratios_are_written_whole():
+    assert pictures._ratios([0.0, 0.05, 0.1, 0.125, 0.25]) == ["0", ".05", ".1", ".125", ".25"]
+
+
+def test_one_task_of_several_does_not_speak_for_all():
+    """As while a grid goes on, or where a run failed: XPrompt is done on one task, the others on two."""
+    found = [r for r in made_up() if (r["method"], r["task"]) != ("xprompt", "rte")]
+    assert verdicts(found)["main"].judgement == "not measured"
+    assert verdicts([r for r in found if r["task"] == "boolq"])["main"].judgement == "holds"
+    right = figures.scale(tidy(found), {"nano": 1_200_000}).axes[1]
+    assert "ours, 95 % interval" not in right.get_legend_handles_labels()[1]
 
 
 def test_a_claim_is_not_shown_by_one_seed_or_an_interval_on_both_sides():

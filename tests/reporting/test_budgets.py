@@ -64,6 +64,13 @@ def test_the_verdict_is_of_the_longest_tuning(gain, words):
     assert "one seed does not decide" in budgets.verdict(budgets.study_rows(alone))[2]
 
 
+def test_one_tuning_budget_is_not_compared_with_itself():
+    rows = budgets.study_rows(study())
+    said = budgets.verdict(rows[rows["steps"] == 40])
+    assert len(said) == 3 and not any("change" in sentence or "10 steps" in sentence for sentence in said)
+    assert "Tuned for 40 steps and retrained for 5, XPrompt − prompt tuning is" in said[1]
+
+
 def test_configs_scale_both_budgets_and_let_each_level_prune_nothing():
     configs = budgets.study_configs("nano", ["cb"], [0], [0.5, 2], [0.5, 1])
     assert len(configs) == 2 * (1 + 1 + 2 + 2)

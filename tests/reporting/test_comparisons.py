@@ -187,6 +187,8 @@ def test_official_samples_are_asked_for_only_where_they_are(tmp_path):
         "nano", ["rte", "cb"], ["prompt_tuning"], [0], [32, "official"], data_dir=str(tmp_path)
     )
     assert [(c.task, c.few_shot) for c in configs] == [("rte", 32), ("cb", 32), ("rte", "official")]
+    with pytest.raises(ConfigError, match="no run is left; .* such as 32"):
+        rp.few_shot.few_shot_configs("nano", ["cb"], ["prompt_tuning"], [0], ["official"], data_dir=str(tmp_path))
 
 
 @pytest.mark.skipif(not (SUPERGLUE / "fewglue").is_dir(), reason=NO_SUPERGLUE)
@@ -267,6 +269,8 @@ def test_a_method_depends_on_its_rate_as_far_as_its_scores_scatter():
     assert row["best to worst rate"] == "62.0 to 58.0"
     text = rp.neighbours.structured_statements(rows, spread.reset_index())[-1]
     assert "10.0 points with prompt tuning; less with structured prompt (linear)." in text
+    one_rate = rp.neighbours.sensitivity(trials[trials["learning_rate"] == 0.3])
+    assert "scatter" not in " ".join(rp.neighbours.structured_statements(rows, one_rate))
 
 
 def test_what_a_subspace_recovers_is_in_percent_of_prompt_tunings_score():
@@ -431,3 +435,10 @@ def test_a_setting_is_not_compared_with_itself():
     assert said.endswith(
         "best with 20 tokens, 70.0 points (RTE, 1 seed); against the others, one seed decides nothing."
     )
+    (alone,) = rp.one_setting.setting_statements(twenty, "20", "tokens")
+    assert alone == "XPrompt: 70.0 points with 20 tokens (RTE, 1 seed), compared with no other."
+
+
+def test_trials_have_a_seed_that_no_reported_run_has():
+    assert rp.trials.free_seed(7, [0, 1], "nano") == 7 == rp.trials.free_seed(7, [], "nano")
+    assert rp.trials.free_seed(7, 10, "nano") == 10 and rp.trials.free_seed(7, [6, 7, 9], "nano") == 8

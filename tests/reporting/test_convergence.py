@@ -74,11 +74,25 @@ def test_doublings_are_read_by_title_and_interval():
 
 
 def test_the_statement_names_the_first_converged_budget_or_says_that_none_is():
-    assert convergence.statement(ROWS).startswith("Converged from 200 steps on: twice as many move the mean")
+    assert convergence.statement(ROWS).startswith("Converged from 200 steps on: from there to 400 the mean")
     short = convergence.statement(ROWS[ROWS["steps"] < 400])
     assert short.startswith("No budget is shown to be converged: from 100 to 200 steps")
     assert "the mean over the tasks moves by +9.0 [−3.7, +21.7] points (2 seeds)" in short
     assert "nothing can be said" in convergence.statement(ROWS[ROWS["steps"] == 400])
+
+
+def test_a_budget_is_not_converged_where_a_later_doubling_moves_the_mean():
+    """A plateau that tuning leaves again, budgets that are no doubling apart, and one budget alone."""
+    means = {100: 0.50, 200: 0.501, 400: 0.55, 800: 0.551}
+    plateau = records({("rte", s, n): mean + s * 1e-4 * n / 100 for n, mean in means.items() for s in (0, 1, 2)})
+    rows = convergence.budget_rows(plateau)
+    assert list(convergence.doublings(rows)["converged"]) == ["yes", "no", "yes"]
+    assert convergence.statement(rows).startswith("Converged from 400 steps on: from there to 800 RTE moves by")
+    assert convergence.statement(rows[rows["steps"] < 800]).startswith("No budget is shown to be converged")
+    apart = rows.assign(steps=rows["steps"].map({100: 800, 200: 1200, 400: 1600, 800: 2000}))
+    assert "nothing can be said" in convergence.statement(apart)
+    one = rows[rows["steps"] == 800].assign(examples="taught")
+    assert "give two or more" in convergence.taught_statement(one)
 
 
 def test_one_task_alone_is_judged_by_itself():

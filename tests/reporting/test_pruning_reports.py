@@ -157,6 +157,12 @@ def test_the_figure_shows_every_draw_and_fills_what_is_significant():
     )
 
 
+def test_a_figure_without_its_reference_says_so():
+    rows = rp.tidy(controls())
+    with pytest.raises(ConfigError, match="no task and seed with prompt tuning and another method"):
+        variants.variant_figure(rows[rows["method"] != "prompt_tuning"], "prompt_tuning")
+
+
 def test_holms_verdict_over_a_panel_fills_no_more_than_each_by_itself():
     runs = [record("prompt_tuning", "cb", seed, 0.6 + 0.01 * seed) for seed in (0, 1, 2)]
     for place, method in enumerate(("xprompt", "xprompt_reversed", "xprompt_random")):  # p of 0.02 to 0.03 each
@@ -304,6 +310,7 @@ def test_the_statements_speak_of_every_tuning_and_of_the_seeds():
     assert "100.0 [100.0, 100.0] % do harm, which lowers the loss when they go; of all, 25.0" in sentences[2]
     assert "; signed first order has the higher mean, 0.93 [0.65, 1.00], by +1.87 [" in sentences[0]
     assert "one seed" in harm.harm_statements(harm.harm_rows(records[3:4]))[0]
+    assert harm.harm_statements(harm.harm_rows(records[::-1])) == sentences, "the longest tuning is the last"
     table = harm.harm_table(harm.harm_rows(records))
     assert len(table) == 2 * 2 * 4 and set(table["tuned for"]) == {"10 steps", "100 steps"}
 
@@ -333,6 +340,14 @@ def test_modes_are_paired_by_seed_and_ratio_before_retraining():
     (row,) = hierarchy.mode_table(records).to_dict("records")
     assert row["drop − zero"].startswith("0.0") and row["before retraining"].startswith("+10.0 [")
     assert "no significant difference" in hierarchy.mode_statement(hierarchy.untrained_rows(records))
+
+
+def test_a_pair_that_a_race_dropped_was_never_scored_before_retraining():
+    records = [in_mode("zero", 0, (0.5, 0.3)), in_mode("drop", 0, (0.6, None)), in_mode("zero", 0, (0.5, 0.3), "rte"),
+               in_mode("drop", 0, (None, None), "rte")]  # fmt: skip
+    assert hierarchy.untrained_gaps(hierarchy.untrained_rows(records))["cb"].mean == pytest.approx(10.0)
+    table = hierarchy.mode_table(records).set_index("task")["before retraining"]
+    assert table["CB"] == "+10.0" and table["RTE"] == table["average"] == ""
 
 
 def test_two_readings_agree_where_they_prune_the_same_of_the_tokens_that_are_left():
@@ -387,6 +402,9 @@ def test_the_searches_are_the_runs_of_the_report_on_the_ratio_search():
     assert [config.prune.search for config in two] == ["halving", "race"]
     quick = hierarchy.search_configs("nano", ["cb"], [0], [0.1], {"eval_every": 27}, quick=True)
     assert {config.prune.retune.eval_every for config in quick} == {2}
+    for by_steps in ({"steps": 100, "eval_every": 25}, {"epochs": 2}):  # the profile counts in epochs, the notebook not
+        retune = hierarchy.search_configs("t5-small", ["cb"], [0], [0.1], by_steps)[0].prune.retune
+        assert (retune.steps, retune.epochs) == (by_steps.get("steps"), by_steps.get("epochs"))
 
 
 # All figures ----------------------------------------------------------------------------------------------------------

@@ -333,6 +333,24 @@ def test_cells_the_paper_does_not_give_stay_empty():
     assert table.loc[("XPrompt", "average"), "difference"] == ""
 
 
+def test_a_pair_without_an_average_is_told_task_by_task():
+    rows = rp.tidy([r for r in made_up() if (r["method"], r["task"]) != ("xprompt", "rte")])
+    said = wording.statements(rp.differences(rows, [("fine_tuning", "prompt_tuning"), ("xprompt", "prompt_tuning")]))
+    assert len(said) == 2
+    assert "XPrompt" in said[0] and "on BoolQ" in said[0] and "on average over BoolQ and RTE" in said[1]
+
+
+def test_multirc_is_compared_by_the_papers_metric():
+    records = made_up({"xprompt": 0.75}, ("multirc", "rte"))
+    for record in records:
+        if record["task"] == "multirc":
+            record["metrics"] = {"f1a": record["score"] + 0.1, "em": record["score"] - 0.1}
+    table = tables.against_paper(rp.tidy(records)).set_index("task")
+    assert set(table.index) == {"RTE", "average", "MultiRC (F1a)"}
+    assert table.loc["MultiRC (F1a)", "ours"].startswith("86.0 ±") and table.loc["average", "ours"].startswith("76.0 ±")
+    assert table.loc["MultiRC (F1a)", "difference"] == "−2.9"
+
+
 def test_the_papers_numbers_are_those_of_the_paper_and_no_more():
     known = {"wsc": 97.11, "cb": 100.0, "rte": 94.94, "boolq": 90.87, "multirc": 88.9}
     assert paper.numbers()["tab1"]["t5-xxl"]["xprompt"] == known

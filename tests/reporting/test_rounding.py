@@ -55,6 +55,7 @@ def test_the_interval_holds_the_true_share_as_often_as_it_says(share):
 
 def test_no_spread_has_no_share_and_equal_draws_have_none_of_it():
     same = rounding.shares([record(s, d, 80) for s in (0, 1) for d in (0, 1)])
+    assert rounding.rounding_statement(same) == "On RTE all runs have one score: neither seeds nor rounding move it."
     assert np.isnan(same["share"].iloc[0]) and rounding.rounding_table(same).iloc[0, 3] == ""
     seeds_alone = rounding.shares([record(s, d, 80 + s) for s in (0, 1) for d in (0, 1)])
     assert seeds_alone["share"].iloc[0] == 0

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xprompt import files
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import StoreError
 from xprompt.runs.store import Store, run_id
@@ -392,3 +393,57 @@ def test_a_damaged_run_in_a_store_that_cannot_be_changed_counts_as_absent(tmp_pa
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.warns(RuntimeWarning, match="left where it is"):
         assert store.get(NAME) is None
+
+
+# A folder is replaced -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_and_new(tmp_path):
+    folders = []
+    for name in ("old", "new"):
+        folder = tmp_path / name / name
+        folder.mkdir(parents=True)
+        (folder / "file.json").write_text(name)
+        folders.append(folder)
+    return folders
+
+
+def test_a_folder_is_replaced_and_nothing_is_left_beside_it(old_and_new):
+    old, new = old_and_new
+    files.replace_folder(new, old)
+    assert (old / "file.json").read_text() == "new"
+    assert list(old.parent.iterdir()) == [old] and list(new.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")], ids=repr)
+def test_where_the_new_folder_does_not_come_the_old_one_is_put_back(old_and_new, monkeypatch, error):
+    old, new = old_and_new
+    replace, moved = os.replace, []
+
+    def fails(source, target):
+        if Path(source) == new and moved:
+            raise error
+        moved.append(source)  # first the new one, onto a folder with files; then the old one, aside
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", fails)
+    with pytest.raises(type(error)):
+        files.replace_folder(new, old)
+    assert (old / "file.json").read_text() == "old" and (new / "file.json").read_text() == "new"
+    assert list(new.parent.iterdir()) == [new]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has one error for several reasons")
+def test_an_error_with_another_reason_than_the_old_folder_leaves_it_alone(old_and_new, monkeypatch):
+    old, new = old_and_new
+    tried = []
+
+    def fails(source, target):
+        tried.append(source)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files.os, "replace", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        files.replace_folder(new, old)
+    assert tried == [new] and (old / "file.json").read_text() == "old"

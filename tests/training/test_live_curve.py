@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -34,6 +36,15 @@ def test_each_evaluation_adds_a_point_and_no_number_changes(splits, shown):
     assert [drawing.count("<circle") for drawing in shown] == [0, 1, 2, 3, 3]
     assert all(">4</text>" in drawing for drawing in shown[1:])  # the axis is as long as the tuning from the start
     assert f"step 4 of 4: score on validation (%), best {100 * tuned.history.best_score:.1f}" in shown[-1]
+
+
+def test_it_keeps_no_weights(splits, shown):
+    curve = xp.LiveCurve()
+    result = xp.fine_tune(tiny_model("seq2seq"), splits, SETTINGS, callbacks=[curve])
+    held = weakref.ref(result.backbone.model)
+    del result
+    gc.collect()
+    assert held() is None and curve._repr_html_() == shown[-1]
 
 
 def test_it_draws_seldom_and_always_the_end(splits, shown):

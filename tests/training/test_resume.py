@@ -20,7 +20,9 @@ from xprompt.data.splits import Splits
 from xprompt.reporting import notebooks as execution
 from xprompt.runs import run as pipeline
 from xprompt.tasks.registry import get_task
+from xprompt.training import checkpoint
 from xprompt.training.callbacks import Callbacks
+from xprompt.training.candidate import Candidate
 from xprompt.training.checkpoint import TrainerState, load_state, save_state
 
 QUICK = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=9, eval_every=2, batch_size=8, eval_batch_size=8)
@@ -114,8 +116,9 @@ def test_twice_interrupted_within_a_step_with_dropout(tmp_path):
             xp.tune(backbone, prompt, splits, settings, callbacks=Callbacks(folder=tmp_path))
     backbone.loss = seen
     torch.manual_seed(99)
-    again = xp.tune(backbone, prompt, splits, settings, callbacks=Callbacks(folder=tmp_path))
-    assert plain(whole.history) == plain(again.history)
+    resumed = Callbacks(folder=tmp_path)
+    again = xp.tune(backbone, prompt, splits, settings, callbacks=resumed)
+    assert resumed.resumed_seconds > 0 and plain(whole.history) == plain(again.history)
     assert torch.equal(whole.prompt.embeddings, again.prompt.embeddings)
 
 
@@ -125,10 +128,35 @@ def test_fine_tuning_too(kind, tmp_path):
     whole = xp.fine_tune(backbone, odd_splits(), settings)
     with pytest.raises(KeyboardInterrupt):
         xp.fine_tune(backbone, odd_splits(), settings, callbacks=Callbacks([Stopping(3)], tmp_path, every=0))
-    again = xp.fine_tune(backbone, odd_splits(), settings, callbacks=Callbacks(folder=tmp_path))
-    assert plain(whole.history) == plain(again.history)
+    resumed = Callbacks(folder=tmp_path)
+    again = xp.fine_tune(backbone, odd_splits(), settings, callbacks=resumed)
+    assert resumed.resumed_seconds > 0 and plain(whole.history) == plain(again.history)
     for a, b in zip(whole.backbone.model.parameters(), again.backbone.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_state_that_takes_long_to_write_is_written_seldom(tmp_path, monkeypatch):
+    """Else the next one would be due as soon as it is written, and a large model would save after every step."""
+    clock = iter(range(1, 10**6))  # every look is a second later, and so each state takes seconds to write
+    written = []
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(checkpoint, "save_state", lambda *_: written.append(next(clock)))
+    backbone = tiny_model("seq2seq")
+    candidate = Candidate(None, [torch.nn.Parameter(torch.zeros(3))], QUICK, dict)
+    candidate.start(8, "selection", 0)
+    saver = checkpoint.Checkpointer(tmp_path, 1.0, [candidate], backbone, [], {})
+    for _ in range(40):
+        saver.save(TrainerState(width=1))
+    assert len(written) == 2 and written[1] - written[0] > 2 * checkpoint.SPARING, "of some forty seconds"
+
+
+@pytest.mark.parametrize("method", ["structured_linear", "lora"])
+def test_a_small_module_is_saved_when_it_is_interrupted(config, tmp_path, monkeypatch, method):  # noqa: F811
+    monkeypatch.setattr(pipeline, "EventFiles", lambda folder: Stopping(2))
+    monkeypatch.setattr(pipeline, "can_watch", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        xp.run(config.replace(method=method), tmp_path)
+    assert len(list((tmp_path / "runs" / ".unfinished").glob("*/*/state.json"))) == 1
 
 
 def test_a_run_is_resumed_and_leaves_nothing_behind(config, tmp_path, monkeypatch):  # noqa: F811

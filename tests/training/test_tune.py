@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,9 @@ import xprompt as xp
 from tests.conftest import tiny_data, tiny_model
 from xprompt.backbones.loading import wrap
 from xprompt.data.splits import Splits
+from xprompt.errors import NotFiniteError
 from xprompt.tasks.registry import get_task
+from xprompt.training.callbacks import Callbacks
 from xprompt.training.evaluation import evaluate_many
 from xprompt.training.optimizer import make_optimizer
 
@@ -118,6 +121,41 @@ def test_accumulation_is_one_step_of_the_whole_batch(kind, splits):
     for a, b in zip(whole.entries, parts.entries, strict=True):
         assert a["selection_loss"] == pytest.approx(b["selection_loss"], abs=1e-10)
         assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-10)
+
+
+def test_a_candidate_that_diverges_ends_alone(backbone, splits, caplog):
+    prompts = [start(backbone, seed) for seed in (0, 1, 2)]
+    settings = [QUICK, QUICK.replace(optimizer="adafactor", learning_rate=3e38), QUICK]
+    results = xp.tune_many(backbone, prompts, splits, settings)
+    alone = [xp.tune(backbone, prompts[i], splits, QUICK) for i in (0, 2)]
+    for result, expected in zip(results[::2], alone, strict=True):
+        assert torch.allclose(result.prompt.embeddings, expected.prompt.embeddings, atol=1e-5)
+        assert not result.history.diverged and result.history.last_step == 6
+    lost = results[1]
+    assert lost.history.best_step == 0 and lost.history.stopped_early and "finite" in lost.history.diverged
+    assert torch.equal(lost.prompt.embeddings, prompts[1].embeddings) and "candidate 1 ends" in caplog.text
+    with pytest.raises(NotFiniteError, match="learning rate of 3e"):
+        xp.tune_many(backbone, prompts[:2], splits, [settings[1]] * 2)
+
+
+def test_a_prompt_in_half_precision_is_tuned_in_float32(backbone, splits):
+    given = start(backbone).to(torch.bfloat16)
+    tuned, _ = xp.tune(backbone, given, splits, QUICK)
+    assert given.embeddings.dtype == torch.bfloat16 and tuned.embeddings.dtype == torch.float32
+
+
+@pytest.mark.parametrize("seed", [None, 1.0, "1"])
+def test_a_seed_is_a_whole_number(backbone, splits, seed):
+    with pytest.raises(xp.ConfigError, match="seed"):
+        xp.tune(backbone, start(backbone), splits, QUICK, seed=seed)
+    with pytest.raises(xp.ConfigError, match="seed"):
+        xp.SoftPrompt.init(backbone, 4, pieces=4, seed=seed)
+
+
+def test_a_seed_of_numpy_is_the_same_seed(backbone, splits, tmp_path):
+    of_numpy = xp.tune(backbone, start(backbone), splits, QUICK, seed=np.int64(3), callbacks=Callbacks(folder=tmp_path))
+    plain = xp.tune(backbone, start(backbone), splits, QUICK, seed=3)
+    assert torch.equal(of_numpy.prompt.embeddings, plain.prompt.embeddings)
 
 
 def test_short_last_batches_weigh_by_their_examples(kind):

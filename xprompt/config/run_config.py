@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -23,6 +24,7 @@ from xprompt.config.settings import (
     Settings,
     TuneSettings,
 )
+from xprompt.errors import ConfigError, shown
 
 
 class RunConfig(Settings):
@@ -30,7 +32,8 @@ class RunConfig(Settings):
 
     `pattern` is the profile's for this task where it has one; "paper" means the template that the task declares.
     `source_tasks` are those whose prompts a method of transfer starts from; all their other settings are the run's.
-    `learning_rates` maps a baseline's method to its rate, in place of the one in `tune` or `fine_tune`.
+    `learning_rates` maps a baseline's method to its rate, in place of the one in `tune` or `fine_tune`; methods that it
+    does not name have the profile's, and with {} none has a rate of its own.
     """
 
     task: str
@@ -71,9 +74,11 @@ class RunConfig(Settings):
         profile = get_profile(name)
         filled = dict(values)
         for name in [*(cls.model_fields.keys() & Profile.model_fields.keys()), "pattern"]:
-            if filled.get(name) is None or (isinstance(filled[name], str) and not filled[name]):
+            if _is_left_out(filled, name, cls.model_fields[name].annotation):
                 paper = profile.patterns.get(task, "paper") if isinstance(task, str) else "paper"
                 filled[name] = paper if name == "pattern" else getattr(profile, name)
+        if isinstance(filled["learning_rates"], Mapping) and filled["learning_rates"]:  # the others keep the profile's
+            filled["learning_rates"] = {**profile.learning_rates, **filled["learning_rates"]}
         return filled
 
     @model_validator(mode="after")
@@ -88,6 +93,18 @@ class RunConfig(Settings):
     def __repr__(self) -> str:
         named = f"{self.task[-100:]!r}, method={self.method!r}, profile={self.profile!r}, seed={self.seed}"
         return f"RunConfig({named}, protocol={self.protocol!r}, backbone={self.backbone[-100:]!r}, …)"
+
+    def replace(self, /, **changes: Any) -> RunConfig:
+        """Return a validated copy with these fields changed, of the same profile.
+
+        Raises `ConfigError` where the profile is another one: all other settings are this one's.
+        """
+        if changes.get("profile", self.profile) != self.profile:
+            raise ConfigError(
+                f"RunConfig: profile {shown(changes['profile'])} cannot take the place of {self.profile}, whose "
+                "settings all others are: make a new one, RunConfig(profile=...)."
+            )
+        return super().replace(**changes)
 
     @property
     def training(self) -> TuneSettings:
@@ -119,7 +136,12 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _check_objectives(self) -> RunConfig:
-        tuned, retrained = self.tune.objective, self.prune.retune.objective
+        tuned, retrained, weights = self.tune.objective, self.prune.retune.objective, self.fine_tune.objective
+        if self.method == "fine_tuning" and weights != tuned:
+            raise ValueError(
+                f"fine_tuning is compared with prompts by one objective, and fine_tune.objective={weights!r}, "
+                f"tune.objective={tuned!r} were given; set both to one of them"
+            )
         if {"tune", "prune"} <= self._declaration.settings and tuned != retrained:
             raise ValueError(
                 f"{self.method} tunes, retrains and reports by one objective, and tune.objective={tuned!r}, "
@@ -203,3 +225,11 @@ class RunConfig(Settings):
             if tuning is not None:
                 tuning.pop("gradient_checkpointing", None)
         return values
+
+
+def _is_left_out(values: Mapping[str, Any], name: str, annotation: Any) -> bool:
+    """Whether a field is the profile's: it is not given, or is empty. None is a value where a field may be None."""
+    if name not in values:
+        return True
+    value = values[name]
+    return (value is None and type(None) not in get_args(annotation)) or (isinstance(value, str) and not value)

@@ -147,7 +147,7 @@ class TuneSettings(Settings):
     objective: Objective = "label_scores"
     max_grad_norm: float | None = Field(None, gt=0, le=LARGEST)
     gradient_checkpointing: bool = Field(
-        False, description="recompute activations in the backward pass: less memory, same numbers"
+        False, description="recompute activations in the backward pass: less memory, the same numbers up to rounding"
     )
 
     @model_validator(mode="after")

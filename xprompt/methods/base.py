@@ -113,7 +113,8 @@ def entries(stage: str, history: History) -> list[dict[str, Any]]:
 
 def summary(history: History) -> dict[str, Any]:
     """Return a history without its entries, for a record."""
-    return {name: value for name, value in asdict(history).items() if name != "entries"}
+    facts = {name: value for name, value in asdict(history).items() if name != "entries"}
+    return facts if history.diverged else {name: value for name, value in facts.items() if name != "diverged"}
 
 
 def load_method(name: str) -> Callable[[MethodContext], MethodResult]:

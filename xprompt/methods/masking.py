@@ -52,7 +52,7 @@ def leave_each_out(context: MethodContext) -> MethodResult:
     """Leave out each token, and each piece, alone: what that does to loss and score, beside what may predict it.
 
     The settings' `prune.level` says which of the two. The result is the whole prompt's. Harm is measured on the
-    reported split, the predictors come from train.
+    reported split, the predictors come from train. A level of which one entry is left alone has none.
 
     Differs: the paper does not measure whether importance predicts harm.
     """
@@ -60,6 +60,8 @@ def leave_each_out(context: MethodContext) -> MethodResult:
     prompt, scores, num_cut, seconds = _scored(context)
     details: dict[str, Any] = {}
     for level in _LEVELS[config.pruning.level]:
+        if int((prompt.surviving_tokens if level == "token" else prompt.surviving_pieces).sum()) < 2:
+            continue  # without the only one there is no prompt
         found = leave_one_out(
             backbone, prompt, context.splits.validation, level, batch_size=config.tune.eval_batch_size,
             objective=config.tune.objective,

@@ -60,6 +60,7 @@ class RetrainedPrompt:
             "best_step": self.history.best_step,
             "last_step": self.history.last_step,
             "before_retraining": entries[0]["selection_score"] if entries else None,
+            **({"diverged": self.history.diverged} if self.history.diverged else {}),
             **raced,
         }
 

@@ -38,6 +38,9 @@ class HasVocabulary(Protocol):
     def embedding_rows(self) -> Float[Tensor, "V H"]:
         """Return the input embeddings as the model sees them, one row a vocabulary entry."""
 
+    def verbalizer(self, task: Task) -> Any:
+        """Return the task's label words in tokens, `sequences`. Raises `BackboneError` where they cannot be."""
+
 
 class SoftPrompt(nn.Module):
     """Hold a prompt of P tokens × H dimensions, each token K equal contiguous pieces, with a mask at both levels.
@@ -185,6 +188,7 @@ class SoftPrompt(nn.Module):
 
         Raises:
             ConfigError: a length, initialiser or number of pieces that cannot be, or that the copied prompt differs in.
+            BackboneError: with "labels", a label word that the backbone has no tokens or no embedding for.
 
         Source: paper §4.1 and Tab 6; Lester et al. (2021) §3.1.
         Differs: OpenPrompt's "vocab" takes the first rows of the table; here they are sampled.
@@ -234,14 +238,8 @@ class SoftPrompt(nn.Module):
         if init == "labels":
             if task is None:
                 raise ConfigError("init='labels' starts from the label words: pass task=.")
-            words = [backbone.tokenizer(w, add_special_tokens=False).input_ids for w in task.label_words]
-            for row, ids in enumerate(words[:length]):
-                if not ids or max(ids) >= len(table):
-                    raise ConfigError(
-                        f"init='labels' needs an embedding of every label word; {task.label_words[row]!r} becomes "
-                        f"{ids}, and {backbone.name} has {len(table)} rows: choose another label word or init='vocab'."
-                    )
-                values[row] = table[ids].mean(dim=0)
+            for row, ids in enumerate(backbone.verbalizer(task).sequences[:length]):  # the words as they are scored
+                values[row] = table[list(ids)].mean(dim=0)
         return cls(values, pieces=pieces)
 
     def save(

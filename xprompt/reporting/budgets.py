@@ -150,7 +150,10 @@ def study_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(rows: pd.DataFrame) -> list[str]:
-    """Say in three sentences what the longest tuning leaves of harmful tokens, and of the gain by pruning."""
+    """Say in three sentences what the longest tuning leaves of harmful tokens, and of the gain by pruning.
+
+    With one tuning budget they say what it leaves, and nothing of a change.
+    """
     shortest, longest = rows["steps"].min(), rows["steps"].max()
     after = rows["retrain_steps"].max()
     ends = [rows[(rows["steps"] == steps) & (rows["retrain_steps"] == after)] for steps in (shortest, longest)]
@@ -163,6 +166,12 @@ def verdict(rows: pd.DataFrame) -> list[str]:
     gains = [wording.with_span(span, signed=True) for span in fair]
     decided = {"above": "pruning helps", "below": "pruning harms", "one seed": "one seed does not decide"}
     said = [decided.get(span.verdict, "no significant difference") for span in fair]
+    if shortest == longest:
+        return [
+            f"Of prompts tuned for {longest} steps {harmful[1]} tokens are negative: the score is higher without them.",
+            f"Tuned for {longest} steps and retrained for {after}, XPrompt − prompt tuning is {last} points.",
+            f"XPrompt − the matched budget, which prunes nothing, is {gains[1]} points ({said[1]}).",
+        ]
     return [
         f"Of prompts tuned for {shortest} steps {harmful[0]} tokens are negative (the score is higher without them), "
         f"of prompts tuned for {longest} steps {harmful[1]}.",

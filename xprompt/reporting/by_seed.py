@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from xprompt.reporting import wording
@@ -15,13 +17,16 @@ def over_seeds(rows: pd.DataFrame, column: str) -> dict[str, Interval]:
     Args:
         rows: with `task` and `seed`; several rows of one task and seed count by their mean.
 
-    The average is of each seed's mean over the tasks, of the seeds that every task has.
+    The average is of each seed's mean over the tasks, of the seeds that every task has; without such a seed it is the
+    mean of the tasks' means, and has no interval.
     """
     by_seed = rows.pivot_table(index="seed", columns="task", values=column, aggfunc="mean")
     found = {task: interval(by_seed[task].dropna().to_numpy()) for task in tasks_in(rows)}
     complete = by_seed.dropna()
     if len(found) > 1 and len(complete):
         found[AVERAGE] = interval(complete.mean(axis=1).to_numpy())
+    elif len(found) > 1:
+        found[AVERAGE] = Interval(float(by_seed.mean().mean()), math.nan, math.nan, 1)
     return found
 
 

@@ -142,7 +142,7 @@ def judge(rows: pd.DataFrame, noted: Mapping[str, Mapping[str, Any]], few_shot: 
         few_shot: whether the rows are of runs on a few examples.
     """
     pairs = list(dict.fromkeys(claim.pair for claim in CLAIMS.values() if claim.pair))
-    gaps = {} if rows.empty else averages(differences(rows, pairs))
+    gaps = {} if rows.empty else averages(differences(rows, pairs), whole(rows))
     measured: dict[str, Interval | None] = {
         name: gaps.get(claim.pair) if claim.pair and claim.few_shot == few_shot else None
         for name, claim in CLAIMS.items()
@@ -159,14 +159,16 @@ def judge(rows: pd.DataFrame, noted: Mapping[str, Mapping[str, Any]], few_shot: 
     return [Verdict(claim, measured[name], name in by_notebook) for name, claim in CLAIMS.items()]
 
 
-def averages(gaps: pd.DataFrame) -> dict[tuple[str, str] | None, Interval]:
+def averages(gaps: pd.DataFrame, judged: str = "") -> dict[tuple[str, str] | None, Interval]:
     """Return (a, b) → the difference of the average, or of the one task there is.
 
     Args:
         gaps: as `xprompt.reporting.statistics.differences` returns them.
+        judged: the average, or the task, that speaks for all; "": as the differences have it. Where some methods are
+            done on fewer tasks than others, the rows say it, and the one task of a pair is not taken for all.
     """
     found: dict[tuple[str, str] | None, Interval] = {}
-    for row in gaps[gaps["task"] == whole(gaps)].to_dict("records"):
+    for row in gaps[gaps["task"] == (judged or whole(gaps))].to_dict("records"):
         found[row["a"], row["b"]] = Interval(row["mean"], row["low"], row["high"], row["n"])
     return found
 

@@ -167,7 +167,10 @@ def taught_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def taught_statement(rows: pd.DataFrame) -> str:
     """Say what the last budget adds to each part of `taught_rows`, on average or on the one task there is."""
-    before, after = [str(steps) for steps in sorted(rows["steps"].unique())[-2:]]
+    budgets = [str(steps) for steps in sorted(rows["steps"].unique())]
+    if len(budgets) < 2:
+        return "With one budget nothing is said of what more steps add: give two or more."
+    before, after = budgets[-2:]
     said = []
     for name, part in rows.groupby("examples", sort=False):
         gaps = differences(_by_steps(part.drop(columns="examples")), [(after, before)])
@@ -176,13 +179,14 @@ def taught_statement(rows: pd.DataFrame) -> str:
 
 
 def statement(rows: pd.DataFrame) -> str:
-    """Say in one sentence which budget is converged, or that none is shown to be."""
+    """Say in one sentence from which budget on no doubling moves the mean, or that none is shown to be converged."""
     gaps = doublings(rows)
     judged = gaps[gaps["converged"] != ""]
     if judged.empty:
-        return "No budget is twice another: nothing can be said about convergence."
+        return "No budget is twice the one before it: nothing can be said about convergence."
     what = "the mean over the tasks" if whole(gaps) == AVERAGE else wording.task(whole(gaps))
-    good = judged[judged["converged"] == "yes"]
+    still_moved = judged.loc[judged["converged"] == "no", "after"].max()  # NaN, below which nothing is, where none
+    good = judged[(judged["converged"] == "yes") & ~(judged["before"] < still_moved)]
     if good.empty:
         last: Any = judged.to_dict("records")[-1]
         return (
@@ -191,8 +195,8 @@ def statement(rows: pd.DataFrame) -> str:
         )
     first: Any = good.to_dict("records")[0]
     return (
-        f"Converged from {first['before']} steps on: twice as many move {what} by {_moved(first)} points "
-        f"({wording.seeds(first['n'])})."
+        f"Converged from {first['before']} steps on: from there to {first['after']} {what} moves by {_moved(first)} "
+        f"points ({wording.seeds(first['n'])})."
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from xprompt.reporting import wording
 from xprompt.reporting.claims import averages
 from xprompt.reporting.layout import MAIN, Report
-from xprompt.reporting.rows import tidy
+from xprompt.reporting.rows import tidy, whole
 from xprompt.reporting.statistics import differences
 
 NOT_VERSIONS = {
@@ -69,9 +69,8 @@ def summarize_runs(records: Mapping[str, Mapping[str, Any]], main: Iterable[str]
             "fewest_selected_on": fewest,
             **_ends(chosen),
         }
-        gap = averages(differences(tidy(_of_one_protocol(chosen)), [("xprompt", "prompt_tuning")])).get(
-            ("xprompt", "prompt_tuning")
-        )
+        rows, pair = tidy(_of_one_protocol(chosen)), ("xprompt", "prompt_tuning")
+        gap = averages(differences(rows, [pair]), whole(rows)).get(pair)
         facts["half_interval"] = None if gap is None or gap.n < 2 else round(gap.half, 2)
     return facts
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from xprompt.config.run_config import RunConfig
+from xprompt.errors import ConfigError, shown
 from xprompt.files import path_of
 from xprompt.reporting import paper, wording
 from xprompt.reporting.by_seed import gap_cell
@@ -36,11 +37,18 @@ def few_shot_configs(
     Args:
         samples: numbers of examples that the seed draws, or "official".
         data_dir, choices: as of `grid`.
+
+    Raises `ConfigError` where no run is left.
     """
     configs = []
     for sample in samples:
         runs = grid(profile, tasks, methods, seeds, data_dir=data_dir, few_shot=sample, **choices)
         configs += [run for run in runs if sample != OFFICIAL or has_official(run.task, data_dir)]
+    if not configs:
+        raise ConfigError(
+            f"samples {shown(list(samples))}: no run is left; the official examples need data_dir with a folder "
+            "fewglue, or give a number of examples that the seed draws, such as 32."
+        )
     return configs
 
 

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from xprompt.config.methods import METHODS
 from xprompt.errors import ConfigError
 from xprompt.reporting import paper, wording
+from xprompt.reporting.claims import averages
 from xprompt.reporting.panels import beside, hold
-from xprompt.reporting.rows import methods_in, tasks_in
+from xprompt.reporting.rows import methods_in, tasks_in, whole
 from xprompt.reporting.statistics import Interval, differences, interval, with_average
 
 # Seaborn's colour-blind-safe palette in the order of the declarations, without its yellow and its light pink, which are
@@ -182,10 +183,9 @@ def scale(rows: pd.DataFrame, backbone_params: dict[str, int], protocol: str = "
     left.set_title("\n".join(textwrap.wrap("ours: " + "; ".join(texts), 52)))
     our_gains = []
     for size, _, part in measured:
-        gaps = differences(part, [("xprompt", "prompt_tuning")])
-        if not gaps.empty:
-            mean, low, high, n = gaps.iloc[-1][["mean", "low", "high", "n"]]
-            our_gains.append((size, Interval(mean, low, high, n)))
+        pair = ("xprompt", "prompt_tuning")
+        if gain := averages(differences(part, [pair]), whole(part)).get(pair):
+            our_gains.append((size, gain))
     right.axhline(0, color="0.3", lw=1)
     _line(right, our_gains, "xprompt", "ours, 95 % interval", joined)
     sizes, gains = zip(*sorted(paper.gains().values()), strict=True)

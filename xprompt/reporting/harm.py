@@ -91,7 +91,8 @@ def rank_correlation(a: Any, b: Any) -> float:
 def harm_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each level, tuning budget and predictor: its rank correlation by task, and harmful shares."""
     lines = []
-    for (level, steps, predictor), part in rows.groupby(["level", "steps", "predictor"], sort=False):
+    ascending = rows.sort_values("steps", kind="stable")
+    for (level, steps, predictor), part in ascending.groupby(["level", "steps", "predictor"], sort=False):
         correlations = over_seeds(part, "correlation")
         lines.append(
             {
@@ -106,11 +107,15 @@ def harm_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def harm_statements(rows: pd.DataFrame) -> list[str]:
-    """Say for each level and tuning whether importance ranks what the prompt needs, what ranks it best; what harms."""
+    """Say whether importance ranks what the prompt needs, what ranks it best, and what harms.
+
+    A sentence for each tuning, shortest first, and level.
+    """
     sentences = []
     tasks = tasks_in(rows)
     where = wording.named(tasks, 1)
-    for (steps, level), part in rows.groupby(["steps", "level"], sort=False):
+    ascending = rows.sort_values("steps", kind="stable")
+    for (steps, level), part in ascending.groupby(["steps", "level"], sort=False):
         by_predictor = part.groupby("predictor", sort=False)
         spans = {str(name): overall(group, "correlation").within(-1, 1) for name, group in by_predictor}
         best = max(spans, key=lambda name: spans[name].mean)

@@ -50,6 +50,7 @@ def untrained_rows(records: Iterable[Record]) -> pd.DataFrame:
         }
         for record in records
         for candidate in record["details"]["candidates"]
+        if candidate["before_retraining"] is not None  # which a race dropped before it was scored whole
     )  # fmt: skip
 
 
@@ -68,7 +69,8 @@ def mode_table(records: Iterable[Record]) -> pd.DataFrame:
     """
     records = list(records)
     table = variant_table(by_setting(records, "mode", MODES), MODE_PAIRS)
-    before = [wording.with_span(gap, signed=True) for gap in untrained_gaps(untrained_rows(records)).values()]
+    gaps = {wording.task(task): gap for task, gap in untrained_gaps(untrained_rows(records)).items()}
+    before = [wording.with_span(gaps[task], signed=True) if task in gaps else "" for task in table["task"]]
     table.insert(len(table.columns) - 1, "before retraining", before)
     return table
 
@@ -205,12 +207,14 @@ def search_configs(
 
     Args:
         ratios: of tokens and of pieces.
-        retune: changes to the profile's retraining; a quick report keeps its own.
+        retune: changes to the profile's retraining, steps in place of its epochs among them; a quick report keeps its
+            own.
         searches: values of `prune.search`.
         choices: as of `grid`.
     """
     base = grid(profile, tasks, ["xprompt"], seeds, **choices)[0].prune
-    retrained = base.retune if choices.get("quick") else base.retune.replace(**retune)
+    unset: dict[str, Any] = {"epochs": None} if "steps" in retune else {"steps": None} if "epochs" in retune else {}
+    retrained = base.retune if choices.get("quick") else base.retune.replace(**(unset | dict(retune)))
     prune = base.replace(token_ratios=ratios, piece_ratios=ratios, retune=retrained)
     return [
         config

@@ -99,7 +99,7 @@ def structured_statements(rows: pd.DataFrame, spread: pd.DataFrame) -> list[str]
     gaps = corrected(differences(rows, pairs), by="task")
     by_method = spread.set_index("method")["spread"]
     sentences = wording.statements(gaps)
-    if "prompt_tuning" in by_method and len(by_method) > 1:
+    if "prompt_tuning" in by_method and len(by_method) > 1 and spread["rates"].min() > 1:
         others = [name for name in STRUCTURED if name in by_method]
         steadier = [wording.method(name) for name in others if by_method[name] < by_method["prompt_tuning"]]
         sentences.append(

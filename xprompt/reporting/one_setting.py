@@ -115,6 +115,12 @@ def setting_statements(rows: pd.DataFrame, reference: str, label: str) -> list[s
         ]
         seeds, name = part["seed"].nunique(), wording.method(method)
         winner = str(means.idxmax())
+        if len(means) < 2:
+            sentences.append(
+                f"{name[0].upper()}{name[1:]}: {wording.points(means.max())} points with {_counted(winner, label)} "
+                f"({wording.task(judged)}, {wording.seeds(seeds)}), compared with no other."
+            )
+            continue
         other = "the others" if winner == reference and not differ else _counted(reference, label)
         against = f"against {other}, " + (
             "one seed decides nothing" if seeds < 2 else "; ".join(differ) or "no significant difference"

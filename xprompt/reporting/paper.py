@@ -22,6 +22,11 @@ def tab1(method: str, task: str, scale: str = SCALE) -> float | None:
     return numbers()["tab1"].get(scale, {}).get(method, {}).get(task)
 
 
+def metrics() -> dict[str, str]:
+    """Return task → the one metric that Tab 1 has of it, as far as it can be told, where that is not the score."""
+    return dict(numbers()["metrics"])
+
+
 def kept() -> tuple[float, float]:
     """Return the fewest and the most parameters that XPrompt keeps, in percent of prompt tuning's. Source: Tab 3."""
     low, high = numbers()["tab3"]["xprompt, percent of prompt tuning"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -90,8 +90,8 @@ def ratio_maps(records: Sequence[Record]) -> str | None:
         figure, grid = panels(len(maps), 2.5, 2.35)
         for axes, (task, (table, n, note)) in zip(grid, maps.items(), strict=True):
             image = axes.pcolormesh(table.to_numpy(), cmap="RdBu", vmin=-limit, vmax=limit)
-            axes.set_xticks(np.arange(table.shape[1]) + 0.5, [f"{ratio:g}"[-2:] for ratio in table.columns])
-            axes.set_yticks(np.arange(table.shape[0]) + 0.5, [f"{ratio:g}"[-2:] for ratio in table.index])
+            axes.set_xticks(np.arange(table.shape[1]) + 0.5, _ratios(table.columns))
+            axes.set_yticks(np.arange(table.shape[0]) + 0.5, _ratios(table.index))
             axes.set_title(f"{wording.task(task)}, {wording.seeds(n)}{note}")
             axes.set_xlabel("piece prune ratio")
             axes.set_ylabel("token prune ratio")
@@ -191,3 +191,8 @@ def _points(record: Record) -> tuple[list[int], list[float]]:
     """Steps and selection scores in points, as far as they were finite."""
     known = [h for h in record.get("history") or () if h.get("selection_score") is not None]
     return [h["step"] for h in known], [100 * h["selection_score"] for h in known]
+
+
+def _ratios(values: Iterable[Any]) -> list[str]:
+    """Write prune ratios without the 0 in front: many stand at a small panel."""
+    return [f"{ratio:g}".removeprefix("0") or "0" for ratio in values]

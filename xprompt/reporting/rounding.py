@@ -118,6 +118,8 @@ def rounding_statement(found: pd.DataFrame) -> str:
         return "Two seeds or more, each with its draws, are needed to separate rounding from seeds."
     row = found.to_dict("records")[-1]
     where = "the average" if row["task"] == "average" else wording.task(row["task"])
+    if math.isnan(row["share"]):
+        return f"On {where} all runs have one score: neither seeds nor rounding move it."
     return (
         f"On {where} one seed whose initial prompt differs in its last bits alone spreads by {row['rounding']:.2f} "
         f"points (standard deviation), other seeds by {row['spread']:.2f}: rounding makes {_share(row)} of the "

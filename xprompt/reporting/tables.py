@@ -80,19 +80,25 @@ def unsolved_tasks(rows: pd.DataFrame, protocol: str = "held_out") -> list[str]:
 def against_paper(rows: pd.DataFrame, protocol: str = "held_out") -> pd.DataFrame:
     """Return a row per method and task: the paper's number, ours, the difference and our seeds.
 
-    The paper's cells are for T5-XXL on SuperGLUE; those that we do not have stay empty.
+    The paper's cells are for T5-XXL on SuperGLUE; those that we do not have stay empty. Where the paper has one metric
+    of a task with two, ours is that metric too, and the task's name says which.
     """
-    cells = _cells(rows, protocol)
+    cells, metrics = _cells(rows, protocol), paper.metrics()
+    for task, metric in metrics.items():
+        alone = rows[(rows["task"] == task) & (rows["metric"] == metric)].assign(metric="score")
+        if len(alone):
+            cells = pd.concat([cells[cells["task"] != task], _cells(alone, protocol)])
     by_key = {(row["method"], row["task"]): row for row in cells.to_dict("records")}
     lines = []
     for method, task in itertools.product(methods_in(cells), tasks_in(cells)):
         if (method, task) not in by_key:
             continue
         ours, theirs = by_key[(method, task)], paper.tab1(method, task)
+        of = f" ({wording.METRICS.get(metrics[task], metrics[task])})" if task in metrics else ""
         lines.append(
             {
                 "method": wording.method(method),
-                "task": wording.task(task),
+                "task": wording.task(task) + of,
                 "paper (T5-XXL)": "" if theirs is None else f"{theirs:.2f}",
                 "ours": ours["cell"],
                 "difference": "" if theirs is None else wording.points(ours["mean"] - theirs, signed=True),

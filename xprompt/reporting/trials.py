@@ -5,6 +5,7 @@ Trials are compared on the selection split alone. The score on the split that is
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,11 +22,17 @@ from xprompt.errors import ConfigError
 from xprompt.reporting import wording
 from xprompt.reporting.figures import method_styles
 from xprompt.reporting.panels import legend
-from xprompt.runs.grid import grid
+from xprompt.runs.grid import choose_seeds, grid
 
 TASK_PATTERN = "the task's own"
 VALIDATION_EXAMPLES = 16
 """A run needs some examples to report on; trials keep these few and choose nothing by them."""
+
+
+def free_seed(seed: int, seeds: Any, profile: str) -> int:
+    """Return a seed for trials: this one, or the next that is not among the reported `seeds` (as of `choose_seeds`)."""
+    reported = set(choose_seeds(seeds, profile))
+    return next(number for number in itertools.count(seed) if number not in reported)
 
 
 def trial_configs(

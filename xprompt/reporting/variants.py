@@ -123,6 +123,11 @@ def variant_figure(rows: pd.DataFrame, reference: str, holm: bool = False) -> Fi
     means = over_draws(rows)
     compared = [name for name in methods_in(rows) if name != reference]
     gaps = differences(means, [(name, reference) for name in compared])
+    if gaps.empty:
+        raise ConfigError(
+            f"there is no task and seed with {wording.method(reference)} and another method: give both among the "
+            "methods, with the same tasks and seeds."
+        )
     if holm:
         gaps = corrected(gaps, "task")
     tasks, styles = tasks_in(gaps), method_styles(compared)

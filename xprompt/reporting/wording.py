@@ -111,11 +111,16 @@ def statement(row: Mapping[str, Any], tasks: Sequence[str] = (), noun: str = "ta
 
 
 def statements(differences: Any, noun: str = "tasks") -> list[str]:
-    """Return `statement` of each average in a table of differences, or of each task where nothing was averaged."""
+    """Return `statement` of each pair's average in a table of differences, or of its tasks where it has none."""
     rows: list[Mapping[str, Any]] = differences.to_dict("records")
-    averages = [row for row in rows if row["task"] == AVERAGE]
     tasks = list(dict.fromkeys(row["task"] for row in rows if row["task"] != AVERAGE))
-    return [statement(row, tasks, noun) for row in averages or rows]
+    pairs = [tuple(row.get(name) for name in ("profile", "protocol", "sample", "a", "b")) for row in rows]
+    averaged = {pair for pair, row in zip(pairs, rows, strict=True) if row["task"] == AVERAGE}
+    return [
+        statement(row, tasks, noun)
+        for pair, row in zip(pairs, rows, strict=True)
+        if row["task"] == AVERAGE or pair not in averaged
+    ]
 
 
 def unsolved_tasks(tasks: Sequence[str]) -> list[str]:

@@ -29,7 +29,8 @@ class History:
             selection_score and metrics (in [0, 1]), seconds since the start.
         best_step: of the checkpoint that was kept; the earliest where several are equal.
         best_score: of that checkpoint, in [0, 1].
-        stopped_early: whether it ended before its last step, out of patience or dropped by successive halving.
+        stopped_early: whether it ended before its last step: out of patience, dropped by successive halving, diverged.
+        diverged: what was no longer finite, where that ended it while others went on; else "".
         num_cut: training sources that were longer than the limit.
     """
 
@@ -39,6 +40,7 @@ class History:
     best_score: float = float("-inf")
     stopped_early: bool = False
     num_cut: int = 0
+    diverged: str = ""
 
     def __repr__(self) -> str:
         best = f"best {100 * self.best_score:.1f} at step {self.best_step} on {self.selection_split}"
@@ -171,6 +173,12 @@ class Candidate:
     def stop(self) -> None:
         """End here, and keep the best checkpoint so far."""
         self.done = self.history.stopped_early = True
+
+    def diverge(self, what: str) -> None:
+        """End here, since the numbers are no longer finite, and keep the best checkpoint before that."""
+        self.history.diverged = what
+        self.optimizer.zero_grad(set_to_none=True)
+        self.stop()
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that steps and evaluations have changed: (tensors, JSON values)."""

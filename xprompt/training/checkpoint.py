@@ -73,12 +73,16 @@ class TrainerState:
         self.began -= facts["seconds"]
 
 
+SPARING = 10  # times what a state takes to write is trained before the next one
+SMALL = 2**26  # bytes of trained values up to which a state is written while somebody waits
+
+
 class Checkpointer:
     """Save one loop's state now and then, and restore it.
 
     Args:
         folder: of this loop; None: nothing is saved or restored.
-        every: seconds between two saved states.
+        every: seconds between two saved states, and no less than `SPARING` times what the last one took to write.
         candidates: as they start.
         data: the tokenised splits that the loop uses.
         identity: JSON values that, with candidates, data and backbone, determine the loop's numbers. A state that was
@@ -96,7 +100,7 @@ class Checkpointer:
     ) -> None:
         self.folder, self.every, self.candidates = folder, every, candidates
         self.identity = "" if folder is None else _identify(candidates, backbone, data, identity)
-        self.saved, self.failed = time.perf_counter(), False
+        self.saved, self.wait, self.failed = time.perf_counter(), every, False
 
     def restore(self, state: TrainerState) -> float:
         """Load what an interrupted loop saved into `state` and the candidates; return the seconds it had taken.
@@ -121,15 +125,12 @@ class Checkpointer:
         return facts["seconds"]
 
     def save(self, state: TrainerState, interrupted: bool = False) -> None:
-        """Save the state, where `every` seconds have passed since the last time or the loop was interrupted.
-
-        Where it cannot be written, warn once and go on.
-        """
+        """Save the state, where it is time or the loop was interrupted. Where it cannot be written, warn and go on."""
         if self.folder is None or not process_group().is_main or not state.consistent:
             return
         # On Ctrl-C nobody waits for gigabytes: a whole backbone is saved only when its time has come.
-        small = all(candidate.prompt is not None for candidate in self.candidates)
-        if time.perf_counter() - self.saved < self.every and not (interrupted and small):
+        began = time.perf_counter()
+        if began - self.saved < self.wait and not (interrupted and self._is_small()):
             return
         tensors: dict[str, Tensor] = {}
         facts = state.state_dict() | {"candidates": []}
@@ -137,13 +138,18 @@ class Checkpointer:
             candidate_tensors, values = candidate.state_dict()
             tensors |= {f"{i}.{name}": tensor for name, tensor in candidate_tensors.items()}
             facts["candidates"].append(values)
-        self.saved = time.perf_counter()
         try:
             save_state(self.folder, self.identity, tensors, facts)
         except StoreError as error:  # a full disk, say: training needs no state to go on
             if not self.failed:
                 warnings.warn(f"{error} Training goes on; an interruption would cost it.", RuntimeWarning, stacklevel=2)
             self.failed = True
+        self.saved = time.perf_counter()
+        self.wait = max(self.every, SPARING * (self.saved - began))
+
+    def _is_small(self) -> bool:
+        trained = [parameter for candidate in self.candidates for parameter in candidate.parameters]
+        return sum(parameter.nbytes for parameter in trained) <= SMALL
 
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)

@@ -6,16 +6,23 @@ import statistics
 import time
 from collections.abc import Mapping
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 from xprompt import html
 from xprompt.training.callbacks import Callback
-from xprompt.training.candidate import Candidate
+from xprompt.training.candidate import Candidate, History
 
 _FEW = 4  # candidates that have a line each
+
+
+class _Curve(NamedTuple):
+    """What is drawn of a candidate."""
+
+    history: History
+    num_steps: int
 
 
 class LiveCurve(Callback):
@@ -38,7 +45,7 @@ class LiveCurve(Callback):
 
     def __init__(self, every: float = 0.5) -> None:
         self.every = every
-        self.candidates: Mapping[int, Candidate] = {}
+        self.candidates: Mapping[int, Candidate | _Curve] = {}
         self.stage, self.step, self._drawn, self._handle = "", 0, 0.0, None
 
     def __repr__(self) -> str:
@@ -79,6 +86,8 @@ class LiveCurve(Callback):
 
     def on_train_end(self, stage: str) -> None:
         self._draw()
+        # What stays on the page needs no values: a candidate may hold a model, its optimiser and its best weights.
+        self.candidates = {i: _Curve(c.history, c.num_steps) for i, c in self.candidates.items()}
 
     def _draw(self) -> None:
         self._drawn = time.perf_counter()

@@ -5,7 +5,9 @@ B: examples in a pass, over all its candidates; P: prompt tokens; H: embedding w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -17,13 +19,15 @@ from xprompt.backbones.subnormals import subnormals_as_zero
 from xprompt.data.batching import Batch, batches, concat, infinite_batches, micro_batch, shard, slice_rows
 from xprompt.data.splits import Splits, TaskDataset
 from xprompt.distributed import process_group
-from xprompt.errors import ConfigError, DataError, is_out_of_memory
-from xprompt.streams import stream_seed
+from xprompt.errors import ConfigError, DataError, NotFiniteError, is_out_of_memory
+from xprompt.streams import stream_seed, whole_seed
 from xprompt.training.callbacks import Callback, Callbacks, ProgressBar, ProgressLog
 from xprompt.training.candidate import Candidate
 from xprompt.training.checkpoint import Checkpointer, TrainerState
 from xprompt.training.evaluation import evaluate_many, prompt_rows
 from xprompt.training.memory import choose_width
+
+log = logging.getLogger("xprompt")
 
 
 class Loop:
@@ -51,7 +55,7 @@ class Loop:
             )
         if not len(splits.train):
             raise DataError(f"{splits.task.name} has no training examples in {splits.source}: nothing to tune on.")
-        self.backbone, self.candidates, self.seeds = backbone, candidates, seeds
+        self.backbone, self.candidates, self.seeds = backbone, candidates, list(map(whole_seed, seeds))
         self.settings, self.halving_schedule = candidates[0].settings, dict(halving_schedule or {})
         self.selection: TaskDataset = splits.selected_on
         self.verbalizer = backbone.verbalizer(splits.task)
@@ -167,7 +171,8 @@ class Loop:
         """Do one optimiser step of every candidate."""
         with self.state.update():
             for candidate, loss in zip(group, losses, strict=True):
-                candidate.step(loss)
+                with self._others_go_on(candidate):
+                    candidate.step(loss)
             self.state.step, self.state.evaluated = self.state.step + 1, False
         for callback in self.callbacks:
             callback.on_step_end(self.stage, self.state.step)
@@ -185,13 +190,26 @@ class Loop:
             )  # fmt: skip
         with state.update():
             for i, evaluation in zip(due, evaluations, strict=True):
-                self.candidates[i].record(state.step, evaluation, state.seconds)
+                with self._others_go_on(self.candidates[i]):
+                    self.candidates[i].record(state.step, evaluation, state.seconds)
             if halving:
                 self._halve(self.halving_schedule[state.step])
             state.evaluated = True
         if due:
             for callback in self.callbacks:
                 callback.on_evaluate(self.stage, {i: self.candidates[i] for i in due})
+
+    @contextmanager
+    def _others_go_on(self, candidate: Candidate) -> Iterator[None]:
+        """End a candidate that diverges and keep its last finite checkpoint; where it is the last one, raise."""
+        try:
+            yield
+        except NotFiniteError as error:
+            others = [other for other in self.candidates if other is not candidate]
+            if not candidate.history.entries or all(other.history.diverged for other in others):
+                raise
+            candidate.diverge(str(error))
+            log.warning("%s: candidate %d ends: %s", self.describe, self.candidates.index(candidate), error)
 
     def _halve(self, num_left: int) -> None:
         """Stop all but the best candidates of those that still train; of equals, the first go on."""

@@ -98,7 +98,7 @@ def tune_many(
     prompt's own gradient. With dropout, whose random numbers a pass's rows would share, passes hold one prompt each.
 
     Args:
-        prompts: C ≥ 1 times (P, H), where P may differ; unchanged.
+        prompts: C ≥ 1 times (P, H), where P may differ; unchanged. The copies are float32 at least.
         settings: one for each prompt; objective, batch sizes, accumulation, dropout and gradient checkpointing must
             agree.
         seeds: of the data orders; candidates with the same seed share their batches. Default: all 0.
@@ -114,9 +114,10 @@ def tune_many(
         ConfigError: no prompts, one that `check_tunable` refuses, not as many settings or seeds, a width below 1, or
             settings that must agree and do not.
         DataError: there are no training examples.
+        NotFiniteError: every prompt diverged. One that does so beside others ends at its last finite checkpoint.
 
     Processes that share a run (`xprompt.distributed`) each take a shard of every batch, and end with the same
-    prompts, which are those of one process up to the rounding of sums.
+    prompts, which are those of one process up to the rounding of sums; with dropout each process draws its own numbers.
     """
     seeds = [0] * len(prompts) if seeds is None else list(seeds)
     if not len(prompts) == len(settings) == len(seeds) > 0 or (width is not None and width < 1):
@@ -129,6 +130,8 @@ def tune_many(
     candidates = []
     for prompt, prompt_settings in zip(prompts, settings, strict=True):
         trained = prompt.clone().to(backbone.device)
+        if trained.embeddings.element_size() < 4:  # stepped in bfloat16, many values never move
+            trained = trained.float()
         candidates.append(Candidate(trained, list(trained.parameters()), prompt_settings, trained.clone))
     Loop(backbone, candidates, splits, seeds, progress, describe, halving_schedule).run(callbacks, width)
     for candidate in candidates:
