@@ -108,7 +108,16 @@ def test_the_guides_line_copies_the_notebooks_out_of_the_wheel(installed, tmp_pa
 def test_the_sdist_holds_what_its_name_says(built):
     with tarfile.open(built[1]) as sdist:
         tops = {name.split("/")[1] for name in sdist.getnames()}
-    assert {"xprompt", "notebooks", "tests", "noxfile.py", "constraints.txt", "LICENSE", "README.md"} <= tops
+    assert {
+        "xprompt",
+        "notebooks",
+        "tests",
+        "noxfile.py",
+        "constraints.txt",
+        "LICENSE",
+        "README.md",
+        ".gitattributes",
+    } <= tops
     assert "reports" not in tops and "dist" not in tops
 
 

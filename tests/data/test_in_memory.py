@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import datasets
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -62,6 +63,18 @@ def test_truth_values_are_written_as_in_a_csv(tmp_path):
     in_memory = xp.task_from(pd.DataFrame(rows), **TASK | {"label_words": words}, validation_share=0.3)
     verbalizer = {"False": "calm", "True": "wild"}
     assert in_memory.fingerprint == from_csv(tmp_path, rows, validation_share=0.3, verbalizer=verbalizer).fingerprint
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "float64"])
+def test_numbers_are_written_in_their_own_precision(kind, tmp_path):
+    """As in a CSV of the same table: 1.1, and not the 1.100000023841858 that a float32 is in Python's own numbers."""
+    frame = pd.DataFrame(ROWS).assign(n=np.array([1.1, 0.3, 2.0, 1e-3, 1e7] * 2, dtype=kind))
+    if kind == "float16":
+        frame["n"] = frame["n"].clip(upper=1000)
+    in_memory = xp.task_from(frame, **TASK, validation_share=0.3)
+    assert in_memory.fingerprint == from_csv(tmp_path, frame, validation_share=0.3).fingerprint
+    data_set = datasets.Dataset.from_pandas(frame)
+    assert in_memory.fingerprint == xp.task_from(data_set, **TASK, validation_share=0.3).fingerprint
 
 
 def test_class_names_of_a_hub_data_set(monkeypatch):

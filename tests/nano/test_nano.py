@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import subprocess
@@ -76,6 +77,16 @@ def test_no_passage_is_in_two_parts(task, sample):
         assert {world.bucket(t) for t in texts[split]} == {split}
     every = texts["train"] | texts["validation"]
     assert not [source for source, _ in sample if source in every]
+    # Within longer texts there, or as answers, are short ones: single sentences, at times two facts in a row.
+    corpus_text = "\n".join(itertools.chain.from_iterable(sample))
+    within = sum(text in corpus_text for text in every) / len(every)
+    assert within < {"copa": 0.08, "wic": 0.05, "boolq": 0.001, "rte": 0.001}.get(task, 1e-9)
+
+
+def test_new_examples_are_no_windows_on_the_kept_ones():
+    first = generator.raw_examples("multirc", "validation")
+    first[0]["passage"]["questions"].clear()
+    assert generator.raw_examples("multirc", "validation")[0]["passage"]["questions"]
 
 
 @pytest.mark.parametrize("task", generator.TASKS)

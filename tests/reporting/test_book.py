@@ -423,6 +423,8 @@ AXE_LEVELS = ("serious", "critical")
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> Path:
+    if not PUBLISHED.is_dir():
+        pytest.skip("the published reports are not here: an sdist has none")
     return book.build(Report(PUBLISHED), tmp_path_factory.mktemp("published")).parent
 
 

@@ -53,6 +53,10 @@ def needs(name: str) -> None:
 # What is published ----------------------------------------------------------------------------------------------------
 
 
+if not PUBLISHED.is_dir():
+    pytest.skip("the published reports are not here: an sdist has none", allow_module_level=True)
+
+
 @pytest.mark.parametrize("folder", sorted(filter(Path.is_dir, PUBLISHED.iterdir())), ids=lambda folder: folder.name)
 def test_a_published_report_is_compact(folder):
     files = [file for file in folder.rglob("*") if file.is_file()]

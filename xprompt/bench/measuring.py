@@ -75,7 +75,7 @@ def measure(
         for kind in devices:
             _on_backbone(output, name, kind, comparisons_of(name, kind, chosen), quick)
         if "cuda" not in devices:
-            _write(output, _empty(comparisons_of(name, "cuda", chosen), name, NO_GPU), "cpu", quick)
+            _write(output, _empty(comparisons_of(name, "cuda", chosen), name, _why_no_gpu()), "cpu", quick)
     if "t5_scale" in chosen:
         _scale(output, devices, quick, retrain_share)
     return writer.read_rows(output / "bench.csv")
@@ -121,7 +121,7 @@ def _on_backbone(output: str | Path, name: str, kind: str, comparisons: list[str
         found: Findings = measured(backbone, size, hardware_of(backbone.device))
         for fact in found.facts:
             fact["size"] = size.facts()
-        _write(output, found, kind, quick)
+        _write(output, found, kind, quick, backbone.dtype)
         log.info("%s on %s, %s: %.0f s", comparison, name, kind, time.perf_counter() - start)
 
 
@@ -131,7 +131,7 @@ def _scale(output: str | Path, devices: list[str], quick: bool, retrain_share: f
         found = t5_scale.measure(torch.device("cuda"), rounds=5 if quick else 20, retrain_share=retrain_share)
     else:
         for row, shape in t5_scale.names():
-            found.missing([row], shape, NO_GPU)
+            found.missing([row], shape, _why_no_gpu())
     _write(output, found, devices[-1], quick)
 
 
@@ -142,7 +142,11 @@ def _empty(comparisons: Iterable[str], backbone: str, reason: str) -> Findings:
     return found
 
 
-def _write(output: str | Path, found: Findings, kind: str, quick: bool) -> None:
-    dtype = torch.float32 if kind == "cpu" else torch.bfloat16
+def _why_no_gpu() -> str:
+    return "left out by --device cpu" if torch.cuda.is_available() else NO_GPU
+
+
+def _write(output: str | Path, found: Findings, kind: str, quick: bool, dtype: torch.dtype | None = None) -> None:
+    dtype = dtype or (torch.float32 if kind == "cpu" else torch.bfloat16)  # a backbone's own, else the shapes'
     about = {**provenance(torch.device(kind), dtype), "quick": quick}
     writer.write(output, found, about)

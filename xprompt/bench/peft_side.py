@@ -1,12 +1,13 @@
 """PEFT's prompt tuning on our frozen backbone, written as in PEFT's examples: its batches, its loss, its loop.
 
 Set beyond PEFT's defaults, so that both sides do the same computation: the same weights, starting prompt, optimiser and
-schedule; dropout off; one set of prompt rows for an encoder-decoder (the default stores a second, unused set, which
-Adafactor's factored moments would mix in).
+schedule; on a CPU the same floating-point mode; dropout off; one set of prompt rows for an encoder-decoder (the default
+stores a second, unused set, which Adafactor's factored moments would mix in).
 """
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from xprompt.backbones.base import IGNORE_INDEX, Backbone
 from xprompt.backbones.devices import random_state_kept
+from xprompt.backbones.subnormals import subnormals_as_zero
 from xprompt.config.settings import TuneSettings
 from xprompt.data.batching import batches
 from xprompt.data.splits import Splits
@@ -116,12 +118,17 @@ class PeftPrompt:
             found[chosen] = self.scores(encoded, chosen).argmax(dim=1)
         return found.tolist()
 
-    def tune(self, settings: TuneSettings, *, seed: int = 0, bucketed: bool = False) -> Tensor:
+    def tune(self, settings: TuneSettings, *, seed: int = 0, bucketed: bool = False, as_used: bool = False) -> Tensor:
         """Tune from the starting prompt as `xprompt.tune` does with these settings; return the last step's prompt.
 
         The same work around the steps as ours: the splits are tokenised, and with "label_scores" the prompt is
-        evaluated on the selection split before the first and after the last step.
+        evaluated on the selection split before the first and after the last step. Subnormal numbers are taken for zero
+        as on our side, which anyone can have by a line; `as_used`: they are kept, as by PEFT's users.
         """
+        with contextlib.nullcontext() if as_used else subnormals_as_zero(self.backbone.device):
+            return self._tune(settings, seed, bucketed)
+
+    def _tune(self, settings: TuneSettings, seed: int, bucketed: bool) -> Tensor:
         self.reset()
         train = self.backbone.encode(self.splits.train)
         held = self.backbone.encode(self.splits.selected_on)

@@ -27,7 +27,7 @@ TRAIN = {
     "peft_train_words_bucketed": ("peft words bucketed", "ours words"),
     "peft_train_string": ("peft string random", "ours string"),
     "peft_train_string_bucketed": ("peft string bucketed", "ours string"),
-    "peft_train_as_used": ("peft string random", "ours words"),
+    "peft_train_as_used": ("peft string random as used", "ours words"),
 }
 EVALUATE = {"peft_eval": ("peft in order", "ours"), "peft_eval_bucketed": ("peft bucketed", "ours")}
 _HELD = 2  # examples on the selection split, evaluated twice per call: few, since the steps are measured
@@ -56,6 +56,7 @@ def _training(found: Findings, backbone: Backbone, size: Size, hardware: str, pr
         "ours string": lambda: TuningSteps.over(backbone, prompt, splits, string)(),
         "peft string random": lambda: other.tune(string),
         "peft string bucketed": lambda: other.tune(string, bucketed=True),
+        "peft string random as used": lambda: other.tune(string, as_used=True),
     }
     seconds = interleave(sides, size.rounds, device=backbone.device)
     work = {side: float(size.steps * size.batch) for side in sides}

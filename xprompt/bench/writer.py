@@ -24,7 +24,8 @@ _DIGITS = 6  # significant; more would change with every run and say nothing
 def add_rows(path: str | Path, rows: Iterable[Row]) -> pd.DataFrame:
     """Write rows into a bench.csv: those of the same name, backbone and hardware are replaced, the others stay.
 
-    A measurement on new hardware replaces the "not measured" row of the same name and backbone.
+    A measurement on new hardware replaces the "not measured" row of the same name and backbone, and where a GPU has
+    measured it such a row is not added again.
 
     Args:
         path: the file; created if needed.
@@ -39,9 +40,16 @@ def add_rows(path: str | Path, rows: Iterable[Row]) -> pd.DataFrame:
     fresh = {(n, b) for n, b, h in new[_KEY].to_numpy() if h != NOT_MEASURED and (n, b, h) not in seen}
     settled = [h == NOT_MEASURED and (n, b) in fresh for n, b, h in old[_KEY].to_numpy()]
     kept = old[[not gone for gone in settled]] if len(old) else old
+    by_gpu = {(n, b) for n, b, h in old[_KEY].to_numpy() if _is_gpu(h)}
+    new = new[[h != NOT_MEASURED or (n, b) not in by_gpu for n, b, h in new[_KEY].to_numpy()]]
     merged = _replaced(kept, new, _KEY)
     write_atomically(path, merged.to_csv(index=False, lineterminator="\n", float_format=f"%.{_DIGITS}g"))
     return merged
+
+
+def _is_gpu(hardware: str) -> bool:
+    """Whether a row was measured on a GPU: what is said of a CPU ends with its threads."""
+    return hardware != NOT_MEASURED and not hardware.endswith(("thread", "threads"))
 
 
 def read_rows(path: str | Path) -> pd.DataFrame:

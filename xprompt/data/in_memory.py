@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
+import numpy as np
+
 from xprompt.data.loading import make_dataset
 from xprompt.data.readers import check_reachable
 from xprompt.data.splits import Splits, hold_out_validation, warn_of_missing_labels
@@ -17,6 +19,7 @@ from xprompt.tasks.example import RawExample, data_error
 from xprompt.tasks.registry import custom_task
 
 SHARE = 0.2
+_NARROW = ("float16", "float32")  # a data set hands their numbers out as Python's own, which have more digits
 
 
 def task_from(
@@ -111,10 +114,17 @@ def _rows(data: Any, split: str, names: tuple[str, Sequence[str]] | None) -> lis
         if repeated:
             raise data_error(f"{split}, column '{repeated[0]}'", "it twice", "different names", "rename or remove one")
         places = [f"row {index!r}" for index in data.index]
-        columns = {str(column): data[column].tolist() for column in data.columns}
+        columns = {str(column): _values(data[column]) for column in data.columns}
         rows: list[Any] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     elif isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)):
-        rows = list(data)
+        features = getattr(data, "features", None) or {}
+        kinds = {name: np.dtype(f.dtype) for name, f in features.items() if getattr(f, "dtype", "") in _NARROW}
+        rows = [
+            row
+            if not kinds
+            else row | {name: kind.type(row[name]) for name, kind in kinds.items() if row[name] is not None}
+            for row in data
+        ]
         places = [f"row {i}" for i in range(len(rows))]
     else:
         raise data_error(
@@ -135,8 +145,16 @@ def _rows(data: Any, split: str, names: tuple[str, Sequence[str]] | None) -> lis
     return result
 
 
+def _values(column: Any) -> list[Any]:
+    """Return a column's values; numbers below double precision as they are, since Python's own have more digits."""
+    narrow = getattr(column.dtype, "kind", "") == "f" and column.dtype.itemsize < 8
+    return list(column.to_numpy()) if narrow else column.tolist()
+
+
 def _text(value: Any) -> Any:
     """Return a value as a CSV file would hold it; an empty cell ("") for what is missing; anything else unchanged."""
+    if isinstance(value, np.floating) and value.dtype.itemsize < 8 and np.isfinite(value):
+        return str(value)  # the shortest text that is this number in its own precision, as a table is written
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value  # numpy's numbers
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return ""

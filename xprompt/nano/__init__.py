@@ -1,7 +1,8 @@
 """The embedded default: seven generated English tasks, a small T5 that can learn them, and how both are made.
 
-This room never reads a file of examples; only `pretrain` imports torch. The pretraining corpus, the training splits
-and the validation splits share no passage.
+This room never reads a file of examples; only `pretrain` imports torch. Train and validation share no passage, and
+none of theirs is a whole input of the pretraining corpus; short ones, as a sentence of COPA or WiC, occur in longer
+texts and as answers there, without the task's question.
 
 In reading order:
 

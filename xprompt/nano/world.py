@@ -1,7 +1,8 @@
 """The small world that the embedded tasks are about: names, places, things, random streams.
 
 Two rules keep data apart: `bucket` gives every passage to exactly one of corpus, train and validation; `is_held_out`
-marks the (name, thing) pairings that neither the corpus nor a training split may use.
+marks the (name, thing) pairings that neither the corpus nor a training split may say to be true. A wrong choice of
+COPA may be any other event, of whoever it is.
 """
 
 from __future__ import annotations
