@@ -45,7 +45,7 @@ def trial(method: str, rate: float, score: float, task: str = "rte") -> dict:
     return {"task": task, "method": method, "learning_rate": rate, "score": score, "loss": 1.0, "examples": 48}
 
 
-def test_the_search_is_the_same_multiples_of_each_methods_own_default():
+def test_the_search_is_the_same_multiples_for_every_method():
     methods = ["prompt_tuning", "lora", "fine_tuning"]
     configs = rp.baselines.search_configs("nano", ["rte"], methods, [0.1, 1], seed=7, budget=0.5, selection=48)
     tune, fine_tune = PROFILES["nano"].tune, PROFILES["nano"].fine_tune
@@ -89,7 +89,7 @@ def test_the_best_rate_is_named_and_so_is_one_at_an_end():
     )
     assert rp.baselines.chosen_rates(trials) == {"lora": 0.01}, "prompt tuning's rate is the profile's"
     table = rp.baselines.rate_table(trials, "nano").set_index("method")
-    assert list(table.columns) == ["default", "× 0.1", "× 1", "× 10", "best rate"]
+    assert list(table.columns) == ["× 1 is", "× 0.1", "× 1", "× 10", "best rate"]
     assert table.loc["LoRA"].tolist() == ["0.001", "60.0", "70.0", "80.0", "0.01"]
     text = " ".join(rp.baselines.rate_statements(trials))
     assert (

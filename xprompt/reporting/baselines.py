@@ -85,13 +85,13 @@ def rate_table(rows: pd.DataFrame, profile: str) -> pd.DataFrame:
     """Return a row per method: the mean selection score over the tasks at every rate, and the best rate.
 
     Args:
-        rows: as `trial_rows` returns them; every method tried at the same multiples of its default.
+        rows: as `trial_rows` returns them; every method tried at the same multiples.
     """
     best, lines = best_rates(rows), []
     for method in methods_in(rows):
         part, settings = rows[rows["method"] == method], _settings(profile, method)
         means = part.groupby(part["learning_rate"] / settings.learning_rate)["score"].mean()
-        line = {"method": wording.method(method), "default": f"{settings.learning_rate:g}"}
+        line = {"method": wording.method(method), "× 1 is": f"{settings.learning_rate:g}"}
         line |= {f"× {factor:.3g}": wording.points(score) for factor, score in means.items()}
         lines.append({**line, "best rate": f"{best[method]:g}"})
     return pd.DataFrame(lines).fillna("")
@@ -178,11 +178,14 @@ def verdict_statement(gaps: pd.DataFrame) -> str:
 
 
 def _settings(profile: str, method: str) -> TuneSettings:
-    """How a method trains by default."""
-    defaults = get_profile(profile)
-    settings = defaults.fine_tune if "fine_tune" in get_method(method).settings else defaults.tune
-    rate = defaults.learning_rates.get(method, settings.learning_rate)
-    return settings.replace(learning_rate=rate)
+    """How a method trains, at the rate whose multiples are tried: the profile's for prompts or, of weights, its own.
+
+    Not the rate that the profile gives a baseline that makes a prompt: those were found by this search.
+    """
+    defaults, declared = get_profile(profile), get_method(method)
+    settings = defaults.fine_tune if "fine_tune" in declared.settings else defaults.tune
+    own = defaults.learning_rates.get(method) if declared.work == "adapter" else None
+    return settings if own is None else settings.replace(learning_rate=own)
 
 
 def _rate(settings: TuneSettings, factor: float) -> float:
