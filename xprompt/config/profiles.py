@@ -94,7 +94,7 @@ _SMOLLM2_GPU = Profile(
     fine_tune=_SMOLLM2_TUNE.replace(learning_rate=1e-4),
     learning_rates={
         "lora": 0.001, "p_tuning": 1e-4, "p_tuning_mlp": 1e-4, "prefix_tuning": 5e-5, "p_tuning_v2": 0.005
-    },  # of their papers (P-Tuning 1e-5 to 1e-4, Prefix-Tuning 5e-5, P-Tuning v2 5e-3); not searched on SmolLM2
+    },  # small modules at rates that weights take, P-Tuning v2 between these and bare prompts; none was searched here
     prune=PruneSettings(
         importance_limit=1000,
         search="race",
