@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,16 @@ def test_held_out_pairings_are_new_in_validation(task):
 
     assert share("train") == 0.0
     assert 0.2 < share("validation") < 0.45
+
+
+def test_the_card_counts_the_copa_lines_with_two_right_choices():
+    """Who swam in the lake got wet, and who forgot the umbrella has wet hair."""
+    alike = [("forgot the umbrella", "swam in the lake"), ("got wet", "hair was wet")]
+    lines = [line for split in SPLITS for line in generator.raw_examples("copa", split)]
+    choices = [f"{line['choice1']} {line['choice2']}" for line in lines]
+    count = sum(any(a in both and b in both for a, b in alike) for both in choices)
+    card = (Path(generator.__file__).parent / "checkpoint" / "README.md").read_text(encoding="utf-8")
+    assert f"In {count} of {len(lines):,} COPA lines the other choice is right too." in card
 
 
 def test_multirc_holds_pairings_back():

@@ -10,9 +10,9 @@ from xprompt.errors import ConfigError, did_you_mean
 _PAPER = TuneSettings(epochs=100, patience=20)
 
 
-# The paper gives none. LoRA's is fine-tuning's; the others are the multiples of prompt tuning's rate that were best in
-# the search on nano (`06_baselines`): of the rate itself, made for bare prompt vectors, a reparameterised prefix of
-# nano learned nothing. No T5 was searched.
+# Rates of baselines, of which the paper gives none. LoRA's is fine-tuning's; the others are the multiples of prompt
+# tuning's rate that were best in the search on nano (`06_baselines`): at that rate itself, which is for bare prompt
+# vectors, a reparameterised prefix of nano learned nothing. No T5 was searched.
 _T5_RATES = {"lora": 0.001, "p_tuning": 0.009, "p_tuning_mlp": 0.0009, "prefix_tuning": 0.0009, "p_tuning_v2": 0.03}
 
 

@@ -119,12 +119,9 @@ def _rows(data: Any, split: str, names: tuple[str, Sequence[str]] | None) -> lis
     elif isinstance(data, Iterable) and not isinstance(data, (str, bytes, Mapping)):
         features = getattr(data, "features", None) or {}
         kinds = {name: np.dtype(f.dtype) for name, f in features.items() if getattr(f, "dtype", "") in _NARROW}
-        rows = [
-            row
-            if not kinds
-            else row | {name: kind.type(row[name]) for name, kind in kinds.items() if row[name] is not None}
-            for row in data
-        ]
+        rows = list(data)
+        if kinds:
+            rows = [row | {n: kind.type(row[n]) for n, kind in kinds.items() if row[n] is not None} for row in rows]
         places = [f"row {i}" for i in range(len(rows))]
     else:
         raise data_error(

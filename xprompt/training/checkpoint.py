@@ -125,7 +125,10 @@ class Checkpointer:
         return facts["seconds"]
 
     def save(self, state: TrainerState, interrupted: bool = False) -> None:
-        """Save the state, where it is time or the loop was interrupted. Where it cannot be written, warn and go on."""
+        """Save the state, where it is time or the loop was interrupted.
+
+        Where it cannot be written, warn once and go on.
+        """
         if self.folder is None or not process_group().is_main or not state.consistent:
             return
         # On Ctrl-C nobody waits for gigabytes: a whole backbone is saved only when its time has come.
