@@ -22,6 +22,7 @@ from xprompt import files
 from xprompt.errors import MemoryLimitError
 from xprompt.runs import provenance
 from xprompt.runs import run as pipeline
+from xprompt.runs.archive import write_archive
 
 TUNE = xp.TuneSettings(optimizer="adamw", learning_rate=0.05, steps=4, eval_every=2, batch_size=8, eval_batch_size=8)
 
@@ -116,6 +117,22 @@ def test_a_run_asked_for_twice_is_read(config, tmp_path, monkeypatch):
     again = xp.run(config.replace(method="xprompt"), tmp_path)
     assert again.record == first.record
     assert torch.equal(again.load_prompt().embeddings, first.load_prompt().embeddings)
+
+
+def test_a_run_that_starts_from_one_with_a_record_alone_does_that_again(config, tmp_path, monkeypatch):
+    """Of a published report's runs most have no prompts: a new child needs its parent's, to the same numbers."""
+    whole = xp.run(config.replace(method="xprompt"), tmp_path / "whole").record
+    store = xp.Store(tmp_path / "published")
+    parent = next(record for record in xp.Store(tmp_path / "whole").records() if record["run"] != whole["run"])
+    write_archive(store.root, [parent])
+    done, do = [], pipeline._record
+    monkeypatch.setattr(pipeline, "_record", lambda *given: (done.append(given[0].config.method), do(*given)))
+    xp.run(config.replace(method="prompt_tuning"), store)
+    assert done == [], "its record is there"
+    for method in ("xprompt", "prompt_tuning_matched"):
+        xp.run(config.replace(method=method), store)
+    assert done == ["prompt_tuning", "xprompt", "prompt_tuning_matched"], "the parent for its first child alone"
+    assert store.get(whole["run"])["predictions"] == whole["predictions"]
 
 
 def test_data_and_weights_that_change_on_disk_are_read_again(config, place, tmp_path):

@@ -25,7 +25,7 @@ from xprompt.distributed import process_group
 from xprompt.errors import ConfigError, MemoryLimitError, StoreError, XPromptError, is_out_of_memory, shown
 from xprompt.files import inside, path_of, state_of, try_folder
 from xprompt.methods.base import MethodContext, load_method
-from xprompt.prompts.collection import load_from_collection
+from xprompt.prompts.collection import load_from_collection, names_in_collection
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.planned_runs import threads_of
 from xprompt.runs.provenance import provenance
@@ -180,11 +180,17 @@ def _memory_limit(config: RunConfig) -> Iterator[None]:
         ) from error
 
 
-def _read_or_do(config: RunConfig, store: Store, how: _How, force: bool = False) -> RunResult:
-    result = None if force else _read(config, store, how.device_map)
+def _read_or_do(
+    config: RunConfig, store: Store, how: _How, force: bool = False, with_prompts: bool = False
+) -> RunResult:
+    """Read a run, or do it where it is not there; `with_prompts`: also where only its record is, as of a published one.
+
+    A run that starts from another needs its prompts.
+    """
+    result = None if force else _read(config, store, how.device_map, with_prompts)
     if result is None:
-        parents = tuple(_read_or_do(parent, store, how) for parent in config.parents)
-        result = _do(config, store, how, parents, force)
+        parents = tuple(_read_or_do(parent, store, how, with_prompts=True) for parent in config.parents)
+        result = _do(config, store, how, parents, force, with_prompts)
     return result
 
 
@@ -194,13 +200,17 @@ def find(config: RunConfig, store: Store | str | Path | None = None) -> RunResul
     return _read(config, _store(config, store))
 
 
-def _read(config: RunConfig, store: Store, device_map: str | None = None) -> RunResult | None:
+def _read(
+    config: RunConfig, store: Store, device_map: str | None = None, with_prompts: bool = False
+) -> RunResult | None:
     """Read a run; of processes that share one, what the main process finds counts for all."""
-    return _get(_prepare(config, device_map)[2], store)
+    return _get(_prepare(config, device_map)[2], store, with_prompts)
 
 
-def _get(name: str, store: Store) -> RunResult | None:
+def _get(name: str, store: Store, with_prompts: bool = False) -> RunResult | None:
     record = store.get(name) if process_group().is_main else None
+    if with_prompts and record is not None and not _has_prompts(name, store):
+        record = None
     if not process_group().broadcast_from_main(record is not None):
         return None
     record = store.get(name) if record is None else record
@@ -212,11 +222,18 @@ def _get(name: str, store: Store) -> RunResult | None:
     return None if record is None else RunResult(record, store.path(name))
 
 
-def _do(config: RunConfig, store: Store, how: _How, parents: tuple[RunResult, ...], force: bool) -> RunResult:
+def _has_prompts(name: str, store: Store) -> bool:
+    kept = names_in_collection(store.prompts)
+    return store.path(name).exists() or any(prompt.startswith(f"{name}/") for prompt in kept)
+
+
+def _do(
+    config: RunConfig, store: Store, how: _How, parents: tuple[RunResult, ...], force: bool, with_prompts: bool
+) -> RunResult:
     """Do one run, its parents at hand, unless another process has done it meanwhile."""
     splits, backbone, name = _prepare(config, how.device_map)
     with store.lock(name, -1 if how.wait else 0) if process_group().is_main else contextlib.nullcontext():
-        if force or _get(name, store) is None:
+        if force or _get(name, store, with_prompts) is None:
             try_folder(store.runs, ROOM)
             events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
             callbacks = Callbacks(
