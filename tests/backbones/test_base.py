@@ -511,6 +511,17 @@ def test_generation_is_greedy_whatever_the_model_folder_asks_for(backbone):
     assert wrap(model, backbone.tokenizer, max_source=64).generate(None, batch) == texts
 
 
+@pytest.mark.parametrize("start", [None, 5])
+def test_generation_starts_from_the_token_that_scoring_starts_from(start):
+    """A folder's generation settings may name another token, or none, which transformers refuses or takes from bos."""
+    backbone = tiny_model("seq2seq")
+    batch, model = one_batch(backbone, tiny_data(4, "train")), backbone.model
+    texts, name = backbone.generate(None, batch), backbone.fingerprint
+    model.generation_config.decoder_start_token_id = start
+    again = wrap(model, backbone.tokenizer, max_source=64)
+    assert again.generate(None, batch) == texts and again.fingerprint == name
+
+
 def test_a_gpu_without_cuda_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(xp.BackboneError, match=r"device 'cuda' was given, and torch .* sees no GPU"):

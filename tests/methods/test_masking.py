@@ -101,3 +101,6 @@ def test_each_draw_is_another_run_with_other_masks_and_the_first_keeps_its_name(
 def test_of_a_prompt_of_one_token_the_pieces_alone_are_left_out(config, tmp_path):  # noqa: F811
     result = xp.run(config.replace(method="leave_one_out", length=1), tmp_path)
     assert list(result.record["details"]["leave_one_out"]) == ["piece"]
+    alone = config.replace(method="leave_one_out", length=1, prune=config.prune.replace(level="token"))
+    result = xp.run(alone, tmp_path)
+    assert result.record["details"]["leave_one_out"] == {} and 0 <= result.score <= 1

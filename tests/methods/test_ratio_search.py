@@ -66,7 +66,7 @@ def test_what_halving_trains_to_the_end_is_the_grids_own_candidate(backbone64, s
 @pytest.mark.parametrize("ratios", [(0.1, 0.4, 0.7), tuple(i / 10 for i in range(1, 10))])
 def test_the_matched_control_looks_as_often_as_xprompt(kind, ratios):
     settings = SETTINGS.replace(search=kind, token_ratios=ratios, piece_ratios=ratios)
-    candidates, steps = settings.num_candidates, 90
+    steps = 90
 
     def looks(count: int, schedule: dict[int, int]) -> int:
         """Count distinct checkpoints seen at the rungs; untrained copies of one prompt count as one."""
@@ -75,12 +75,29 @@ def test_the_matched_control_looks_as_often_as_xprompt(kind, ratios):
             seen, count = seen + count, count if kind == "grid" else left
         return seen
 
-    if kind == "race":
-        candidates = 9  # the others have no score that one could be chosen by
+    # Of equal masks one is tried; what a race drops has no score that it could be chosen by.
+    candidates = 9 if kind == "race" else search.num_masks(settings, 20, 16)
     xprompt = looks(candidates, search.halving_schedule(candidates, steps))
-    count, schedule = search.matched_schedule(settings, steps)
+    count, schedule = search.matched_schedule(settings, steps, 20, 16)
     assert looks(count, schedule) == xprompt
     assert min(schedule) > 0 and max(schedule) < steps
+
+
+@pytest.mark.parametrize("tokens, masks", [(20, 81), (8, 63), (5, 36), (4, 36), (1, 9)])
+def test_ratios_that_round_to_the_same_numbers_make_one_mask(tokens, masks):
+    settings = xp.PruneSettings()  # the paper's 81 pairs
+    assert search.num_masks(settings, tokens, 16) == masks
+    prompt = xp.SoftPrompt(torch.randn(tokens, 32), pieces=16)
+    scores = xp.Importance(torch.rand(tokens), torch.rand(tokens, 16), 1)
+    made, _ = search.distinct_masks([xp.prune(prompt, scores, *pair) for pair in settings.grid()])
+    assert len(made) <= masks, "fewer where a token loses its last piece"
+    assert search.num_masks(settings.replace(search="linear"), tokens, 16) <= 18
+
+
+def test_the_matched_control_trains_no_more_candidates_than_there_are_masks():
+    settings = xp.PruneSettings().replace(search="halving")
+    trained = search.matched_schedule(settings, 90, 4, 16)[0]
+    assert trained == search.halving_schedule(search.num_masks(settings, 4, 16), 90)[0] == 12  # of 36, not of 81
 
 
 def test_the_better_go_on_at_every_rung(backbone64, splits):

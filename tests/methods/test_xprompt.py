@@ -124,6 +124,7 @@ def test_pieces_scored_again_are_the_pruned_prompts_own(splits):
     assert differ and torch.equal(again.scores.piece, once.scores.piece) and once.rescored is None
     assert not torch.equal(again.rescored.piece, again.scores.piece)
     assert torch.equal(again.rescored.token, again.scores.token)
+    assert bool((again.rescored.signed.abs() <= again.rescored.piece + 1e-6).all()), "signs are of the same pass"
 
 
 def test_the_readings_have_identities_of_their_own_and_the_first_keeps_its(config):  # noqa: F811

@@ -114,6 +114,12 @@ def test_the_limit_is_respected_and_nothing_is_changed(backbone64):
     assert all(p.grad is None for p in backbone64.model.parameters())
 
 
+def test_a_prompt_in_half_precision_scores_as_its_values_in_float32(backbone):
+    data, prompt = tiny_data(9, "train"), xp.SoftPrompt.init(backbone, 4, pieces=4).to(torch.bfloat16)
+    half, full = (xp.importance(backbone, given, data) for given in (prompt, prompt.clone().float()))
+    assert torch.equal(half.token, full.token) and torch.equal(half.piece, full.piece)
+
+
 def test_no_examples_and_a_limit_that_cannot_be_are_errors(backbone):
     data, prompt = tiny_data(9, "train"), xp.SoftPrompt.init(backbone, 2, pieces=4)
     with pytest.raises(xp.DataError, match="no examples of .*'s train split; needed at least 1"):

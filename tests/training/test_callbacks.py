@@ -59,6 +59,28 @@ def test_halved_candidates_are_seen_no_more(backbone, prompt, splits):
     assert [call[2] for call in recorder.calls if call[0] == "evaluate"] == [[0] * 3, [2] * 3, [4]]
 
 
+def test_a_candidate_that_diverges_is_seen_no_more(backbone, prompt, splits):
+    recorder = Recorder()
+    wild = QUICK.replace(optimizer="adafactor", learning_rate=3e38)
+    xp.tune_many(backbone, [prompt] * 2, splits, [wild, QUICK], callbacks=[recorder])
+    assert [call[2] for call in recorder.calls if call[0] == "evaluate"] == [[0, 0], [2], [4]]
+
+
+def test_states_are_saved_where_a_text_says(backbone, prompt, splits, tmp_path):
+    xp.tune(backbone, prompt, splits, QUICK, callbacks=xp.Callbacks(folder=str(tmp_path / "states"), every=0.0))
+    assert list((tmp_path / "states").rglob("state.json"))
+
+
+@pytest.mark.parametrize("size", [0, -5, 2.5])
+def test_a_batch_size_that_is_none_is_refused(backbone, prompt, splits, size):
+    for call in (
+        lambda: xp.evaluate(backbone, prompt, splits.validation, batch_size=size),
+        lambda: xp.xprompt(backbone, splits, prompt, xp.PROFILES["tiny"].prune, batch_size=size),
+    ):
+        with pytest.raises((xp.DataError, xp.ConfigError), match="at least 1"):
+            call()
+
+
 def test_what_a_callback_raises_ends_the_loop_and_the_end_is_called(backbone, prompt, splits):
     class Failing(Recorder):
         def on_evaluate(self, stage, candidates):

@@ -160,7 +160,8 @@ class Backbone(ABC):
             DataError: a text with a token that the model has no embedding for.
             BackboneError: prompt, source and label are longer than the model has positions for.
         """
-        encoded = encode(data, self.tokenizer, max_source or self.max_source, suffix=self.suffix)
+        longest = self.max_source if max_source is None else max_source
+        encoded = encode(data, self.tokenizer, longest, suffix=self.suffix)
         rows = self.model.get_input_embeddings().weight.shape[0]
         for example, ids in zip(data, encoded.ids, strict=True):
             beyond = [token for token in ids if token >= rows]

@@ -29,6 +29,7 @@ class Seq2SeqBackbone(Backbone):
                 f"{name or type(model).__name__} has decoder_start_token_id={start!r} in config.json: a decoder starts "
                 f"with a token id in [0, {rows}). Set it as the checkpoint's authors do (T5: 0; mBART: the language's)."
             )
+        model.generation_config.decoder_start_token_id = start  # so that texts begin as labels are scored
         self._fast_path = FrozenT5(model)
         self._is_t5 = type(model) is T5ForConditionalGeneration
         super().__init__(model, tokenizer, name=name, max_source=max_source)

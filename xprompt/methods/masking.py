@@ -52,13 +52,14 @@ def leave_each_out(context: MethodContext) -> MethodResult:
     """Leave out each token, and each piece, alone: what that does to loss and score, beside what may predict it.
 
     The settings' `prune.level` says which of the two. The result is the whole prompt's. Harm is measured on the
-    reported split, the predictors come from train. A level of which one entry is left alone has none.
+    reported split, the predictors come from train. A level with a single entry is left out.
 
     Differs: the paper does not measure whether importance predicts harm.
     """
     config, backbone = context.config, context.backbone
     prompt, scores, num_cut, seconds = _scored(context)
     details: dict[str, Any] = {}
+    whole = None
     for level in _LEVELS[config.pruning.level]:
         if int((prompt.surviving_tokens if level == "token" else prompt.surviving_pieces).sum()) < 2:
             continue  # without the only one there is no prompt
@@ -66,13 +67,15 @@ def leave_each_out(context: MethodContext) -> MethodResult:
             backbone, prompt, context.splits.validation, level, batch_size=config.tune.eval_batch_size,
             objective=config.tune.objective,
         )  # fmt: skip
+        whole = found.whole
         predicted = predictors(prompt, scores, level, seed=config.seed)
         details[level] = {name: _plain(values) for name, values in (
             ("loss_change", found.loss), ("score_change", found.score), *predicted.items()
         )}  # fmt: skip
     return MethodResult(
-        found.whole, prompt.num_params, details={"leave_one_out": details}, num_cut=num_cut, seconds_before=seconds
-    )
+        whole or context.report(prompt), prompt.num_params, details={"leave_one_out": details}, num_cut=num_cut,
+        seconds_before=seconds,
+    )  # fmt: skip
 
 
 def _scored(context: MethodContext) -> tuple[SoftPrompt, Importance, int, float]:

@@ -20,6 +20,7 @@ from xprompt.backbones.loading import copy_modules, wrap
 from xprompt.errors import BackboneError
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
 from xprompt.methods.prompt_encoder import count, initial_prompt, seeded, train, tune_encoder
+from xprompt.prompts.peft import PEFT_TASKS
 from xprompt.prompts.soft_prompt import SoftPrompt
 
 #: LoRA's rank and scale: PEFT's default rank, and twice it, as in its examples.
@@ -32,7 +33,7 @@ def lora(context: MethodContext) -> MethodResult:
     Differs: the paper has no LoRA; dropout in the updates is off, as everywhere here.
     """
     source = context.backbone
-    config = peft.LoraConfig(task_type=task_type(source), r=RANK, lora_alpha=ALPHA, lora_dropout=0.0)
+    config = peft.LoraConfig(task_type=PEFT_TASKS[source.kind], r=RANK, lora_alpha=ALPHA, lora_dropout=0.0)
     with seeded(context):
         try:
             model = wrapped_by_peft(copy_modules(source.model), config)
@@ -69,7 +70,7 @@ def p_tuning_mlp(context: MethodContext) -> MethodResult:
 
 def _p_tuning(context: MethodContext, kind: str, hidden: int, describe: str) -> MethodResult:
     config = peft.PromptEncoderConfig(
-        task_type=task_type(context.backbone), num_virtual_tokens=context.config.length,
+        task_type=PEFT_TASKS[context.backbone.kind], num_virtual_tokens=context.config.length,
         token_dim=context.backbone.hidden_size, num_transformer_submodules=1, num_layers=1, num_attention_heads=1,
         encoder_reparameterization_type=kind, encoder_hidden_size=hidden,
     )  # fmt: skip
@@ -87,7 +88,7 @@ def prompt_embedding(backbone: Backbone, start: SoftPrompt) -> VirtualTokens:
     """Return PEFT's prompt with these initial values, (P, H), as `get_peft_model` makes it for the backbone."""
     length, width = start.embeddings.shape
     config = peft.PromptTuningConfig(
-        task_type=task_type(backbone), num_virtual_tokens=length, token_dim=width, num_transformer_submodules=1,
+        task_type=PEFT_TASKS[backbone.kind], num_virtual_tokens=length, token_dim=width, num_transformer_submodules=1,
         num_layers=1, num_attention_heads=1,
     )  # fmt: skip
     with random_state_kept():  # PEFT draws initial values, which these replace
@@ -129,8 +130,3 @@ def _unfreeze(model: nn.Module, part: str) -> list[nn.Parameter]:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part in name)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def task_type(backbone: Backbone) -> str:
-    """Return PEFT's name of the backbone's kind."""
-    return "SEQ_2_SEQ_LM" if backbone.kind == "seq2seq" else "CAUSAL_LM"

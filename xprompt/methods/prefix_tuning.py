@@ -26,8 +26,9 @@ from xprompt.backbones.seq2seq import Seq2SeqBackbone
 from xprompt.data.batching import Batch
 from xprompt.errors import BackboneError
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
-from xprompt.methods.peft_baselines import VirtualTokens, task_type
+from xprompt.methods.peft_baselines import VirtualTokens
 from xprompt.methods.prompt_encoder import count, seeded, train
+from xprompt.prompts.peft import PEFT_TASKS
 
 _KEYS_AND_VALUES = re.compile(r"\.(SelfAttention\.[kv]|self_attn\.[kv]_proj)$")  # of T5's kind; of BART's and Llama's
 
@@ -93,9 +94,9 @@ class Prefix(nn.Module):
                     f"{layers} in its {stack}: a prefix needs one width. Use a model of T5's, BART's or Llama's kind."
                 )
             config = peft.PrefixTuningConfig(
-                task_type=task_type(backbone), num_virtual_tokens=length, token_dim=layers[0], num_layers=len(layers),
-                num_attention_heads=1, num_transformer_submodules=1, prefix_projection=reparametrised,
-                encoder_hidden_size=backbone.hidden_size,
+                task_type=PEFT_TASKS[backbone.kind], num_virtual_tokens=length, token_dim=layers[0],
+                num_layers=len(layers), num_attention_heads=1, num_transformer_submodules=1,
+                prefix_projection=reparametrised, encoder_hidden_size=backbone.hidden_size,
             )  # fmt: skip
             self.stacks[stack] = VirtualTokens(peft.PrefixEncoder(config), length)
         self.depths = {stack: len(layers) for stack, layers in widths.items()}

@@ -58,7 +58,8 @@ def matched_budget(context: MethodContext) -> MethodResult:
     Differs: the paper has no such control.
     """
     config, tuned = context.config, context.tuned()
-    count, schedule = matched_schedule(config.pruning, config.prune.retune.num_steps(len(context.splits.train)))
+    steps = config.prune.retune.num_steps(len(context.splits.train))
+    count, schedule = matched_schedule(config.pruning, steps, tuned.prompt.length, tuned.prompt.pieces)
     seeds = [stream_seed(config.seed, "matched candidates", i) for i in range(count)]
     results = retrain(
         context.backbone, [tuned.prompt] * count, context.splits, config.pruning, seeds=seeds, schedule=schedule,

@@ -13,6 +13,7 @@ from xprompt.config.settings import PruneSettings
 from xprompt.data.splits import Splits
 from xprompt.methods.race import num_left
 from xprompt.prompts.soft_prompt import SoftPrompt
+from xprompt.pruning.ratio import num_pruned
 from xprompt.training.callbacks import Callback, Callbacks
 from xprompt.training.candidate import History
 from xprompt.training.tune import TuneResult, tune_many
@@ -79,7 +80,8 @@ def next_ratios(settings: PruneSettings, candidates: Sequence[RetrainedPrompt]) 
     """Return the (token ratio, piece ratio) pairs to try next; [] where the search is over.
 
     "grid", "halving" and "race" try all pairs at once. "linear" tries the token ratios with every piece kept, then the
-    piece ratios at the best token ratio: 9 + 9 candidates in place of 81.
+    piece ratios at the best token ratio: 9 + 9 candidates in place of 81. It chooses among the last, each a pair of the
+    grid.
 
     Args:
         candidates: all tried so far.
@@ -145,7 +147,20 @@ def halving_schedule(candidates: int, steps: int) -> dict[int, int]:
     return schedule
 
 
-def matched_schedule(settings: PruneSettings, steps: int) -> tuple[int, dict[int, int]]:
+def num_masks(settings: PruneSettings, tokens: int, pieces: int) -> int:
+    """Return how many masks the settings' search can make of a prompt of P tokens in K pieces.
+
+    Pairs of ratios that remove as many tokens, and as many pieces of the others, make one: of the paper's 81 pairs 63
+    are left with 8 tokens in 16 pieces, and all with 20. Where a token loses its last piece a few more are equal,
+    which the scores decide.
+    """
+    if settings.search == "linear" and settings.level == "both":
+        return len({num_pruned(tokens, t) for t in settings.token_ratios}) + len(settings.piece_ratios)
+    gone = [(num_pruned(tokens, token_ratio), piece_ratio) for token_ratio, piece_ratio in settings.grid()]
+    return len({(n, num_pruned((tokens - n) * pieces, piece_ratio)) for n, piece_ratio in gone})
+
+
+def matched_schedule(settings: PruneSettings, steps: int, tokens: int, pieces: int) -> tuple[int, dict[int, int]]:
     """Return (how many prompts, step → how many go on) for a control that looks as often as XPrompt does.
 
     XPrompt looks at every pruned prompt untrained. Copies of one tuned prompt are equal then: the control takes these
@@ -155,8 +170,10 @@ def matched_schedule(settings: PruneSettings, steps: int) -> tuple[int, dict[int
     Args:
         settings: of XPrompt's search.
         steps: of retraining.
+        tokens, pieces: of the prompt; of masks that are equal XPrompt retrains one.
     """
-    candidates = num_left(settings.num_candidates) if settings.search == "race" else settings.num_candidates
+    masks = num_masks(settings, tokens, pieces)
+    candidates = num_left(masks) if settings.search == "race" else masks
     schedule = halving_schedule(candidates, steps)
     left = schedule.pop(0)
     trained = left if settings.stops_early else candidates

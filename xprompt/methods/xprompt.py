@@ -11,7 +11,7 @@ from typing import Any
 from xprompt.backbones.base import Backbone
 from xprompt.backbones.gradient_checkpointing import recomputing
 from xprompt.config.settings import PruneSettings
-from xprompt.data.splits import Splits, TaskDataset
+from xprompt.data.splits import Splits, TaskDataset, check_whole
 from xprompt.methods.base import MethodContext, MethodResult, entries, summary
 from xprompt.methods.race import Race, race
 from xprompt.methods.ratio_search import RetrainedPrompt, choose_best, distinct_masks, next_ratios, retrain, search_cost
@@ -89,12 +89,15 @@ def xprompt(
     """
     if not isinstance(callbacks, Callbacks):
         callbacks = Callbacks(list(callbacks or ()))
+    batch_size = settings.retune.batch_size if batch_size is None else batch_size
+    check_whole("batch_size", batch_size, 1)
+    objective = settings.retune.objective if objective is None else objective
 
     # Score: I(p) of every token and I(q) of every piece, on the training data (§3.2).
     def score(prompt: SoftPrompt) -> Importance:
         return score_prompt(
-            backbone, prompt, splits.train, settings, seed=seed, batch_size=batch_size or settings.retune.batch_size,
-            objective=objective or settings.retune.objective, progress=progress,
+            backbone, prompt, splits.train, settings, seed=seed, batch_size=batch_size, objective=objective,
+            progress=progress,
         )  # fmt: skip
 
     selection = splits.selected_on
@@ -109,7 +112,8 @@ def xprompt(
         if not settings.rescore_pieces:
             return scores
         left = prune(tuned, scores, token_ratio, 0.0, settings.mode, order=order, seed=mask_seed)
-        return replace(scores, piece=score(left).piece)
+        again = score(left)
+        return replace(scores, piece=again.piece, signed=again.signed)
 
     candidates: list[RetrainedPrompt] = []
     while ratios := next_ratios(settings, candidates):

@@ -24,10 +24,7 @@ def save_collection(path: str | Path, prompts: Mapping[str, SoftPrompt]) -> None
     for name, prompt in prompts.items():
         packed, about[name] = prompt.pack()
         tensors |= {f"{name}.{part}": tensor for part, tensor in packed.items()}
-    try:
-        write_atomically(Path(path), save(tensors, metadata=about))
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error}): give a folder that you may write to.") from error
+    write_atomically(Path(path), save(tensors, metadata=about))
 
 
 def load_from_collection(path: str | Path, name: str) -> SoftPrompt:

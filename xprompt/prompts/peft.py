@@ -37,7 +37,7 @@ from xprompt.tasks.task import Task
 METHOD = "PROMPT_TUNING"
 CONFIG, WEIGHTS, TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
 _PICKLED = "adapter_model.bin"
-_TASKS = {"seq2seq": "SEQ_2_SEQ_LM", "decoder": "CAUSAL_LM"}
+PEFT_TASKS = {"seq2seq": "SEQ_2_SEQ_LM", "decoder": "CAUSAL_LM"}
 
 
 @check_arguments
@@ -84,7 +84,7 @@ def to_peft(
         )
     config = {
         "peft_type": METHOD,
-        "task_type": _TASKS[backbone.kind],
+        "task_type": PEFT_TASKS[backbone.kind],
         "base_model_name_or_path": str(backbone.name),
         "inference_mode": True,
         "num_virtual_tokens": len(vectors),
@@ -186,10 +186,10 @@ def from_peft(folder: str | Path, backbone: Backbone, *, pieces: int = 16) -> So
         raise StoreError(
             f"{folder} says num_virtual_tokens={shown(count)} in {CONFIG}: it must be a whole number of at least 1."
         )
-    if task in _TASKS.values() and task != _TASKS[backbone.kind]:
+    if task in PEFT_TASKS.values() and task != PEFT_TASKS[backbone.kind]:
         raise StoreError(
-            f"{folder} holds a prompt for {task}, and {backbone.name} is a {_TASKS[backbone.kind]}: load the backbone "
-            "it was tuned on."
+            f"{folder} holds a prompt for {task}, and {backbone.name} is a {PEFT_TASKS[backbone.kind]}: load the "
+            "backbone it was tuned on."
         )
     try:
         rows = load((folder / WEIGHTS).read_bytes())[TENSOR]  # (P, H), or (2 P, H) for encoder and decoder

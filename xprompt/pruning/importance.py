@@ -98,6 +98,7 @@ def importance(
         check_whole("limit", limit, 1)
     data = stratified_sample(data, limit, seed)
     vectors = prompt().detach().to(backbone.device)  # (Q, H): Q = P, or the surviving tokens in mode "drop"
+    vectors = vectors.float() if vectors.element_size() < 4 else vectors  # or products would be rounded
     encoded, verbalizer = backbone.encode(data, len(vectors)), backbone.verbalizer(data.task)
     positions = prompt.surviving_tokens if prompt.mode == "drop" else torch.ones_like(prompt.token_mask)
     token = vectors.new_zeros(len(vectors), dtype=torch.float64)  # (Q,)

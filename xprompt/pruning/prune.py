@@ -110,10 +110,8 @@ def prune(
             f"the prompt's masks keep 0 of {prompt.piece_mask.numel():,} pieces; one at least must survive: give the "
             "prompt as it was before they were set, such as the tuned one."
         )
-    pruned = prompt.clone()
-    if mode is not None:
-        pruned = SoftPrompt(prompt.embeddings, pieces=prompt.pieces, mode=mode)
-        pruned.card = prompt.card
+    pruned = SoftPrompt(prompt.embeddings, pieces=prompt.pieces, mode=prompt.mode if mode is None else mode)
+    pruned.card = prompt.card
     # γ: tokens first, (P,)
     token_mask = keep_mask(scores.token, token_ratio, prunable=prompt.surviving_tokens, order=order, seed=seed)
     # ζ: then pieces of the surviving tokens, ranked over all of those together, (P, K)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from xprompt.backbones.base import Backbone, check_objective, exact_labels
 from xprompt.data.batching import CPU_ROWS, batches, repeat, shard
-from xprompt.data.splits import TaskDataset
+from xprompt.data.splits import TaskDataset, check_whole
 from xprompt.data.tokenization import TokenizedDataset
 from xprompt.distributed import process_group
 from xprompt.errors import NotFiniteError
@@ -108,8 +108,10 @@ def evaluate_many(
 
     Raises:
         ConfigError: another objective.
+        DataError: `batch_size` is no whole number of at least 1.
     """
     check_objective(objective)
+    check_whole("batch_size", batch_size, 1)
     if encoded is None:
         encoded = backbone.encode(data, max((p.num_vectors for p in prompts if p is not None), default=0))
     verbalizer = backbone.verbalizer(data.task)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -195,9 +196,10 @@ class Loop:
             if halving:
                 self._halve(self.halving_schedule[state.step])
             state.evaluated = True
-        if due:
+        looked_at = {i: self.candidates[i] for i in due if not self.candidates[i].history.diverged}
+        if looked_at:
             for callback in self.callbacks:
-                callback.on_evaluate(self.stage, {i: self.candidates[i] for i in due})
+                callback.on_evaluate(self.stage, looked_at)
 
     @contextmanager
     def _others_go_on(self, candidate: Candidate) -> Iterator[None]:
@@ -240,7 +242,7 @@ class Loop:
             "halving_schedule": list(self.halving_schedule.items()),
             "selection": self.selection.split,
         }
-        folder = None if callbacks.folder is None else callbacks.folder / self.stage
+        folder = None if callbacks.folder is None else Path(callbacks.folder) / self.stage
         data = [self.train, self.encoded_selection]
         return Checkpointer(folder, callbacks.every, self.candidates, self.backbone, data, identity)
 
