@@ -239,6 +239,38 @@ def test_a_baselines_own_rate_is_set_by_its_name(asked, capsys):
     assert "epochs" not in capsys.readouterr().err.partition("Fields:")[0]
 
 
+def test_the_order_of_settings_does_not_matter(asked):
+    words = ["run", "--task", "rte", "--profile", "tiny", "--method", "prompt_tuning"]
+    for pair in (["tune.accumulation=3", "tune.batch_size=24"], ["tune.steps=null", "tune.epochs=1"]):
+        for given in (pair, pair[::-1]):
+            assert main([*words, *(word for text in given for word in ("--set", text))]) == 2
+    assert [(c.tune.accumulation, c.tune.batch_size) for c in asked[:2]] == [(3, 24)] * 2
+    assert [(c.tune.steps, c.tune.epochs) for c in asked[2:]] == [(None, 1.0)] * 2
+
+
+def test_a_method_of_transfer_is_given_its_source_tasks(asked):
+    words = ["run", "--task", "rte", "--profile", "tiny", "--method", "task_transfer"]
+    assert main([*words, "--set", 'source_tasks=["cb"]']) == 2
+    assert asked[0].source_tasks == ("cb",)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--method", "lora", "--set", "length=5"], "lora has no soft prompt; leave it out"),
+        (["--protocol", "paper", "--set", "selection=0.5"], "protocol paper holds nothing out of train"),
+    ],
+)
+def test_a_setting_that_changes_nothing_is_refused(given, said, asked, capsys):
+    assert main(["run", "--task", "rte", "--profile", "tiny", *given]) == 2
+    assert said in capsys.readouterr().err and not asked
+
+
+def test_a_folder_without_a_report_is_not_listed_as_empty(tmp_path, capsys):
+    assert main(["ls", "runs", "--reports", str(tmp_path)]) == 2
+    assert "holds no report with runs" in capsys.readouterr().err
+
+
 def test_settings_that_must_agree_are_checked_when_all_are_set(asked, capsys):
     words = ["run", "--task", "rte", "--profile", "tiny", "--set", "tune.objective=generation"]
     assert main([*words, "--set", "length=4", "--set", "prune.retune.objective=generation"]) == 2

@@ -219,6 +219,16 @@ def test_a_run_without_a_prompt_and_a_folder_without_one(config, tmp_path):  # n
         xp.classifier(tmp_path / "nowhere")
 
 
+def test_a_damaged_run_is_named_and_left_where_it_is(config, tmp_path):  # noqa: F811
+    folder = xp.run(config.replace(method="prompt_tuning"), tmp_path / "report").folder
+    text = (folder / "record.json").read_text()
+    (folder / "record.json").write_text(text.replace('"seed": 0', '"seed": 1', 1))
+    for _ in range(2):  # it was moved aside once, and the second call found nothing
+        with pytest.raises(xp.StoreError, match="is damaged .*do the run again"):
+            xp.classifier(folder)
+    assert folder.is_dir()
+
+
 def test_what_is_not_said_is_asked_for(nano, tmp_path, splits):
     bare = xp.SoftPrompt.init(nano, length=3).save(tmp_path / "bare")
     assert not (bare / "xprompt.json").exists() and not (bare / "README.md").exists()

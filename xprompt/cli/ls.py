@@ -82,6 +82,10 @@ def _runs(folder: Path) -> list[list[str]]:
             score = f"{100 * record['score']:.1f}" if record["score"] is not None else ""
             names = [str(record[name]) for name in ("task", "method", "seed", "protocol")]
             rows.append([str(path), *names, score])
+    if len(rows) == 1:
+        raise ConfigError(
+            f"--reports {folder} holds no report with runs: give the folder of one, or the one where reports lie."
+        )
     return rows
 
 

@@ -7,7 +7,7 @@ import datetime
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(chosen: argparse.Namespace) -> int:
     """Do the chosen run and return 0; every process of a launch comes here, the main one prints."""
-    config = RunConfig(
-        task=chosen.task, profile=chosen.profile, method=chosen.method, seed=chosen.seed, protocol=chosen.protocol,
-        source=chosen.data_dir, backbone=chosen.backbone,
-    )  # fmt: skip
     given = parse_values(chosen.set)
-    for name, value in sorted(given.items(), key=lambda item: "." in item[0]):  # a group as a whole before its parts
-        if name in _OPTIONS:
-            raise ConfigError(f"--set {name}={value!s:.80}: give it by its option, {_OPTIONS[name]}.")
-        _check_used(config.method, name, value)
-        config = _replaced(config, name.split("."), value)
-    config = config.replace()  # what several settings must agree in is checked when all are set
+    config = _configure(chosen, given)
     rates = {"tune.learning_rate", "fine_tune.learning_rate"} & given.keys()
     if rates and config.method in config.learning_rates:
         rate = json.dumps({config.method: given[min(rates)]})
@@ -100,9 +91,37 @@ def execute(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _check_used(method: str, name: str, value: Any) -> None:
-    """Raise `ConfigError` where the method's result does not depend on a setting: it would be dropped in silence."""
+def _configure(chosen: argparse.Namespace, given: Mapping[str, Any]) -> RunConfig:
+    """Return the run's settings: those of the options, then values given whole, then single ones of a group together.
+
+    So the order of --set does not matter, and what several values must agree in is checked when all are there.
+    """
+    for name, value in given.items():
+        if name in _OPTIONS:
+            raise ConfigError(f"--set {name}={value!s:.80}: give it by its option, {_OPTIONS[name]}.")
+        _check_used(chosen.method, chosen.protocol, name, value)
+    config = RunConfig(
+        task=chosen.task, profile=chosen.profile, method=chosen.method, seed=chosen.seed, protocol=chosen.protocol,
+        source=chosen.data_dir, backbone=chosen.backbone,
+        **{name: value for name, value in given.items() if "." not in name},
+    )  # fmt: skip
+    parts: dict[tuple[str, ...], dict[str, Any]] = {}
+    for name, value in given.items():
+        *groups, last = name.split(".")
+        if groups:
+            parts.setdefault(tuple(groups), {})[last] = value
+    for path, changes in parts.items():
+        config = _changed(config, path, changes)
+    return config.replace()
+
+
+def _check_used(method: str, protocol: str, name: str, value: Any) -> None:
+    """Raise `ConfigError` where the run's result does not depend on a setting: it would be dropped in silence."""
     declared, (group, _, inner) = get_method(method), name.partition(".")
+    if declared.work in ("none", "evaluation", "adapter", "fine_tuning") and name in ("length", "pieces", "init"):
+        raise ConfigError(f"--set {name}={value!s:.80}: {method} has no soft prompt; leave it out.")
+    if protocol == "paper" and name in ("selection", "selection_limit"):
+        raise ConfigError(f"--set {name}={value!s:.80}: protocol paper holds nothing out of train; leave it out.")
     reported = declared.work == "evaluation" and name == "tune.objective"  # by it, though nothing is tuned
     if group in ("tune", "fine_tune", "prune") and group not in declared.settings and not reported:
         counts = " and ".join(sorted(declared.settings)) or "neither tune, fine_tune nor prune"
@@ -138,16 +157,17 @@ def _describe(record: dict[str, Any], folder: Path, read: bool) -> list[str]:
     return [*lines, f"  {when}: {folder}"]
 
 
-def _replaced(settings: Any, path: Sequence[str], value: Any) -> Any:
-    """The settings with the value at that path; of "steps" and "epochs", the one that is set replaces the other."""
-    name, *rest = path
-    if rest:
+def _changed(settings: Any, path: Sequence[str], changes: Mapping[str, Any]) -> Any:
+    """The settings with changes in the group at that path; of "steps" and "epochs", what is set replaces the other."""
+    if path:
+        name, *rest = path
         inner = getattr(settings, name, None)
         if not isinstance(inner, Settings):
             whole = f": set it whole, --set '{name}={{…}}'" if hasattr(settings, name) else ""
             raise ConfigError(
-                f"--set {'.'.join(path)}: {type(settings).__name__} has no settings named {name!r}{whole}."
+                f"--set {'.'.join([*path, *changes])}: {type(settings).__name__} has no settings named {name!r}{whole}."
             )
-        return settings.model_copy(update={name: _replaced(inner, rest, value)})
-    other = {"steps": "epochs", "epochs": "steps"}.get(name) if hasattr(settings, name) else None
-    return settings.replace(**({other: None} if other else {}), **{name: value})
+        return settings.model_copy(update={name: _changed(inner, rest, changes)})
+    others = {"steps": "epochs", "epochs": "steps"}
+    unset = {others[name]: None for name in others if name in changes and hasattr(settings, name)}
+    return settings.replace(**{**unset, **changes})

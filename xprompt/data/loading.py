@@ -92,8 +92,12 @@ def _split(task: Task, source: str | Path, split: Split, revision: str | None, r
     raw_examples = read(task, source, split, revision)
     if raw_examples is None and required:
         file, remedy = {
-            "train": ("train", "take few_shot='official', or pass require_train=False to evaluate only"),
-            "validation": ("val", "pass require_validation=False to train only"),
+            "train": (
+                "train",
+                "take few_shot='official' (--set few_shot=official); load_task(require_train=False) "
+                "gives validation alone",
+            ),
+            "validation": ("val", "load the rest alone by load_task(require_validation=False)"),
         }[split]
         raise data_error(
             f"Source {str(source)!r}",

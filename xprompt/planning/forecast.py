@@ -151,12 +151,16 @@ def _sizes(config: RunConfig) -> Sizes:
     published = config.source == "hub" and task.files is None  # a custom task's files are here, whatever the source
     if published:
         train, validation = task.statistics
+        train = min(train, config.limit_train or train)
+        validation = min(validation, config.limit_validation or validation)
         average, longest = (characters / CHARACTERS_PER_TOKEN for characters in CHARACTERS[task.name])
     else:
-        splits = load_task(task, config.source, require_train=config.few_shot != "official")
+        splits = load_task(
+            task, config.source, few_shot=config.few_shot, limit_train=config.limit_train,
+            limit_validation=config.limit_validation,
+        )  # fmt: skip
         lengths = [len(task.render(r)) / CHARACTERS_PER_TOKEN for r in (*splits.train, *splits.validation)]
         train, validation, average, longest = len(splits.train), len(splits.validation), mean(lengths), max(lengths)
-    validation = min(validation, config.limit_validation or validation)
     cap = config.max_source
     return Sizes(
         train, validation, min(cap, math.ceil(average)), min(cap, math.ceil(longest)), not published

@@ -156,7 +156,8 @@ def _candidate_steps(candidates: int, steps: int, schedule: Mapping[int, int]) -
 
 def _split(config: RunConfig, sizes: Sizes) -> tuple[int, int]:
     """Examples trained on, and examples that checkpoints are selected on; as `Splits.hold_out` divides, or refuses."""
-    train = min(n for n in (sizes.train, config.limit_train, _shots(config)) if n is not None)
+    shots = None if sizes.counted else _shots(config)  # of MultiRC they are questions, counted where the data are here
+    train = min(n for n in (sizes.train, config.limit_train, shots) if n is not None)
     if config.protocol == "paper":
         return train, sizes.validation
     held = min(max(1, round(config.selection * train)), config.selection_limit)

@@ -22,7 +22,7 @@ from xprompt.prompts.peft import CONFIG as PEFT_CONFIG
 from xprompt.prompts.peft import from_peft
 from xprompt.prompts.soft_prompt import SoftPrompt
 from xprompt.runs.run import RunResult, last_stage
-from xprompt.runs.store import Store
+from xprompt.runs.store import RUN_ID, Store
 from xprompt.signatures import check_arguments
 from xprompt.tasks.custom import as_text, is_text
 from xprompt.tasks.example import Example, RawExample, data_error, looks_the_same
@@ -266,10 +266,16 @@ def _locate(prompt: str | Path | RunResult | SoftPrompt) -> tuple[dict[str, Any]
 
 def _record(folder: Path) -> dict[str, Any]:
     """Return the record in a run's folder, checked where the folder is in a store."""
-    if folder.parent.name == "runs" and len(folder.name) == 16:
-        record = Store(folder.parents[1]).get(folder.name)
+    if folder.parent.name == "runs" and RUN_ID.fullmatch(folder.name):
+        store = Store(folder.parents[1])
+        record, fault = store.look(folder.name) if folder.exists() else (store.get(folder.name), "")
         if record is not None:
             return record
+        if folder.exists():
+            raise StoreError(
+                f"{folder} is damaged ({fault}): do the run again, or restore its files; `python -m xprompt doctor` "
+                "says what of a report is whole."
+            )
     try:
         return parse_json((folder / RECORD).read_text(encoding="utf-8"))["record"]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -200,7 +200,8 @@ def collect(
             print(f"    {name}{': ' if name else ''}{step.note}", flush=True)
         elif step.record is None:
             begun.add(step.position)
-            print(f"{_number(len(records) + 1, configs)} {name} …", flush=True)
+            number = _number("+" if step.position is None else len(records) + 1, configs)
+            print(f"{number} {name} …", flush=True)
         elif step.config is not None:
             read = done_before(step.record, began)
             if not read:
