@@ -235,7 +235,7 @@ def test_what_people_read_is_in_the_fields_words():
         dialect = re.search(
             r"told apart|taken up|\banew\b|\breckon|\bown task\b", page.read_text(encoding="utf-8"), re.I
         )
-        assert not dialect, f"{page.relative_to(ROOT)}: {dialect.group()!r} (see the glossary in CONTRIBUTING.md)"
+        assert not dialect, f"{page.relative_to(ROOT)}: {dialect.group()!r} (see notebooks/guides/glossary.md)"
 
 
 def test_the_readme_fits_one_sitting():

@@ -7,7 +7,7 @@ import pytest
 import xprompt as xp
 from xprompt.reporting import budgets
 
-TOKENS = {"score_change": [0.1, 0.0, -0.2], "loss_change": [-1.0, 0.5, 2.0], "importance": [1.0, 2.0, 3.0]}
+TOKENS = {"score_change": [0.1, 0.0, -0.2], "loss_change": [-1.0, -0.5, 2.0], "importance": [1.0, 2.0, 3.0]}
 
 
 def record(method, seed, steps, score, retrain=None, ratios=(0.4, 0.1)):
@@ -39,7 +39,8 @@ def test_rows_pair_the_four_methods_of_a_task_a_seed_and_two_budgets():
     first = rows[(rows["seed"] == 0) & (rows["steps"] == 10)].iloc[0]
     assert first[["tuned", "xprompt", "matched"]].tolist() == pytest.approx([50, 64, 60])
     assert first[["over_tuned", "over_matched"]].tolist() == pytest.approx([14, 4])
-    assert (first["harmful"], first["correlation"], first["pruned_nothing"]) == (1, pytest.approx(1.0), 0)
+    assert (first["negative"], first["negative_by_score"]) == (2, 1)
+    assert (first["correlation"], first["pruned_nothing"]) == (pytest.approx(1.0), 0)
     assert rows[rows["steps"] == 40]["pruned_nothing"].tolist() == [100, 100]
     assert len(first["runs"]) == 4
     assert len(budgets.study_rows(study()[1:])) == 3, "without its prompt tuning a row is left out"
@@ -50,13 +51,15 @@ def test_the_table_has_a_row_for_each_pair_of_budgets():
     assert table["tuned for"].tolist() == ["10", "40"] and table["retrained for"].tolist() == ["5", "5"]
     assert table["chose to prune nothing"].tolist() == ["0 of 2 runs", "2 of 2 runs"]
     assert table["tokens without which the score is higher"].tolist() == ["1.0 ± 0.0"] * 2
+    assert table["tokens without which the loss is lower"].tolist() == ["2.0 ± 0.0"] * 2
     assert table["XPrompt − matched budget"][1] == "0.0 [0.0, 0.0]"
 
 
 @pytest.mark.parametrize("gain, words", [(0.0, "no significant difference"), (0.1, "pruning helps"), (-0.1, "harms")])
 def test_the_verdict_is_of_the_longest_tuning(gain, words):
     first, change, second = budgets.verdict(budgets.study_rows(study(gain_at_40=gain)))
-    assert "tuned for 10 steps 1.0 [1.0, 1.0] tokens are negative" in first and "40 steps" in first
+    assert first.startswith("Without 2.0 [2.0, 2.0] tokens of a prompt tuned for 10 steps the loss is lower")
+    assert "tuned for 40, a change of 0.0 [0.0, 0.0]; by the score it is 1.0 [1.0, 1.0]" in first
     assert words in second and "+4.0 [" in second
     # After 10 steps 64.0 − 50 and 64.04 − 60; gains are 1 % larger with the second seed, so that their mean is by half.
     assert "is +9.0 [" in change and f"a change of {100.5 * (gain - 0.04):+.1f}".replace("-", "−") in change
@@ -86,6 +89,7 @@ def test_configs_scale_both_budgets_and_let_each_level_prune_nothing():
 def test_the_figure_has_a_panel_for_score_tokens_and_both_gains():
     figure = budgets.study_figure(budgets.study_rows(study()))
     labels = [axes.get_ylabel() for axes in figure.axes]
-    assert {"score (points)", "XPrompt − prompt tuning (points)", "XPrompt − matched budget (points)"} < set(labels)
+    gaps = ["XPrompt − prompt tuning", "XPrompt − matched budget", "matched budget − prompt tuning"]
+    assert labels[0] == "score (points)" and labels[3:] == [f"{gap} (points)" for gap in gaps]
     assert all(axes.get_xscale() == "log" for axes in figure.axes[:4])
     figure.savefig("/dev/null", format="png")

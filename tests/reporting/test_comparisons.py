@@ -392,7 +392,11 @@ def test_evidence_says_what_is_left_and_how_many_seeds_half_a_point_needs():
     text = " ".join(rp.evidence.evidence_statements(gaps))
     # Half width 0.620829 = t(0.975, 4) · s / √5 with t = 2.776445: s = 0.5; effect 0.5 is one standard deviation.
     assert "takes 10 seeds (80% power, standard deviation of the paired difference 0.50 points" in text
-    assert "there are 5 here" in text and "2.2 times as wide" in text and "2 of 2 that exclude 0" in text
+    assert (
+        "of that deviation over the 5 seeds here" in text
+        and "2.2 times as wide" in text
+        and "2 of 2 that exclude 0" in text
+    )
     (row,) = rp.evidence.seeds_table(gaps).to_dict("records")
     assert row["standard deviation"] == "0.50" and row["seeds for 0.5 points"] == "10"
     table = rp.evidence.evidence_table(gaps)

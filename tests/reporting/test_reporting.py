@@ -403,7 +403,7 @@ def test_a_sentence_says_where_a_difference_is_not_left_after_holms_correction()
            "n": 3, "verdict": "above"}  # fmt: skip
     said = wording.statement({**row, "verdict_holm": "no significant difference"})
     assert said.startswith("XPrompt is 1.0 points above LoRA on RTE (")
-    assert said.endswith("held_out protocol; not after Holm's correction).")
+    assert said.endswith("seeds; not after Holm's correction).")
     assert wording.statement(row) == wording.statement({**row, "verdict_holm": "above"})
     assert "Holm" not in wording.statement(row)
 

@@ -149,6 +149,13 @@ def test_seeds_needed_are_those_of_power_tables(spread, seeds):
     assert statistics.seeds_needed(spread) == seeds
 
 
+def test_a_standard_deviation_has_the_bounds_of_the_chi_square_tables():
+    # 95 % quantiles with 4 degrees of freedom: 0.4844 and 11.143.
+    assert statistics.spread_bounds(2.0, 5) == pytest.approx(
+        (2 * (4 / 11.143) ** 0.5, 2 * (4 / 0.4844) ** 0.5), rel=1e-3
+    )
+
+
 def test_a_larger_effect_never_needs_more_seeds():
     """Where scipy's noncentral t is NaN, as with 4 seeds and an effect of 1, it once did: 4, 6 and 3."""
     for spread in np.linspace(0.05, 1, 20):

@@ -51,7 +51,10 @@ def build(report: Report, output: str | Path | None = None, others: Sequence[str
     if target.resolve() != report.root.resolve():
         _copy_beside(report.root, target)
     contents = book_pages.read(report)
-    pages = {**book_pages.write(contents, others), **book_chapters.write(report.notebooks, contents.statuses)}
+    pages = {
+        **book_pages.write(contents, others),
+        **book_chapters.write(report.notebooks, contents.statuses, contents.published),
+    }
     chapters_changed = _write_sources(project / "source", pages)
     book = (target / "book").resolve()
     _run_sphinx(project, book, contents, fresh=chapters_changed)

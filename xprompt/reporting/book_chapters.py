@@ -21,12 +21,13 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
-def write(notebooks: Path, statuses: Mapping[str, str]) -> dict[str, str]:
+def write(notebooks: Path, statuses: Mapping[str, str], published: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the chapters' files: path in the Sphinx project → text.
 
     Args:
         notebooks: the folder of executed notebooks; each of them is a chapter.
         statuses: notebook → "done", or why it is not.
+        published: of the book of a published report, the project's path of each of its tables and figures → the item.
     """
     pages = {}
     for path in sorted(notebooks.glob("*.ipynb")):
@@ -34,7 +35,7 @@ def write(notebooks: Path, statuses: Mapping[str, str]) -> dict[str, str]:
         pages[f"notebooks/{path.stem}{suffix}"] = text
     chapters = {Path(name).stem for name in pages}
     for path in sorted(_guides().glob("*.md")):
-        pages[f"guides/{path.name}"] = _relink(path.read_text(encoding="utf-8"), chapters)
+        pages[f"guides/{path.name}"] = _relink(path.read_text(encoding="utf-8"), chapters, published or {})
     return {**pages, **_reference()}
 
 
@@ -78,8 +79,11 @@ def _read_notebook(path: Path, status: str) -> tuple[str, str]:
     return ".ipynb", nbformat.writes(notebook) + "\n"
 
 
-def _relink(text: str, chapters: set[str]) -> str:
-    """A guide whose links stay within the book; where one leads to a file of the project, its path stands instead."""
+def _relink(text: str, chapters: set[str], published: Mapping[str, str]) -> str:
+    """A guide whose links stay within the book; where one leads to a file of the project, its path stands instead.
+
+    A link to another report's table or figure, of which this book has no page, is left as its text.
+    """
 
     def relink(link: re.Match[str]) -> str:
         label, target = link.groups()
@@ -89,6 +93,10 @@ def _relink(text: str, chapters: set[str]) -> str:
         if name.endswith(".ipynb") and name.removesuffix(".ipynb") in chapters:
             return f"[{label}](../notebooks/{name})"
         place = posixpath.normpath(posixpath.join("notebooks/guides", target))
+        if place in published:
+            return f'<a href="../tables.html#{published[place]}">{label}</a>'
+        if place.startswith("reports/published/") and posixpath.splitext(place)[1]:
+            return label
         return label if label.strip("`").rstrip("/") == place else f"{label} (`{place}`)"
 
     return _LINK.sub(relink, text)

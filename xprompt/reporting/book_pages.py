@@ -58,11 +58,16 @@ class Contents:
 
     @cached_property
     def differing(self) -> dict[str, str]:
-        """Run → the settings that most runs of its method have not, such as "few_shot 32"; "" where none are."""
+        """Run → the settings, such as "few_shot 32", that most of the method's main runs have not; "" where none are.
+
+        Of a method that is not in the main results, all runs count.
+        """
         settings = {run: _distinguishing(record["config"]) for run, record in self.records.items()}
         methods = {run: record["method"] for run, record in self.records.items()}
-        runs = Counter(methods.values())
-        having = Counter((methods[run], setting) for run, found in settings.items() for setting in found)
+        main = {record["run"]: record["method"] for record in self.main}
+        usual = [run for run, method in methods.items() if run in main or method not in main.values()]
+        runs = Counter(methods[run] for run in usual)
+        having = Counter((methods[run], setting) for run in usual for setting in settings[run])
         return {
             run: ", ".join(setting for setting in settings[run] if 2 * having[method, setting] <= runs[method])
             for run, method in methods.items()
@@ -87,6 +92,14 @@ class Contents:
     def statuses(self) -> dict[str, str]:
         """Notebook → "done", or why it is not."""
         return {name: state["status"] for name, state in self.manifest["notebooks"].items()}
+
+    @property
+    def published(self) -> dict[str, str]:
+        """The path in the project of each table and figure → its item, where this is a published report's book."""
+        if "published" not in self.manifest:
+            return {}
+        folder = f"reports/published/{self.root.name}"
+        return {f"{folder}/{file}": item for item, entry in self.manifest["items"].items() for file in entry["files"]}
 
     @property
     def verdicts(self) -> list[claims.Verdict]:
@@ -184,10 +197,11 @@ def write(contents: Contents, others: Iterable[str] = ()) -> dict[str, str]:
 
 def run_pages(contents: Contents) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Yield for every run its page's name, what the theme's template shows, and that template."""
-    named: dict[str, list[str]] = {}
+    named: dict[str, list[tuple[str, str]]] = {}
     for item, entry in contents.manifest["items"].items():
+        title = entry.get("table", entry.get("figure", {})).get("title") or item
         for run in entry["runs"]:
-            named.setdefault(run, []).append(item)
+            named.setdefault(run, []).append((item, title.partition(":")[0].partition(" (")[0]))
     several = len({record["backbone"] for record in contents.records.values()}) > 1
     for run, record in contents.records.items():
         title = f"{wording.method(record['method'])} on {wording.task(record['task'])}, seed {record['seed']}"

@@ -81,8 +81,8 @@ def study_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     Columns: task, seed, steps and retrain_steps; tuned, xprompt and matched (scores in points); over_tuned and
     over_matched (XPrompt's score less theirs); matched_over_tuned (the matched budget's less the tuned prompt's);
     pruned_nothing (percent: 100 where both chosen ratios are 0, else 0);
-    harmful (prompt tokens without which the score is higher) and correlation (Spearman's, of importance with the change
-    in loss without a token), both of the tuned prompt; runs.
+    negative and negative_by_score (prompt tokens without which the loss on validation is lower, and the score higher)
+    and correlation (Spearman's, of importance with the change in loss without a token), all of the tuned prompt; runs.
     """
     found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for record in records:
@@ -113,7 +113,8 @@ def study_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
                 "over_matched": scores["xprompt"] - scores["matched"],
                 "matched_over_tuned": scores["matched"] - scores["tuned"],
                 "pruned_nothing": 100.0 * nothing,
-                "harmful": int((np.asarray(tokens["score_change"]) > 0).sum()),
+                "negative": int((np.asarray(tokens["loss_change"]) < 0).sum()),
+                "negative_by_score": int((np.asarray(tokens["score_change"]) > 0).sum()),
                 "correlation": rank_correlation(tokens["importance"], tokens["loss_change"]),
                 "runs": [record["run"] for record in (tuned, left_out, xprompt, matched)],
             }
@@ -123,11 +124,15 @@ def study_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 #: Column of `study_rows` → how the table names it, and its decimals.
 _COLUMNS = {
-    "tuned": ("prompt tuning", 1), "harmful": ("tokens without which the score is higher", 1),
+    "tuned": ("prompt tuning", 1), "negative": ("tokens without which the loss is lower", 1),
+    "negative_by_score": ("tokens without which the score is higher", 1),
     "correlation": ("rank correlation of importance and the loss without the token", 2), "xprompt": ("XPrompt", 1),
     "matched": ("matched budget", 1), "over_tuned": ("XPrompt − prompt tuning", 1),
     "over_matched": ("XPrompt − matched budget", 1), "matched_over_tuned": ("matched budget − prompt tuning", 1),
 }  # fmt: skip
+
+
+_GAPS = [name for name in _COLUMNS if "over_" in name]
 
 
 def study_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -138,7 +143,7 @@ def study_table(rows: pd.DataFrame) -> pd.DataFrame:
         cells = {
             title: (
                 wording.with_span(spans[name], digits, signed=True)
-                if "over_" in name
+                if name in _GAPS
                 else wording.cell(spans[name], digits)
             )
             for name, (title, digits) in _COLUMNS.items()
@@ -150,53 +155,63 @@ def study_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(rows: pd.DataFrame) -> list[str]:
-    """Say in three sentences what the longest tuning leaves of harmful tokens, and of the gain by pruning.
+    """Say in three sentences what the longest tuning leaves of negative tokens, and of XPrompt's gain.
 
     With one tuning budget they say what it leaves, and nothing of a change.
     """
     shortest, longest = rows["steps"].min(), rows["steps"].max()
     after = rows["retrain_steps"].max()
     ends = [rows[(rows["steps"] == steps) & (rows["retrain_steps"] == after)] for steps in (shortest, longest)]
-    harmful = [wording.with_span(overall(part, "harmful").within(0, math.inf)) for part in ends]
-    both = ends[0].merge(ends[1], on=["task", "seed"], suffixes=("_short", "_long"))
-    both["change"] = both["over_tuned_long"] - both["over_tuned_short"]
-    over, change = [overall(part, "over_tuned") for part in ends], overall(both, "change")
-    first, last, between = (wording.with_span(span, signed=True) for span in (*over, change))
+    by_loss, by_score = (
+        [wording.with_span(overall(part, name).within(0, math.inf)) for part in ends]
+        for name in ("negative", "negative_by_score")
+    )
+    first, last = (wording.with_span(overall(part, "over_tuned"), signed=True) for part in ends)
     fair = [overall(part, "over_matched") for part in ends]
     gains = [wording.with_span(span, signed=True) for span in fair]
     decided = {"above": "pruning helps", "below": "pruning harms", "one seed": "one seed does not decide"}
     said = [decided.get(span.verdict, "no significant difference") for span in fair]
     if shortest == longest:
         return [
-            f"Of prompts tuned for {longest} steps {harmful[1]} tokens are negative: the score is higher without them.",
+            f"Without {by_loss[1]} tokens of a prompt tuned for {longest} steps the loss is lower, each left out "
+            f"alone; without {by_score[1]} the score is higher.",
             f"Tuned for {longest} steps and retrained for {after}, XPrompt − prompt tuning is {last} points.",
             f"XPrompt − the matched budget, which prunes nothing, is {gains[1]} points ({said[1]}).",
         ]
+    both = ends[0].merge(ends[1], on=["task", "seed"], suffixes=("_short", "_long"))
+
+    def change(name: str) -> str:
+        gap = both.assign(change=both[f"{name}_long"] - both[f"{name}_short"])
+        return wording.with_span(overall(gap, "change"), signed=True)
+
     return [
-        f"Of prompts tuned for {shortest} steps {harmful[0]} tokens are negative (the score is higher without them), "
-        f"of prompts tuned for {longest} steps {harmful[1]}.",
+        f"Without {by_loss[0]} tokens of a prompt tuned for {shortest} steps the loss is lower, each left out alone, "
+        f"and without {by_loss[1]} of one tuned for {longest}, a change of {change('negative')}; by the score it is "
+        f"{by_score[0]} and {by_score[1]}, {change('negative_by_score')}.",
         f"Retrained for {after} steps, XPrompt − prompt tuning is {first} points after {shortest} steps of tuning and "
-        f"{last} after {longest}, a change of {between}.",
+        f"{last} after {longest}, a change of {change('over_tuned')}.",
         f"XPrompt − the matched budget, which prunes nothing, is {gains[0]} points after {shortest} steps of "
         f"tuning ({said[0]}) and {gains[1]} after {longest} ({said[1]}).",
     ]
 
 
 def study_figure(rows: pd.DataFrame) -> Figure:
-    """Draw score, negative tokens, rank correlation and XPrompt's gains against the tuning budget on a log axis.
+    """Draw score, negative tokens, rank correlation and differences of methods against the tuning budget on a log axis.
 
     Lines are means over tasks with 95 % intervals over seeds; dots are a task and seed each; colours are retraining
     budgets.
     """
     figure = Figure(figsize=(11, 7.2), layout="constrained")
-    (score, over_tuned, over_matched), (harmful, correlation, free) = figure.subplots(2, 3)
-    for axes in (score, over_tuned, over_matched, harmful, correlation):
+    (score, negative, correlation), gaps = figure.subplots(2, 3)
+    for axes in (score, negative, correlation, *gaps):
         _log_steps(axes, rows["steps"])
     once, retrained = rows.drop_duplicates(_KEY), sorted(rows["retrain_steps"].unique())
     shifts = [9 * (place - len(retrained) / 2) for place in range(len(retrained) + 1)]  # points: no bar on another
     line(score, once, "steps", "tuned", "black", "o", "prompt tuning", shifts[0], possible=(0, 100))
-    line(harmful, once, "steps", "harmful", "black", "o", "", possible=(0, math.inf))
-    harmful.set_ylabel("negative tokens of a prompt")
+    line(negative, once, "steps", "negative", "black", "o", "by the loss", -3, possible=(0, math.inf))
+    line(negative, once, "steps", "negative_by_score", "0.55", "s", "by the score", 6, possible=(0, math.inf))
+    negative.set_ylabel("negative tokens of a prompt")
+    negative.legend(frameon=False)
     line(correlation, once, "steps", "correlation", "black", "o", "", possible=(-1, 1))
     correlation.set_ylabel("rank correlation of importance\nand the loss without the token")
     correlation.axhline(0, color="0.3", lw=1)
@@ -205,14 +220,13 @@ def study_figure(rows: pd.DataFrame) -> Figure:
         part = rows[rows["retrain_steps"] == retrain_steps]
         name = f"XPrompt,\nretrained for {retrain_steps} steps"
         line(score, part, "steps", "xprompt", colour, "^", name, shift, possible=(0, 100))
-        for axes, gap in ((over_tuned, "over_tuned"), (over_matched, "over_matched")):
+        for axes, gap in zip(gaps, _GAPS, strict=True):
             line(axes, part, "steps", gap, colour, "^", "", shift - 4.5)
-    for axes, name in ((over_tuned, "prompt tuning"), (over_matched, "matched budget")):
+    for axes, gap in zip(gaps, _GAPS, strict=True):
         axes.axhline(0, color="0.3", lw=1)
-        axes.set_ylabel(f"XPrompt − {name} (points)")
+        axes.set_ylabel(f"{_COLUMNS[gap][0]} (points)")
     score.set_ylabel("score (points)")
-    free.set_axis_off()
-    free.legend(*score.get_legend_handles_labels(), loc="center", frameon=False)
+    score.legend(loc="lower right", frameon=False)
     return figure
 
 

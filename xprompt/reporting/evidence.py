@@ -14,7 +14,7 @@ from xprompt.reporting import wording
 from xprompt.reporting.figures import method_styles
 from xprompt.reporting.forest import draw_difference
 from xprompt.reporting.rows import AVERAGE, whole
-from xprompt.reporting.statistics import LEVEL, seeds_needed
+from xprompt.reporting.statistics import LEVEL, seeds_needed, spread_bounds
 
 EFFECTS = (0.5, 1.0, 2.0)
 """Points on the average that the table of seeds asks for."""
@@ -92,12 +92,13 @@ def evidence_statements(gaps: pd.DataFrame) -> list[str]:
     main = main[(main["a"] == "xprompt") & (main["b"] == "prompt_tuning")]
     for row in main.to_dict("records"):
         spread = _spread(row)
-        needed = seeds_needed(spread, EFFECTS[0], POWER)
+        bounds = spread_bounds(spread, row["n"])
+        needed, fewest, most = (seeds_needed(of, EFFECTS[0], POWER) for of in (spread, *bounds))
         where = "the average" if row["task"] == AVERAGE else wording.task(row["task"])
         sentences.append(
             f"To find half a point between XPrompt and prompt tuning on {where} takes {needed:,} seeds ({POWER:.0%} "
-            f"power, standard deviation of the paired difference {spread:.2f} points over {row['n']} seeds); "
-            + ("there are enough here." if row["n"] >= needed else f"there are {row['n']} here.")
+            f"power, standard deviation of the paired difference {spread:.2f} points), {fewest:,} to {most:,} by the "
+            f"95 % interval of that deviation over the {row['n']} seeds here."
         )
     return sentences
 

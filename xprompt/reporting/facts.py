@@ -65,7 +65,8 @@ def summarize_runs(records: Mapping[str, Mapping[str, Any]], main: Iterable[str]
     if chosen := [records[run] for run in main if run in records]:
         fewest = min(record["counts"]["selection"] for record in chosen)
         facts |= {
-            "seeds": _distinct(record["seed"] for record in chosen),
+            "seeds": (seeds := _distinct(record["seed"] for record in chosen)),
+            "other_seeds": [seed for seed in facts["seeds"] if seed not in seeds],
             "fewest_selected_on": fewest,
             **_ends(chosen),
         }
@@ -80,8 +81,8 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
     facts, sentences = manifest["runs"], []
     if manifest.get("quick"):
         sentences.append(QUICK)
-    if len(facts.get("codes", [])) > 1:
-        sentences.append(mixed_codes(facts["codes"], "The records"))
+    if mixed := [item for item, entry in manifest["items"].items() if len(entry.get("codes", [])) > 1]:
+        sentences.append(mixed_codes(facts["codes"], f"The records behind {', '.join(mixed)}"))
     if "nano" in facts["sources"]:
         sentences.append(
             "The tasks are generated, in SuperGLUE's formats; a score here is not a score on SuperGLUE, and the "
@@ -128,8 +129,8 @@ def caveats(manifest: Mapping[str, Any]) -> list[str]:
         sentences.append(f"{facts['cut']} sources, summed over all runs, were longer than the limit and were cut.")
     if any(state["dirty"] for state in facts["git"]):
         sentences.append("Some runs come from a working tree with changes that were not committed.")
-    if len(facts["git"]) > 1 or len(facts["hardware"]) > 1:
-        sentences.append("The runs come from more than one revision or machine; each record names its own.")
+    if len(facts["hardware"]) > 1:
+        sentences.append("The runs come from more than one machine; each record names its own.")
     failed = [name for name, notebook in manifest["notebooks"].items() if notebook["status"] != "done"]
     if failed:
         sentences.append(f"Not finished: {', '.join(failed)}. Their tables and figures are missing or out of date.")

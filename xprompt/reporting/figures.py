@@ -70,7 +70,7 @@ def _hue(colour: Any) -> int:
 
 def style() -> None:
     """Set the look of a notebook's figures and printed tables; text stays text in an SVG."""
-    pd.set_option("display.width", 160, "display.max_columns", 30, "display.max_colwidth", 80)
+    pd.set_option("display.precision", 2, "display.width", 160, "display.max_columns", 30, "display.max_colwidth", 80)
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "xprompt", "figure.dpi": 100, "axes.titlesize": 12})
 

@@ -129,7 +129,7 @@ def harm_statements(rows: pd.DataFrame) -> list[str]:
         sentences += [
             f"After {steps:g} {part['unit'].iloc[0]} on {where}: {verdict} {LEVELS[str(level)]} by the loss without "
             f"them, with a rank correlation of {wording.with_span(of, 2)}{higher}. Of the quarter that it prunes first "
-            f"{shares['harmful_lowest']} % do harm, which lowers the loss when they go; of all, {shares['harmful']} %."
+            f"{shares['harmful_lowest']} % lower the loss when each goes alone; of all, {shares['harmful']} %."
         ]
     return sentences
 

@@ -85,13 +85,28 @@ def search_table(rows: pd.DataFrame) -> pd.DataFrame:
             line = {"search": search, "task": wording.task(task),
                     "grid's score": wording.cell(columns["grid_validation"][task]),
                     "its score": wording.cell(columns["validation"][task])}  # fmt: skip
-            for name, where in REGRETS.items():
-                line[f"regret {where}".replace("the selection split", "selection")] = wording.cell(columns[name][task])
+            low, high = _range(part, task)
+            line["regret on selection (lowest to highest)"] = (
+                f"{wording.points(columns['selection_regret'][task].mean)} "
+                f"({wording.points(low)} to {wording.points(high)})"
+            )
+            line["regret on validation"] = wording.cell(columns["validation_regret"][task])
             for name, what in SHARES.items():
                 line[f"{what} (%)"] = f"{columns[name][task].mean:.1f}"
             line["of tuning's time (%)"] = f"{columns['tuning_share'][task].mean:.0f}"
             lines.append({**line, "seeds": str(columns["validation_regret"][task].n)})
     return pd.DataFrame(lines)
+
+
+def _range(rows: pd.DataFrame, task: str) -> tuple[float, float]:
+    """Return the lowest and the highest regret on the selection split of a task, or of each seed's mean over the tasks.
+
+    That regret is 0 where a search finds the grid's pair, and above where not: an interval around its mean would reach
+    below 0, where it cannot be.
+    """
+    part = rows if task == AVERAGE else rows[rows["task"] == task]
+    by_seed = part.groupby("seed")["selection_regret"].mean()
+    return by_seed.min(), by_seed.max()
 
 
 def search_statements(rows: pd.DataFrame) -> list[str]:
@@ -102,9 +117,11 @@ def search_statements(rows: pd.DataFrame) -> list[str]:
         last = list(over_seeds(part, "validation_regret"))[-1]
         for name, where in REGRETS.items():
             regret = over_seeds(part, name)[last]
-            low, high = wording.points(regret.low, signed=True), wording.points(regret.high, signed=True)
-            bounds = "" if regret.n < 2 else f", 95 % interval {low} to {high}"
-            basis = f"{wording.task(last)}, {wording.seeds(regret.n)}{bounds}"
+            low, high = _range(part, last) if name == "selection_regret" else (regret.low, regret.high)
+            spread = f"95 % interval {wording.span(low, high)}"
+            if name == "selection_regret":
+                spread = f"{wording.points(low)} to {wording.points(high)} by seed"
+            basis = f"{wording.task(last)}, {wording.seeds(regret.n)}{f', {spread}' * (regret.n > 1)}"
             sentences.append(f"{title}'s regret {where} is {wording.points(regret.mean)} points ({basis}).")
         trained, evaluated, seconds, tuning = (over_seeds(part, name)[last].mean for name in (*SHARES, "tuning_share"))
         sentences.append(
@@ -161,7 +178,8 @@ def _draw_regret(axes: Axes, rows: pd.DataFrame) -> None:
             y = tasks.index(task) + 0.7 * ((place + 0.5) / len(drawn) - 0.5)
             single = part[part["task"] == task][name] if task != AVERAGE else part.groupby("seed")[name].mean()
             axes.scatter(single, np.full(len(single), y + 0.06), s=12, color=colour, alpha=0.4, linewidths=0)
-            error = None if regret.n < 2 else [[regret.half], [regret.half]]
+            low, high = _range(part, task) if name == "selection_regret" else (regret.low, regret.high)
+            error = None if regret.n < 2 else [[regret.mean - low], [high - regret.mean]]
             label = f"{search}, {REGRETS[name]}" if task == tasks[0] else None
             filled = colour if name == "validation_regret" else "white"
             axes.errorbar(regret.mean, y, xerr=error, fmt=marker, color=colour, mfc=filled, capsize=3, label=label)
@@ -170,7 +188,7 @@ def _draw_regret(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.set_xlabel("regret: grid − search (points; right of 0 the grid is better)")
     num_seeds = rows["seed"].nunique()
-    over = f"mean and 95 % interval over {num_seeds} seeds; dots: single seeds" if num_seeds > 1 else "a single seed"
+    over = f"means over {num_seeds} seeds; dots: single seeds" if num_seeds > 1 else "a single seed"
     axes.set_title(f"Regret, {over}")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
 

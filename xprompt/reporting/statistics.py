@@ -230,6 +230,12 @@ def weakest(gaps: pd.DataFrame) -> Interval:
     return Interval(float(row["mean"]), float(row["low"]), float(row["high"]), int(row["n"]))
 
 
+def spread_bounds(spread: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return the interval of a standard deviation that was measured over n ≥ 2 seeds of a normal variable."""
+    low, high = ((1 - level) / 2, (1 + level) / 2)
+    return tuple(spread * math.sqrt((n - 1) / stats.chi2.ppf(at, n - 1)) for at in (high, low))  # type: ignore[return-value]
+
+
 def seeds_needed(spread: float, effect: float = 0.5, power: float = 0.8, level: float = LEVEL) -> int:
     """Return the fewest seeds with which a paired two-sided t test finds a difference with this probability.
 

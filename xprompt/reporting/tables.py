@@ -149,16 +149,22 @@ def protocols(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def candidates(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return a row per run that chose among candidates: their number, and their best, median and worst score in points.
+    """Return a row per run that chose among candidates: their number, and the scores in points of those retrained.
 
     Args:
         records: run records; those without candidates are left out, and where any chose among several, those with
-            a single one too. Scores are on the split that a run selected on.
+            a single one too. Scores are on the split that a run selected on: the best, median and worst of the
+            candidates that were retrained at all, so that untrained masks do not widen what may be luck.
     """
     lines = []
     for record in records:
-        found = [candidate["selection_score"] for candidate in record["details"].get("candidates", [])]
-        scores = sorted(100 * score for score in found if score is not None)  # one that a race dropped has none
+        found = record["details"].get("candidates", [])
+        retrained = [candidate for candidate in found if candidate.get("last_step", 1) > 0]  # a matched one always is
+        scores = sorted(
+            100 * candidate["selection_score"]
+            for candidate in retrained or found
+            if candidate["selection_score"] is not None  # one that a race dropped has none
+        )
         if not scores:
             continue
         middle = statistics.median(scores)
@@ -169,7 +175,8 @@ def candidates(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 "task": wording.task(record["task"]),
                 "seed": str(record["seed"]),
                 "protocol": record["protocol"],
-                "candidates": str(len(scores)),
+                "candidates": str(len(found)),
+                "retrained": str(len(retrained)),
                 **{name: wording.points(value) for name, value in numbers.items()},
             }
         )

@@ -109,16 +109,14 @@ def candidate_statement(records: Iterable[Mapping[str, Any]]) -> str:
     return f"Candidates that each choice was among, retrained or only scored: {', '.join(texts)}."
 
 
-def variant_figure(rows: pd.DataFrame, reference: str, holm: bool = False) -> Figure:
+def variant_figure(rows: pd.DataFrame, reference: str) -> Figure:
     """Draw every variant's difference from one of them, a panel for each task and the average.
 
     Args:
         rows: tidy rows of one profile and protocol; of several draws each is a dot, and their mean counts.
         reference: a value of the column `method`.
-        holm: whether the verdicts are Holm's, over all differences of a panel; else each difference stands by itself.
 
-    A mark is filled where the verdict is "above" or "below"; it is open where 0 is inside the interval over seeds, or
-    with one seed.
+    A mark is filled where the difference is left after Holm's correction over its panel; with one seed none is.
     """
     means = over_draws(rows)
     compared = [name for name in methods_in(rows) if name != reference]
@@ -128,8 +126,7 @@ def variant_figure(rows: pd.DataFrame, reference: str, holm: bool = False) -> Fi
             f"there is no task and seed with {wording.method(reference)} and another method: give both among the "
             "methods, with the same tasks and seeds."
         )
-    if holm:
-        gaps = corrected(gaps, "task")
+    gaps = corrected(gaps, "task")
     tasks, styles = tasks_in(gaps), method_styles(compared)
     names = [wording.method(name) for name in compared]
     figure, axes = panels(len(tasks), 2.4, 1.0 + 0.42 * len(compared), sharey=True, names=names)

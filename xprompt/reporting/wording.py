@@ -102,7 +102,7 @@ def statement(row: Mapping[str, Any], tasks: Sequence[str] = (), noun: str = "ta
         same = f"{points(row['mean'], True)} points with each of {seeds(row['n'])}"
         return f"{subject} minus {b} {where}: {same}, which without a spread decides nothing."
     interval = f"95 % interval {span(row['low'], row['high'])}"
-    basis = f"{interval}, {seeds(row['n'])}, {row['protocol']} protocol"
+    basis = f"{interval}, {seeds(row['n'])}" + ", by the paper's protocol" * (row["protocol"] == "paper")
     if row["verdict"] in ("above", "below"):
         lost = row.get("verdict_holm", row["verdict"]) != row["verdict"]
         holm = "; not after Holm's correction" * lost
