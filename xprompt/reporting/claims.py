@@ -115,7 +115,7 @@ CLAIMS: dict[str, Claim] = {
               paper=_from_to(paper.over_fine_tuning().values())),
         Claim("p-tuning", "XPrompt is above P-Tuning", "Tab 1", ("xprompt", "p_tuning")),
         Claim("prefix-tuning", "XPrompt is above Prefix-Tuning", "Tab 1", ("xprompt", "prefix_tuning")),
-        Claim("scale", "XPrompt gains at every scale", "Fig 1, least gain",
+        Claim("scale", "XPrompt gains at every scale", "Fig 1, least",
               paper=_from_to(gain for _, gain in paper.gains().values())),
         Claim("negative", "Masking unimportant tokens helps", "Fig 2"),
         Claim("reversed", "XPrompt is above its reversed mask", "Fig 5", ("xprompt", "xprompt_reversed")),
