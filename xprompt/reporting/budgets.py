@@ -205,6 +205,8 @@ def study_figure(rows: pd.DataFrame) -> Figure:
     (score, negative, correlation), gaps = figure.subplots(2, 3)
     for axes in (score, negative, correlation, *gaps):
         _log_steps(axes, rows["steps"])
+    for axes in gaps[1:]:
+        axes.sharey(gaps[0])
     once, retrained = rows.drop_duplicates(_KEY), sorted(rows["retrain_steps"].unique())
     shifts = [9 * (place - len(retrained) / 2) for place in range(len(retrained) + 1)]  # points: no bar on another
     line(score, once, "steps", "tuned", "black", "o", "prompt tuning", shifts[0], possible=(0, 100))
