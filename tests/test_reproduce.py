@@ -296,6 +296,19 @@ def test_a_folder_named_as_an_embedded_backbone_is_not_taken_for_it(tmp_path, mo
     assert given["backbone_name"] == "nano"
 
 
+def test_the_summary_is_of_what_was_executed_now(tmp_path, capsys):
+    def entry(notebook, words):
+        return {
+            "notebook": notebook,
+            "table": {"title": words, "columns": ["x"], "rows": [["1"]], "statements": [words]},
+        }
+
+    items = {"tab1": entry("01_main_results", "the main table"), "fig5": entry("03_controls", "a control")}
+    reproduce._print_summary(Report(tmp_path), {"items": items}, {"03_controls"}, [])
+    said = capsys.readouterr().out
+    assert "- a control" in said and "the main table" not in said
+
+
 @pytest.mark.parametrize("name", ["index.html", "notebooks/thesis.ipynb"])
 def test_what_no_report_wrote_is_not_replaced(tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr(reproduce, "execute", refuse)

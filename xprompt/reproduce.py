@@ -242,7 +242,7 @@ def reproduce(plan: Plan) -> int:
         failed = _execute_all(plan, report)
     manifest = facts.complete(report, profile=plan.profile, quick=plan.quick)
     book.build(report)
-    _print_summary(report, manifest, failed)
+    _print_summary(report, manifest, {path.stem for path in plan.notebooks}, failed)
     return 1 if failed else 0
 
 
@@ -372,13 +372,15 @@ def _choose_notebooks(folder: Path, only: Sequence[str] | None) -> list[Path]:
     return [path for path in known if path.stem in wanted]
 
 
-def _print_summary(report: Report, manifest: Mapping[str, Any], failed: Sequence[str]) -> None:
-    table = manifest["items"].get(MAIN, {}).get("table")
+def _print_summary(report: Report, manifest: Mapping[str, Any], executed: set[str], failed: Sequence[str]) -> None:
+    """Print the main table and what these notebooks found; the folder may hold others, of earlier calls."""
+    found = {item: entry for item, entry in manifest["items"].items() if entry["notebook"] in executed}
+    table = found.get(MAIN, {}).get("table")
     print()
     if table:
         print(table["title"])
         print(align_columns([table["columns"], *table["rows"]]))
-    for item in manifest["items"].values():
+    for item in found.values():
         for sentence in item.get("table", {}).get("statements", [])[:3]:
             print(f"- {sentence}")
     if failed:
