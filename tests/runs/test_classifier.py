@@ -310,7 +310,7 @@ def test_predict_on_the_command_line(clf, folder, tmp_path, capsys):
         (["--text", "a", "--file", "b.csv"], "too much"),
         (["--field", "premise"], "give NAME=TEXT"),
         (["--field", "a=1", "--field", "a=2"], "each name once"),
-        (["--text", "a"], "needed a text for each of hypothesis, premise"),
+        (["--text", "a"], "takes 2 texts; give --field hypothesis=TEXT --field premise=TEXT"),
         (["--file", "x.xlsx"], "needed one of .csv, .tsv, .jsonl"),
         (["--file", "nowhere.csv"], "nowhere.csv"),
     ],

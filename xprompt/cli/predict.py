@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xprompt.errors import ConfigError
+from xprompt.errors import ConfigError, shown
 from xprompt.files import path_of, try_folder, write_atomically
 
 HELP = "label texts by a finished prompt"
@@ -44,6 +44,10 @@ def execute(chosen: argparse.Namespace) -> int:
     from xprompt.runs.classifier import classifier  # torch comes with it
 
     clf = classifier(chosen.folder, backbone=chosen.backbone, task=chosen.task, device=chosen.device)
+    if chosen.text and len(clf.fields) > 1:
+        fields = " ".join(f"--field {name}=TEXT" for name in clf.fields)
+        given = shown(chosen.text[0])
+        raise ConfigError(f"--text {given}: {clf.task.name} takes {len(clf.fields)} texts; give {fields}.")
     rows = [[p.label, *(f"{value:.6f}" for value in p.probabilities.values())] for p in clf(inputs)]
     rows = [["label", *(f"p({label})" for label in clf.labels)], *rows]
     if not output:
