@@ -232,8 +232,8 @@ def weakest(gaps: pd.DataFrame) -> Interval:
 
 def spread_bounds(spread: float, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Return the interval of a standard deviation that was measured over n ≥ 2 seeds of a normal variable."""
-    low, high = ((1 - level) / 2, (1 + level) / 2)
-    return tuple(spread * math.sqrt((n - 1) / stats.chi2.ppf(at, n - 1)) for at in (high, low))  # type: ignore[return-value]
+    upper, lower = (stats.chi2.ppf((1 + sign * level) / 2, n - 1) for sign in (1, -1))
+    return spread * math.sqrt((n - 1) / upper), spread * math.sqrt((n - 1) / lower)
 
 
 def seeds_needed(spread: float, effect: float = 0.5, power: float = 0.8, level: float = LEVEL) -> int:
