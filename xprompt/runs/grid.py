@@ -182,7 +182,8 @@ def collect(
             run's protocol.
 
     Where runs go in parallel, a run's line appears when it ends. A + in place of its number marks a run that was not
-    asked for, but that another one starts from; in parallel it has a line only where it was done now. A run that the store had already is called read. The time left is
+    asked for, but that another one starts from; in parallel it has a line only where it was done now. A run that the
+    store had already is called read. The time left is
     estimated from the runs of the same method that were done now.
     """
     began = datetime.datetime.now(datetime.timezone.utc)
