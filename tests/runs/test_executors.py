@@ -186,21 +186,6 @@ class TestLocal:
         assert set(logged(tmp_path)) == {label(c) for c in configs if c.seed != 2 or c.method == "majority"}
         assert "failed: DataError: RTE/train.jsonl, line 3: no label.; left out for that, 3" in capsys.readouterr().out
 
-    def test_a_parent_that_nobody_asked_for_is_tried_once_and_takes_its_children_along(self, capsys):
-        tried = []
-
-        def run(config):
-            tried.append(config.method)
-            if config.method == "prompt_tuning":
-                raise DataError("it diverged")
-            return SimpleNamespace(record={"score": 0.5})
-
-        with pytest.raises(DataError, match="it diverged"):
-            rp.collect(grid(1, ("prompt_tuning_matched", "xprompt", "majority")), run)
-        assert tried == ["prompt_tuning", "majority"]
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[0] == "[+/3] rte prompt_tuning seed 0 held_out …" and "left out for that, 2 that" in lines[1]
-
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), MemoryLimitError("too little")])
     def test_an_interrupt_and_a_lack_of_memory_end_all(self, error):
         done = []

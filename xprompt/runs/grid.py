@@ -182,9 +182,8 @@ def collect(
             run's protocol.
 
     Where runs go in parallel, a run's line appears when it ends. A + in place of its number marks a run that was not
-    asked for, but that another one starts from; in parallel it has a line only where it was done now. A run that the
-    store had already is called read. The time left is
-    estimated from the runs of the same method that were done now.
+    asked for, but that another one starts from; it has a line only where it was done now. A run that the store had
+    already is called read. The time left is estimated from the runs of the same method that were done now.
     """
     began = datetime.datetime.now(datetime.timezone.utc)
     _show_progress()
@@ -201,11 +200,10 @@ def collect(
             print(f"    {name}{': ' if name else ''}{step.note}", flush=True)
         elif step.record is None:
             begun.add(step.position)
-            number = _number("+" if step.position is None else len(records) + 1, configs)
-            print(f"{number} {name} …", flush=True)
+            print(f"{_number(len(records) + 1, configs)} {name} …", flush=True)
         elif step.config is not None:
             read = done_before(step.record, began)
-            if read and step.position is None and None not in begun:  # nobody asked for it, and nothing was done
+            if read and step.position is None:  # nobody asked for it, and nothing was done
                 continue
             if not read:
                 spent.setdefault(step.config.method, []).append(step.seconds)

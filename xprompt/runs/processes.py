@@ -47,10 +47,7 @@ _IDLE_SECONDS = 60  # until a process without a run ends, and its memory is free
 
 
 class LocalExecutor:
-    """Does one run after another in this process, in the order given, parents first.
-
-    `run(config)` returns what has a `.record`.
-    """
+    """Does one run after another in this process, in the order given. `run(config)` returns what has a `.record`."""
 
     workers = 1
 
@@ -64,23 +61,23 @@ class LocalExecutor:
         out, the others would fail too, and the error ends all.
         """
         runs, errors = plan_runs(configs), list[Exception]()
-        to_do, told = deque(runs), set[PlannedRun]()
+        run_at = {position: run for run in runs for position in run.positions}
+        to_do, told = deque(enumerate(configs)), set[int]()
         while to_do:
-            run = to_do.popleft()
-            if run.dropped:
+            position, config = to_do.popleft()
+            if run_at[position].dropped:
                 continue
-            positions: list[int | None] = [*run.positions] or [None]
-            if run not in told:
-                yield Step(run.config, positions[0])
+            if position not in told:
+                yield Step(config, position)
             began = time.perf_counter()
             try:
-                record = dict(self._run(run.config).record)
+                record = dict(self._run(config).record)
             except HeldError:
-                if run not in told:
-                    yield Step(run.config, positions[0], note=HELD)
-                to_do.append(run)
-                told.add(run)
-                if told.issuperset(to_do):
+                if position not in told:
+                    yield Step(config, position, note=HELD)
+                to_do.append((position, config))
+                told.add(position)
+                if all(other in told for other, _ in to_do):
                     time.sleep(LOOK_AGAIN)
                 continue
             except Exception as error:
@@ -88,10 +85,9 @@ class LocalExecutor:
                     raise
                 traceback.clear_frames(error.__traceback__)  # which hold the failed run's tensors
                 errors.append(error)
-                yield Step(run.config, positions[0], note=drop(run, runs, error))
+                yield Step(config, position, note=drop(run_at[position], runs, error))
                 continue
-            seconds = time.perf_counter() - began
-            yield from (Step(run.config, position, dict(record), seconds) for position in positions)
+            yield Step(config, position, record, time.perf_counter() - began)
         if errors:
             raise errors[0]
 

@@ -29,7 +29,7 @@ from xprompt.runs.run import RunResult
 from xprompt.runs.store import Store
 
 MAX_FILES = 250
-MAX_BYTES = 8 * 2**20  # of all items of the paper, each with tables, two figures and its executed notebook
+MAX_BYTES = 9 * 2**20  # of all items of the paper, each with tables, two figures and its executed notebook
 KEPT = ("*.md", "*.csv", "tables/*", "figures/*", "notebooks/*.ipynb")
 STAGES = ("tuned_prompt", "pruned_prompt", "rewound_prompt")
 
