@@ -135,6 +135,14 @@ def test_a_run_that_starts_from_one_with_a_record_alone_does_that_again(config, 
     assert store.get(whole["run"])["predictions"] == whole["predictions"]
 
 
+def test_a_parent_done_again_that_comes_out_otherwise_is_told(config, tmp_path):
+    record = xp.run(config.replace(method="prompt_tuning"), tmp_path / "whole").record
+    store = xp.Store(tmp_path / "published")
+    write_archive(store.root, [record | {"predictions": [1 - p for p in record["predictions"]], "score": 0.25}])
+    with pytest.warns(RuntimeWarning, match="done again for its prompts, scores .* where its record had 25.0"):
+        xp.run(config.replace(method="xprompt"), store)
+
+
 def test_data_and_weights_that_change_on_disk_are_read_again(config, place, tmp_path):
     moved = config.replace(
         source=str(shutil.copytree(place / "data", tmp_path / "data")),

@@ -7,6 +7,7 @@ import functools
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +235,7 @@ def _do(
     splits, backbone, name = _prepare(config, how.device_map)
     with store.lock(name, -1 if how.wait else 0) if process_group().is_main else contextlib.nullcontext():
         if force or _get(name, store, with_prompts) is None:
+            known = None if force else store.get(name)  # a record alone
             try_folder(store.runs, ROOM)
             events = store.root / "watch" / f"{splits.task.name}-{config.method}-seed{config.seed}-{name}"
             callbacks = Callbacks(
@@ -242,10 +244,24 @@ def _do(
                 how.save_every,
             )
             _record(MethodContext(config, backbone, splits, parents, how.progress, callbacks), name, store)
+            if known is not None and process_group().is_main:
+                _warn_if_other(known, store.get(name))
     process_group().barrier()
     result = _get(name, store)
     assert result is not None, "the run was written a moment ago"
     return result
+
+
+def _warn_if_other(known: Mapping[str, Any], again: Mapping[str, Any] | None) -> None:
+    """Warn where a run that was done again for its prompts is not what its record said: the new one counts now."""
+    if again is not None and again["predictions"] != known["predictions"]:
+        warnings.warn(
+            f"run {known['run']} ({known['method']} of {known['task']}, seed {known['seed']}), done again for its "
+            f"prompts, scores {100 * again['score']:.1f} where its record had {100 * known['score']:.1f}: another "
+            "machine or version of the code computes otherwise. Tables from now on have the new score; to keep the "
+            "old ones, work in a copy of the report.",
+            RuntimeWarning, stacklevel=2,
+        )  # fmt: skip
 
 
 def _store(config: RunConfig, store: Store | str | Path | None) -> Store:
