@@ -17,7 +17,6 @@ from typing import Any, ParamSpec, TypeVar
 from tqdm.auto import tqdm
 
 from xprompt.errors import ConfigError
-from xprompt.files import path_of
 from xprompt.training.candidate import Candidate
 
 log = logging.getLogger("xprompt")
@@ -65,9 +64,6 @@ class Callbacks:
     every: float = 30.0
     resumed_seconds: float = 0.0
     num_stages: int = 0
-
-    def __post_init__(self) -> None:
-        self.folder = None if self.folder is None else path_of(self.folder)
 
     def next_stage(self, describe: str) -> str:
         """Count one more loop and return its name, which is also its subfolder's."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from xprompt.data.batching import Batch, batches, concat, infinite_batches, micr
 from xprompt.data.splits import Splits, TaskDataset
 from xprompt.distributed import process_group
 from xprompt.errors import ConfigError, DataError, NotFiniteError, is_out_of_memory
+from xprompt.files import path_of
 from xprompt.streams import stream_seed, whole_seed
 from xprompt.training.callbacks import Callback, Callbacks, ProgressBar, ProgressLog
 from xprompt.training.candidate import Candidate
@@ -242,7 +242,7 @@ class Loop:
             "halving_schedule": list(self.halving_schedule.items()),
             "selection": self.selection.split,
         }
-        folder = None if callbacks.folder is None else Path(callbacks.folder) / self.stage
+        folder = None if callbacks.folder is None else path_of(callbacks.folder) / self.stage
         data = [self.train, self.encoded_selection]
         return Checkpointer(folder, callbacks.every, self.candidates, self.backbone, data, identity)
 
