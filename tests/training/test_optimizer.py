@@ -82,10 +82,10 @@ def test_a_prompt_whose_row_and_column_are_pruned_stays_finite():
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-12])
-def test_a_token_with_hardly_a_gradient_in_pruned_columns_stays_finite(size):
-    surviving = torch.eye(4, dtype=torch.bool)
-    surviving[0] = True
-    parameter, gradient = nn.Parameter(torch.zeros(4, 4)), torch.full((4, 4), 1e-2)
-    gradient[3] = size
+def test_a_token_with_hardly_a_gradient_in_columns_of_its_own_stays_finite(size):
+    """The product of its row's and its column's second moments is 0 in float32."""
+    surviving = torch.block_diag(torch.ones(2, 3), torch.ones(1, 1)).bool()
+    parameter, gradient = nn.Parameter(torch.zeros(3, 4)), torch.full((3, 4), 1e-2)
+    gradient[2] = size
     moved = trained(Adafactor([parameter], 0.3, 0.0, surviving), parameter, [gradient * surviving])
-    assert moved.isfinite().all() and (moved[:3][surviving[:3]] != 0).all()
+    assert moved.isfinite().all() and (moved[:2][surviving[:2]] != 0).all()

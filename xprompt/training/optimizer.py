@@ -109,10 +109,10 @@ class Adafactor(torch.optim.Optimizer):
         rows = _blend(state, "exp_avg_sq_row", square.sum(dim=1) / in_row.clamp(min=1), decay)  # (P,)
         columns = _blend(state, "exp_avg_sq_col", square.sum(dim=0) / in_column.clamp(min=1), decay)  # (H,)
         mean = (rows * in_row).sum() / in_row.sum()
-        # Each factor by itself: the product of a row and a column whose gradients are tiny is 0 in float32.
-        by_row = torch.where(in_row > 0, rows / mean, 1.0).rsqrt()  # (P,)
-        by_column = torch.where(in_column > 0, columns, 1.0).rsqrt()  # (H,)
-        update = by_row[:, None] * by_column[None, :] * gradient * mask  # (P, H)
+        moment = rows[:, None] / mean * columns[None, :]  # (P, H)
+        # Where a row's and a column's gradients are tiny the product is 0 in float32, or too small to invert.
+        moment = torch.where(self._surviving, moment, 1.0).clamp(min=torch.finfo(moment.dtype).tiny)
+        update = moment.rsqrt() * gradient * mask
         return update / (update.norm(2) / in_row.sum().sqrt()).clamp(min=1.0)
 
 
