@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,7 +43,7 @@ from xprompt.backbones import main_memory
 from xprompt.config.run_config import RunConfig
 from xprompt.errors import ConfigError, DataError, MemoryLimitError
 from xprompt.runs import processes
-from xprompt.runs.planned_runs import Step, plan_runs
+from xprompt.runs.planned_runs import Step, plan_runs, run_here
 from xprompt.runs.processes import LocalExecutor, LocalOptions, ProcessExecutor
 from xprompt.runs.ray_tasks import (
     MachineError,
@@ -93,6 +94,13 @@ class TestPlan:
         assert [run.config.seed for run in runs] == [0] * 6 + [1] * 6, "the first seed's runs first"
         asked = [position for run in runs for position in run.positions]
         assert sorted(asked) == list(range(2 * len(configs)))
+        wanted = {label(run.config): sorted(map(label, run.wanted_by)) for run in runs}
+        for seed in range(2):
+            asked_from = [
+                f"{name}-{seed}" for name in ("prompt_tuning_length", "prompt_tuning_matched", "xprompt_random")
+            ]
+            assert wanted[f"xprompt-{seed}"] == asked_from[:1] and wanted[f"prompt_tuning-{seed}"] == asked_from
+        assert not any(run.wanted_by for run in runs if run.positions)
 
     def test_room_is_counted_machine_by_machine(self):
         nodes = [{"CPU": 3, "GPU": 1}, {"CPU": 8, "GPU": 2}, {"CPU": 64}]
@@ -147,7 +155,7 @@ class TestChoice:
     def test_a_worker_refuses_a_folder_that_it_does_not_see_and_another_version(self, tmp_path, monkeypatch):
         monkeypatch.setattr(os, "environ", dict(os.environ))
         marker = tmp_path / "seen"
-        task = lambda version: work_on_ray(pretended, tmp_path, marker, 3, version, grid()[0].settings(), None)  # noqa: E731
+        task = lambda version: work_on_ray(pretended, tmp_path, marker, 3, version, grid()[0].settings(), [], None)  # noqa: E731
         with pytest.raises(MachineError, match=f"does not see {tmp_path}: give an --output"):
             task(xprompt.__version__)
         marker.touch()
@@ -185,6 +193,21 @@ class TestLocal:
             rp.collect(configs, ProcessExecutor(tmp_path, failing, workers=workers))
         assert set(logged(tmp_path)) == {label(c) for c in configs if c.seed != 2 or c.method == "majority"}
         assert "failed: DataError: RTE/train.jsonl, line 3: no label.; left out for that, 3" in capsys.readouterr().out
+
+    def test_what_nobody_asked_for_is_done_only_for_a_run_that_is_missing(self, tmp_path):
+        configs = [RunConfig(task="rte", profile="tiny", method="prompt_tuning_matched", seed=seed) for seed in (0, 1)]
+        store, (done, missing) = Store(tmp_path), [config.parents[0] for config in configs]
+        xprompt.run(configs[0], store)
+        shutil.rmtree(xprompt.find(done, store).folder)  # as of a published report, which keeps few prompts
+        steps = [step for step in ProcessExecutor(store, workers=2).each(configs) if step.record]
+        assert [step.position for step in steps if step.position is None] == [None], "the one of seed 1"
+        assert sorted(step.position for step in steps if step.position is not None) == [0, 1]
+        assert xprompt.find(done, store) is None and xprompt.find(missing, store)
+        marker = tmp_path / "seen"
+        marker.touch()
+        given = (run_here, tmp_path, marker, 1, xprompt.__version__, done.settings())
+        assert work_on_ray(*given, [configs[0].settings()])[0] is None
+        assert xprompt.find(done, store) is None
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), MemoryLimitError("too little")])
     def test_an_interrupt_and_a_lack_of_memory_end_all(self, error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -14,6 +15,7 @@ import xprompt
 from xprompt.backbones.malloc import give_back_freed_memory
 from xprompt.config.profiles import get_profile
 from xprompt.config.run_config import RunConfig
+from xprompt.errors import XPromptError
 from xprompt.files import path_of
 from xprompt.nano.sizes import SIZES
 from xprompt.runs.store import Store
@@ -54,11 +56,14 @@ class PlannedRun:
     parents: list[PlannedRun]
     depth: int  # of its longest line of ancestors
     positions: list[int] = field(default_factory=list)
+    wanted_by: list[RunConfig] = field(default_factory=list)  # where nobody asked for it: the runs that it is done for
     dropped: bool = False  # it, or an ancestor, has failed
 
 
-#: A run and its record with its seconds, or what it raised.
-Ended = Iterator[tuple[PlannedRun, tuple[Mapping[str, Any], float] | Exception]]
+#: A run's record, None where it was not needed, and the seconds it took.
+Timed = tuple[dict[str, Any] | None, float]
+#: A run, and what became of it or what it raised.
+Ended = Iterator[tuple[PlannedRun, Timed | Exception]]
 
 
 def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
@@ -74,6 +79,10 @@ def plan_runs(configs: Sequence[RunConfig]) -> list[PlannedRun]:
 
     for position, config in enumerate(configs):
         plan(config).positions.append(position)
+    for run in reversed(runs.values()):  # children first
+        for parent in run.parents:
+            if not parent.positions:
+                parent.wanted_by += [run.config] if run.positions else run.wanted_by
     return list(runs.values())
 
 
@@ -88,14 +97,25 @@ def run_here(config: RunConfig, root: Path) -> Mapping[str, Any]:
     return xprompt.run(config, store=root, wait=False).record
 
 
-def timed(run: Run, config: RunConfig, root: Path) -> tuple[dict[str, Any], float]:
-    """Do a run and return its record and the seconds it took; memory that it has freed goes to other processes."""
+def timed(run: Run, config: RunConfig, root: Path, wanted_by: Sequence[RunConfig] = ()) -> Timed:
+    """Do a run and return its record and the seconds it took; memory that it has freed goes to other processes.
+
+    Where the store has all the runs of `wanted_by`, if any are given, nothing is done and the record is None.
+    """
     began = time.perf_counter()
+    if wanted_by and all(_is_done(other, root) for other in wanted_by):
+        return None, time.perf_counter() - began
     record = dict(run(config, root))
     seconds = time.perf_counter() - began
     if seconds > 1:  # a shorter run frees little, and this takes a tenth of a second
         give_back_freed_memory()
     return record, seconds
+
+
+def _is_done(config: RunConfig, root: Path) -> bool:
+    with contextlib.suppress(XPromptError):  # its own run will raise it, and take no other along
+        return xprompt.find(config, root) is not None
+    return False
 
 
 def as_steps(runs: Sequence[PlannedRun], ended: Ended) -> Iterator[Step]:
@@ -107,6 +127,8 @@ def as_steps(runs: Sequence[PlannedRun], ended: Ended) -> Iterator[Step]:
             yield Step(run.config, note=drop(run, runs, outcome))
         else:
             record, seconds = outcome
+            if record is None:
+                continue
             yield from (Step(run.config, position, dict(record), seconds) for position in run.positions or (None,))
     if errors:
         raise errors[0]

@@ -29,6 +29,7 @@ from xprompt.runs.planned_runs import (
     PlannedRun,
     Run,
     Step,
+    Timed,
     absolute_root,
     as_steps,
     drop,
@@ -137,7 +138,7 @@ class ProcessExecutor:
                 ready = (run for run in to_do if run not in held and done.issuperset(run.parents))
                 for run in list(itertools.islice(ready, self.workers - len(under_way))):
                     to_do.remove(run)
-                    under_way[pool.submit(_attempt, self._run, run.config, self.root)] = run
+                    under_way[pool.submit(_attempt, self._run, run.config, self.root, run.wanted_by)] = run
                 if not under_way:  # others do all that could be done now
                     time.sleep(LOOK_AGAIN)
                 ended = wait(under_way, timeout=LOOK_AGAIN if held else None, return_when=FIRST_COMPLETED).done
@@ -182,10 +183,10 @@ def _cores() -> int:
     return int(joblib.cpu_count(only_physical_cores=True))
 
 
-def _attempt(run: Run, config: RunConfig, root: Path) -> tuple[dict[str, Any], float] | Exception:
+def _attempt(run: Run, config: RunConfig, root: Path, wanted_by: Sequence[RunConfig]) -> Timed | Exception:
     """Do a run in a process of the pool; return what it raises with where, which a process does not send otherwise."""
     try:
-        return timed(run, config, root)
+        return timed(run, config, root, wanted_by)
     except Exception as error:
         error.__notes__ = [traceback.format_exc()]
         return error if _travels(error) else _described(error)

@@ -29,6 +29,7 @@ from xprompt.runs.planned_runs import (
     PlannedRun,
     Run,
     Step,
+    Timed,
     absolute_root,
     as_steps,
     first_line,
@@ -106,7 +107,9 @@ class RayExecutor:
             while to_do or under_way:
                 while to_do and len(under_way) < (self.options.workers or len(runs)):
                     if not (run := to_do.popleft()).dropped:
-                        tasks[run] = submit(absolute_paths(run.config), *(tasks[parent] for parent in run.parents))
+                        wanted_by = [absolute_paths(config) for config in run.wanted_by]
+                        parents = [tasks[parent] for parent in run.parents]
+                        tasks[run] = submit(absolute_paths(run.config), wanted_by, *parents)
                         under_way[tasks[run]] = run
                 for run in map(under_way.pop, ray.wait(list(under_way))[0] if under_way else ()):
                     if run.dropped:  # its task failed as its parent's did
@@ -205,7 +208,9 @@ class MachineError(ConfigError):
     """A machine of a cluster can do none of the runs."""
 
 
-def work_on_ray(run: Run, root: Path, marker: Path, threads: int, version: str, settings: Any, *parents: Any) -> Any:
+def work_on_ray(
+    run: Run, root: Path, marker: Path, threads: int, version: str, settings: Any, wanted_by: Any, *parents: Any
+) -> Timed:
     """Do a run as a Ray task, which begins when `parents` are done; raise `MachineError` where this machine cannot."""
     wrong = "" if marker.exists() else f"does not see {root}: give an --output that all machines share, under one path"
     if xprompt.__version__ != version:
@@ -215,7 +220,7 @@ def work_on_ray(run: Run, root: Path, marker: Path, threads: int, version: str, 
     os.environ.update(dict.fromkeys(THREADS, str(threads)))
     while True:
         try:
-            return timed(run, RunConfig(**settings), root)
+            return timed(run, RunConfig(**settings), root, [RunConfig(**other) for other in wanted_by])
         except HeldError:
             time.sleep(LOOK_AGAIN)
 
