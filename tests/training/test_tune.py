@@ -16,6 +16,7 @@ from xprompt.data.splits import Splits
 from xprompt.errors import NotFiniteError
 from xprompt.tasks.registry import get_task
 from xprompt.training.callbacks import Callbacks
+from xprompt.training.candidate import Candidate
 from xprompt.training.evaluation import evaluate_many
 from xprompt.training.optimizer import make_optimizer
 
@@ -291,6 +292,22 @@ def test_a_fine_tuned_backbone_has_a_fingerprint_of_its_own(backbone, splits):
     with pytest.raises(xp.BackboneError, match="tuned on other weights"):
         xp.classifier(prompt, backbone=backbone)
     assert xp.classifier(prompt, backbone=tuned).backbone is tuned
+
+
+def test_a_fine_tuned_backbone_is_the_best_checkpoint_in_which_a_tied_weight_is_kept_once(splits, monkeypatch):
+    backbone, kept, record = tiny_model("seq2seq"), {}, Candidate.record
+
+    def best_at_first(self, step, evaluation, seconds):
+        record(self, step, replace(evaluation, score=float(step == 0)), seconds)
+        kept.update(self.best)
+
+    monkeypatch.setattr(Candidate, "record", best_at_first)
+    tuned, history = xp.fine_tune(backbone, splits, QUICK.replace(learning_rate=1e-2))
+    assert history.best_step == 0 and len(history.entries) == 4
+    before = backbone.model.state_dict()
+    assert all(torch.equal(before[name], value) for name, value in tuned.model.state_dict().items())
+    assert sum(value.numel() for value in kept.values()) == sum(p.numel() for p in backbone.model.parameters())
+    assert len(kept) < len(before), "a T5's embedding has several names"
 
 
 def test_an_unknown_objective_is_refused_by_training_and_evaluation_alike(backbone, splits):

@@ -188,12 +188,12 @@ def fine_tune(
     trained = wrap(model, backbone.tokenizer, name=name, max_source=backbone.max_source)
     model.requires_grad_(True)
 
-    def snapshot() -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    def snapshot() -> dict[str, Tensor]:  # of what is trained; a tied weight has several names, and is here once
+        return {name: value.detach().clone() for name, value in model.named_parameters()}
 
     candidate = Candidate(None, list(model.parameters()), settings, snapshot)
     Loop(trained, [candidate], splits, [seed], progress, "fine-tuning").run(callbacks)
-    model.load_state_dict(candidate.best)
+    model.load_state_dict(candidate.best, strict=False)
     model.requires_grad_(False)
     trained.update_fingerprint()
     return FineTuneResult(trained, candidate.history)
