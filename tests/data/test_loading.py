@@ -344,6 +344,15 @@ def test_multirc_is_held_out_by_paragraph(tmp_path):
         assert set(Counter(held.selection.groups).values()) == {4}
 
 
+def test_wscs_candidates_for_one_pronoun_stay_on_one_side():
+    splits = load_task("wsc", "nano")
+    assert len({example.fields["text"] for example in splits.train}) < len(splits.train), "some share a sentence"
+    for seed in range(3):
+        held = splits.hold_out(0.15, seed, at_most=600)
+        assert held.selection is not None and len(held.selection) == 600
+        assert not {r.fields["text"] for r in held.train} & {r.fields["text"] for r in held.selection}
+
+
 def test_hold_out_by_seed_and_with_an_upper_limit():
     splits = of([0, 1] * 50)
     assert splits.hold_out(0.2, seed=0) == splits.hold_out(0.2) != splits.hold_out(0.2, seed=1)

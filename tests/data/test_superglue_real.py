@@ -51,6 +51,10 @@ def test_a_held_out_part_is_near_its_share(task: Task):
     assert abs(len(held.selection) / len(train) - 0.1) < 0.005
     whole, part = Counter(train.labels), Counter(held.selection.labels)
     assert all(abs(part[i] / len(held.selection) - whole[i] / len(train)) < 0.03 for i in whole)
+    block = task.block_field
+    if block:
+        sides = [{example.fields[block] for example in side} for side in (held.train, held.selection)]
+        assert all(sides) and sides[0].isdisjoint(sides[1])
 
 
 def test_majority_of_cb_is_the_known_one():

@@ -123,7 +123,7 @@ class Splits:
 
         Labels keep their shares as near as whole blocks allow, and each that has two examples has one there, where
         there is room. A block, which stays on one side, is all examples with one input text; where the task names a
-        `block_field` (MultiRC: the paragraph), all with one such text.
+        `block_field` (MultiRC: the paragraph; WSC: the sentence), all with one such text.
 
         Args:
             fraction: of the training examples, 0 < fraction < 1.

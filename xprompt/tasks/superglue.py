@@ -147,6 +147,7 @@ TASKS: dict[str, Task] = {
             cut_field="text",
             statistics=Statistics(554, 104),
             parse=_wsc,
+            block_field="text",  # of two candidates for one pronoun, the one's label gives the other's away
         ),
     )
 }
