@@ -106,6 +106,8 @@ def test_public_names_import_nothing_before_it_is_needed():
         ),
         (["run", "--task", "rte", "--method", "xprompt_token", "--set", 'prune={"level": "both"}'], "the level token"),
         (["reproduce", "--only", "02_nothing"], "no notebook 02_nothing"),
+        (["plan", "--set", "seed=3"], "--set seed=3: give it by its option, --seeds"),
+        (["plan", "--set", "tune.stepps=1"], "Did you mean 'steps'?"),
         (["reproduce", "--set", "methods"], "give NAME=VALUE"),
         (["bench", "--only", "nothing"], "side_by_side"),
         (["bench", "--only", "peft_stp"], "Did you mean 'peft_step'?"),

@@ -279,13 +279,37 @@ def test_long_sources_are_capped_at_the_profiles_limit():
     assert {sizes.longest_tokens for sizes in plan.sizes.values()} == {512}
 
 
-def test_checkpointing_takes_less_memory_and_one_more_forward_pass(monkeypatch):
-    own = xp.PROFILES["t5-base"]
-    plain = forecast("t5-base", "rte", 1, methods=["prompt_tuning"], machine=machine()).runs[0]
-    monkeypatch.setitem(xp.PROFILES, "t5-base", own.replace(tune=own.tune.replace(gradient_checkpointing=True)))
-    again = forecast("t5-base", "rte", 1, methods=["prompt_tuning"], machine=machine()).runs[0]
+def planned(method="prompt_tuning", tasks="rte", **changes):
+    return forecast("t5-base", tasks, 1, methods=method.split(","), changes=changes, machine=machine())
+
+
+def test_checkpointing_takes_less_memory_and_one_more_forward_pass():
+    plain, again = planned().runs[0], planned(**{"tune.gradient_checkpointing": True}).runs[0]
     assert again.memory == plain.recomputed < plain.memory
     assert 1.3 * plain.operations < again.operations < 1.5 * plain.operations
+
+
+def test_settings_are_planned_as_they_are_set():
+    whole, less = planned(), planned(**{"tune.steps": 100, "dtype": "bfloat16", "protocol": "paper", "few_shot": 32})
+    assert whole.changes == {} and "Settings" not in describe(whole)
+    assert "Settings  tune.steps=100, dtype=bfloat16, protocol=paper, few_shot=32" in describe(less)
+    (run,) = less.runs
+    assert (run.steps, run.config.protocol, run.config.few_shot, run.config.dtype) == (100, "paper", 32, "bfloat16")
+    assert run.operations < whole.runs[0].operations / 10
+
+
+def test_transfer_is_planned_with_the_runs_of_its_source_task():
+    plan = planned("xprompt_transfer", "cb", source_tasks=["rte"])
+    assert [(run.config.task, run.config.method) for run in plan.runs] == [
+        ("rte", "prompt_tuning"), ("rte", "xprompt"), ("cb", "task_transfer_pruned"), ("cb", "xprompt_transfer"),
+    ]  # fmt: skip
+
+
+def test_a_setting_that_none_of_the_runs_depends_on_is_refused():
+    both = planned("fine_tuning,prompt_tuning", **{"fine_tune.steps": 7})
+    assert [run.steps for run in both.runs if run.config.method == "fine_tuning"] == [7]
+    with pytest.raises(xp.ConfigError, match="--set fine_tune.steps=7: prompt_tuning does not depend on fine_tune"):
+        planned(**{"fine_tune.steps": 7})
 
 
 def test_every_hub_task_has_a_declared_length():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xprompt.errors import ConfigError, shown
@@ -38,6 +38,13 @@ def parse_values(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
         except ValueError as error:  # JSON that does not mean one thing everywhere
             raise ConfigError(f"{option} {shown(pair)}: {error}. Give a value that JSON can hold.") from error
     return values
+
+
+def check_option(given: Mapping[str, Any], options: Mapping[str, str]) -> None:
+    """Raise `ConfigError` where --set gives what has an option of its own, by the option's name."""
+    for name, value in given.items():
+        if name in options:
+            raise ConfigError(f"--set {name}={value!s:.80}: give it by its option, {options[name]}.")
 
 
 def split_names(text: str) -> list[str]:

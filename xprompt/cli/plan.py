@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from xprompt.cli.arguments import add_backbone, split_names
+from xprompt.cli.arguments import add_backbone, check_option, parse_values, split_names
 from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES
 from xprompt.tasks.superglue import TASKS
 
+#: Settings with an option each.
+_OPTIONS = {
+    "task": "--tasks", "profile": "--profile", "method": "--methods", "seed": "--seeds", "backbone": "--backbone",
+    "source": "--data-dir",
+}  # fmt: skip
 HELP = "estimate what a report will cost here"
 DESCRIPTION = (
     "Estimate what `python -m xprompt reproduce` with the same choices would take on this machine. Nothing is "
@@ -27,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: the profile's number")
     parser.add_argument("--data-dir", default="", metavar="FOLDER", help="SuperGLUE in its official release layout, "
                         "to count its examples; default: the profile's source")  # fmt: skip
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE", default=[], help="a setting of the runs, in "
+                        "JSON or a plain word: --set prune.side_by_side=1 --set dtype=bfloat16")  # fmt: skip
 
 
 def execute(chosen: argparse.Namespace) -> int:
@@ -34,9 +41,11 @@ def execute(chosen: argparse.Namespace) -> int:
     from xprompt.planning.forecast import forecast  # these two import torch
     from xprompt.planning.report import describe
 
+    given = parse_values(chosen.set)
+    check_option(given, _OPTIONS)
     plan = forecast(
         chosen.profile, chosen.tasks, chosen.seeds, chosen.data_dir, split_names(chosen.methods),
-        backbone=chosen.backbone,
+        backbone=chosen.backbone, changes=given,
     )  # fmt: skip
     print(describe(plan))
     return 1 if plan.too_large else 0

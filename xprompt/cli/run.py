@@ -7,15 +7,16 @@ import datetime
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xprompt.cli.arguments import add_backbone, parse_values
-from xprompt.config.methods import METHODS, get_method
+from xprompt.cli.arguments import add_backbone, check_option, parse_values
+from xprompt.config.methods import METHODS
+from xprompt.config.overrides import check_used, override, without_dot
 from xprompt.config.profiles import PROFILES
 from xprompt.config.run_config import RunConfig
-from xprompt.config.settings import PROTOCOLS, Settings
+from xprompt.config.settings import PROTOCOLS
 from xprompt.errors import ConfigError
 from xprompt.tasks.superglue import TASKS
 from xprompt.units import readable_duration
@@ -92,49 +93,14 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _configure(chosen: argparse.Namespace, given: Mapping[str, Any]) -> RunConfig:
-    """Return the run's settings: those of the options, then values given whole, then single ones of a group together.
-
-    So the order of --set does not matter, and what several values must agree in is checked when all are there.
-    """
-    for name, value in given.items():
-        if name in _OPTIONS:
-            raise ConfigError(f"--set {name}={value!s:.80}: give it by its option, {_OPTIONS[name]}.")
-        _check_used(chosen.method, chosen.protocol, name, value)
+    """Return the run's settings: those of the options, then values given whole, then single ones of a group."""
+    check_option(given, _OPTIONS)
+    check_used([chosen.method], chosen.protocol, given)
     config = RunConfig(
         task=chosen.task, profile=chosen.profile, method=chosen.method, seed=chosen.seed, protocol=chosen.protocol,
-        source=chosen.data_dir, backbone=chosen.backbone,
-        **{name: value for name, value in given.items() if "." not in name},
+        source=chosen.data_dir, backbone=chosen.backbone, **without_dot(given),
     )  # fmt: skip
-    parts: dict[tuple[str, ...], dict[str, Any]] = {}
-    for name, value in given.items():
-        *groups, last = name.split(".")
-        if groups:
-            parts.setdefault(tuple(groups), {})[last] = value
-    for path, changes in parts.items():
-        config = _changed(config, path, changes)
-    return config.replace()
-
-
-def _check_used(method: str, protocol: str, name: str, value: Any) -> None:
-    """Raise `ConfigError` where the run's result does not depend on a setting: it would be dropped in silence."""
-    declared, (group, _, inner) = get_method(method), name.partition(".")
-    if declared.work in ("none", "evaluation", "adapter", "fine_tuning") and name in ("length", "pieces", "init"):
-        raise ConfigError(f"--set {name}={value!s:.80}: {method} has no soft prompt; leave it out.")
-    if protocol == "paper" and name in ("selection", "selection_limit"):
-        raise ConfigError(f"--set {name}={value!s:.80}: protocol paper holds nothing out of train; leave it out.")
-    reported = declared.work == "evaluation" and name == "tune.objective"  # by it, though nothing is tuned
-    if group in ("tune", "fine_tune", "prune") and group not in declared.settings and not reported:
-        counts = " and ".join(sorted(declared.settings)) or "neither tune, fine_tune nor prune"
-        raise ConfigError(
-            f"--set {name}={value!s:.80}: {method} does not depend on {group} but on {counts}; leave it out, or name "
-            "another method."
-        )
-    levels = inner == "level" or (isinstance(value, dict) and "level" in value)
-    if declared.level and group == "prune" and levels:
-        raise ConfigError(
-            f"--set {name}={value!s:.80}: {method} prunes at the level {declared.level} whatever prune.level is; leave "
-            "it out, or take --method xprompt."
-        )
+    return override(config, given)
 
 
 def _describe(record: dict[str, Any], folder: Path, read: bool) -> list[str]:
@@ -155,19 +121,3 @@ def _describe(record: dict[str, Any], folder: Path, read: bool) -> list[str]:
     spent = readable_duration(record["seconds"]["total"])
     when = f"read, done {record['provenance']['started'][:10]} in {spent}" if read else f"done in {spent}"
     return [*lines, f"  {when}: {folder}"]
-
-
-def _changed(settings: Any, path: Sequence[str], changes: Mapping[str, Any]) -> Any:
-    """The settings with changes in the group at that path; of "steps" and "epochs", what is set replaces the other."""
-    if path:
-        name, *rest = path
-        inner = getattr(settings, name, None)
-        if not isinstance(inner, Settings):
-            whole = f": set it whole, --set '{name}={{…}}'" if hasattr(settings, name) else ""
-            raise ConfigError(
-                f"--set {'.'.join([*path, *changes])}: {type(settings).__name__} has no settings named {name!r}{whole}."
-            )
-        return settings.model_copy(update={name: _changed(inner, rest, changes)})
-    others = {"steps": "epochs", "epochs": "steps"}
-    unset = {others[name]: None for name in others if name in changes and hasattr(settings, name)}
-    return settings.replace(**{**unset, **changes})

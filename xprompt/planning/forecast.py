@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from statistics import mean
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from xprompt.backbones.hub import EMBEDDED
 from xprompt.backbones.loading import load_backbone
 from xprompt.backbones.pretrained import load_config
 from xprompt.backbones.shapes import count_parameters, known_config
+from xprompt.config.overrides import check_used, override, without_dot
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import TuneSettings
@@ -66,6 +68,7 @@ class Forecast:
     local: bool  # whether the backbone is on this machine
     sizes: dict[str, Sizes]
     runs: list[RunEstimate]
+    changes: dict[str, Any] = field(default_factory=dict)  # of the profile's settings, by name
 
     @cached_property
     def seconds(self) -> float:
@@ -95,6 +98,7 @@ def forecast(
     methods: Sequence[str] | None = None,
     *,
     backbone: str = "",
+    changes: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
     timed: bool = True,
 ) -> Forecast:
@@ -104,14 +108,21 @@ def forecast(
         profile, tasks, seeds, data_dir: as on the command line.
         methods: default: the profile's.
         backbone: in place of the profile's: a folder, a .gguf file or a hub id.
+        changes: other settings of the runs by name, such as "dtype" or "tune.steps"; "protocol" is one of them.
         machine: default: this one, measured for a second.
         timed: time a step of the backbone where it is on this machine; False: always take the matrix rate.
 
     Raises:
         ConfigError, DataError, BackboneError: wrong choices; an architecture that is neither known nor on this machine.
     """
-    own = get_profile(profile)
-    configs = _with_parents(grid(profile, tasks, methods, seeds, data_dir=data_dir, backbone=backbone))
+    own, changes = get_profile(profile), dict(changes or {})
+    protocol = changes.get("protocol", "held_out")
+    chosen = grid(
+        profile, tasks, methods, seeds, [protocol], data_dir, backbone=backbone,
+        **{name: value for name, value in without_dot(changes).items() if name != "protocol"},
+    )  # fmt: skip
+    check_used(list(dict.fromkeys(config.method for config in chosen)), protocol, changes)
+    configs = _with_parents([override(config, changes) for config in chosen])
     if not configs:
         raise ConfigError(f"profile {profile!r} with methods {methods!r}: no run to plan; name one method or more.")
     backbone = configs[0].backbone
@@ -128,7 +139,7 @@ def forecast(
         with threads_limited_to(threads_of(configs[0])):
             rate = backbone_rate(loaded, footprint, get_task(task), own.tune.batch_size, length, own.length, most)
     runs = [plan_run(config, footprint, sizes[config.task], machine.dtype) for config in configs]
-    return Forecast(profile, footprint, machine, rate, here, is_here(backbone), sizes, runs)
+    return Forecast(profile, footprint, machine, rate, here, is_here(backbone), sizes, runs, changes)
 
 
 def efficiency(device: str, parameters: int) -> float:

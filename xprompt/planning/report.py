@@ -20,10 +20,12 @@ def _facts(plan: Forecast) -> str:
     dtype = str(machine.dtype).removeprefix("torch.")
     download = readable_size(4 * plan.footprint.parameters)
     hub = "" if plan.local else f"; {download} to download (float32), unless in the cache"
+    changed = ", ".join(f"{name}={value}" for name, value in plan.changes.items())
     lines = [
         f"Plan of profile {plan.profile}: the main table's {len(plan.runs)} runs with {plan.runs[0].config.backbone}, "
         f"protocol {plan.runs[0].config.protocol}. Nothing is downloaded.",
         "",
+        *([f"Settings  {changed}"] if changed else []),
         f"Machine   {machine.name}, {dtype}: {readable_size(machine.free)} of memory free, "
         f"{machine.rate / 1e9:,.0f} billion operations per second in matrix products (measured)",
         f"Backbone  {plan.footprint.parameters:,} parameters: {readable_size(plan.weights)} in {dtype}{hub}",
