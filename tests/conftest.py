@@ -104,3 +104,11 @@ def backbone64(kind: str) -> Backbone:
 @pytest.fixture
 def splits() -> Splits:
     return Splits(get_task("rte"), tiny_data(24, "train"), tiny_data(16, "validation"), "test")
+
+
+def empty_release(folder: Path, *names: str) -> None:
+    """Make folders of the official release whose files have no examples."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for file in ("train.jsonl", "val.jsonl"):
+            (folder / name / file).touch()

@@ -13,6 +13,7 @@ import nbformat
 import pandas as pd
 import pytest
 
+from tests.conftest import empty_release
 from xprompt import reproduce
 from xprompt.errors import ConfigError, DataError
 from xprompt.reporting.layout import HANDED_OVER, Report
@@ -233,20 +234,20 @@ def test_a_quick_report_never_replaces_a_real_one():
 
 
 def test_a_data_folder_reaches_the_notebooks_from_where_they_run(tmp_path):
-    (tmp_path / "RTE").mkdir()
+    empty_release(tmp_path, "RTE")
     plan = reproduce.make_plan("nano", "rte", data_dir=str(tmp_path), only=["01_main_results.ipynb"])
     ((path, parameters),) = plan.notebooks.items()
     assert (path.parent / parameters["data_dir"]).resolve() == tmp_path.resolve()
-    with pytest.raises(DataError, match="CB/"):
+    with pytest.raises(DataError, match="lacks CB/train.jsonl, CB/val.jsonl: add"):
         reproduce.make_plan("nano", "rte,cb", data_dir=str(tmp_path))
-    (tmp_path / "CB").mkdir()
+    empty_release(tmp_path, "CB")
     with pytest.raises(ConfigError, match="--data-dir .*: 12_speed_and_scale would not use it"):
         reproduce.make_plan("nano", "", data_dir=str(tmp_path), only=["12_speed_and_scale"], settings={"bench": "x"})
 
 
 def test_a_home_folder_is_found_by_its_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "RTE").mkdir()
+    empty_release(tmp_path, "RTE")
     plan = reproduce.make_plan("nano", "rte", data_dir="~", only=["01_main_results"], output="~/out", backbone="~/RTE")
     ((path, parameters),) = plan.notebooks.items()
     assert (path.parent / parameters["data_dir"]).resolve() == tmp_path.resolve() == plan.output.parent
@@ -280,7 +281,7 @@ def test_paths_on_another_drive_are_whole(tmp_path, monkeypatch):
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
 
     monkeypatch.setattr("os.path.relpath", no_way)
-    (tmp_path / "RTE").mkdir()
+    empty_release(tmp_path, "RTE")
     plan = reproduce.make_plan(
         "nano", "rte", data_dir=str(tmp_path), only=["01_main_results"], output=tmp_path / "out", backbone=str(tmp_path)
     )

@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xprompt as xp
+from tests.conftest import empty_release
 from tests.tasks.test_superglue import EXAMPLES
+from xprompt import reporting as rp
 from xprompt.data.loading import load_task
 from xprompt.data.splits import Splits, TaskDataset, stratified_sample
 from xprompt.errors import ConfigError, DataError, shown
@@ -342,6 +344,25 @@ def test_multirc_is_held_out_by_paragraph(tmp_path):
         for part in (lambda r: r.fields["paragraph"], lambda r: r.group):
             assert not set(map(part, held.train)) & set(map(part, held.selection))
         assert set(Counter(held.selection.groups).values()) == {4}
+
+
+def test_files_that_a_task_lacks_are_named_before_anything_is_run(tmp_path):
+    empty_release(tmp_path, "RTE", "CB", "BoolQ", "fewglue/BoolQ")
+    (tmp_path / "CB" / "val.jsonl").unlink()
+    (tmp_path / "BoolQ" / "train.jsonl").unlink()
+    (tmp_path / "wic").mkdir()
+    for name in ("train", "validation"):
+        (tmp_path / "wic" / f"{name}-00000.parquet").touch()
+    folder = str(tmp_path)
+    assert rp.choose_source(folder, ["rte", "wic"]) == rp.choose_source(folder, ["boolq"]) == folder
+    with pytest.raises(DataError, match="lacks CB/val.jsonl, COPA/train.jsonl, COPA/val.jsonl: add these files"):
+        rp.choose_source(folder, ["rte", "cb", "copa"])
+    assert rp.grid("nano", "boolq", ["xprompt"], [0], data_dir=folder, few_shot="official")
+    for few_shot in (None, 32):
+        with pytest.raises(DataError, match="lacks BoolQ/train.jsonl: add"):
+            rp.grid("nano", "boolq", ["xprompt"], [0], data_dir=folder, few_shot=few_shot)
+    with pytest.raises(DataError, match="lacks fewglue/RTE/train.jsonl: add"):
+        rp.grid("nano", "rte", ["xprompt"], [0], data_dir=folder, few_shot="official")
 
 
 def test_wscs_candidates_for_one_pronoun_stay_on_one_side():

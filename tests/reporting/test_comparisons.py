@@ -7,7 +7,7 @@ import itertools
 import pandas as pd
 import pytest
 
-from tests.conftest import NO_SUPERGLUE, SUPERGLUE
+from tests.conftest import NO_SUPERGLUE, SUPERGLUE, empty_release
 from xprompt import reporting as rp
 from xprompt.config.profiles import PROFILES
 from xprompt.errors import ConfigError
@@ -179,10 +179,7 @@ def test_the_profiles_own_value_is_the_run_of_the_main_results():
 
 
 def test_official_samples_are_asked_for_only_where_they_are(tmp_path):
-    for name in ("RTE", "CB"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "fewglue" / "RTE").mkdir(parents=True)
-    (tmp_path / "fewglue" / "RTE" / "train.jsonl").write_text("{}\n")
+    empty_release(tmp_path, "RTE", "CB", "fewglue/RTE")
     configs = rp.few_shot.few_shot_configs(
         "nano", ["rte", "cb"], ["prompt_tuning"], [0], [32, "official"], data_dir=str(tmp_path)
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import xprompt as xp
+from tests.conftest import empty_release
 from xprompt import reporting as rp
 from xprompt import reproduce
 from xprompt.runs import run as pipeline
@@ -519,7 +520,7 @@ def test_bytes_that_are_no_utf8_are_named(tmp_path):
 
 def test_a_folder_of_the_release_beside_a_custom_task_does_not_matter(tmp_path):
     path = make(tmp_path / "own")
-    (tmp_path / "data" / "RTE").mkdir(parents=True)
+    empty_release(tmp_path / "data", "RTE")
     assert rp.choose_source(str(tmp_path / "data"), [path, "rte"]) == str(tmp_path / "data")
     assert len(xp.load_task(path, tmp_path / "data").train) == 40
     shutil.rmtree(tmp_path / "own")

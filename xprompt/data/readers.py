@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from xprompt.data.hub import reachable
+from xprompt.data.release import official_file, part_files
 from xprompt.data.text_files import read_jsonl, read_table
 from xprompt.errors import DataError, shown
 from xprompt.files import path_of
@@ -19,7 +20,6 @@ from xprompt.tasks.task import Task
 HUB_DATASET = "aps/super_glue"
 Split = Literal["train", "validation"]
 _COMMIT = re.compile("[0-9a-f]{40}")
-_OFFICIAL = {"train": "train", "validation": "val"}
 
 
 def read(task: Task, source: str | Path, split: Split, revision: str | None = None) -> list[RawExample] | None:
@@ -51,26 +51,21 @@ def read(task: Task, source: str | Path, split: Split, revision: str | None = No
             "'nano', 'hub' or an existing folder in the official release layout",
             f"check the path, or put the release there as FOLDER/{task.folder}/val.jsonl",
         )
-    folder = path_of(source)
-    file = folder / task.folder / f"{_OFFICIAL[split]}.jsonl"
-    if file.is_file():
-        return list(read_jsonl(file))
-    tables = sorted((folder / task.name).glob(f"{split}*.parquet"))
-    return [raw for table in tables for raw in _parquet(table)] if tables else None
+    files = part_files(task, path_of(source), split)
+    return [raw for file in files for raw in _READERS[file.suffix](file)] if files else None
 
 
 def read_few_shot(task: Task, source: str | Path) -> list[RawExample]:
     """Return the raw examples of the official 32-shot file, `fewglue/TASK/train.jsonl` in a folder."""
-    folder = path_of(source) if isinstance(source, (str, Path)) else Path()
-    file = folder / "fewglue" / task.folder / "train.jsonl"
-    if not task.folder or not os.path.isfile(file):
+    files = part_files(task, path_of(source), "few_shot") if isinstance(source, (str, Path)) else []
+    if not files:
         raise data_error(
             f"few_shot='official' for {task.name}",
             f"source {shown(source)} without it",
-            f"a folder with fewglue/{task.folder}/train.jsonl",
+            f"a folder with {official_file(task, 'few_shot')}",
             "add the 32-shot files, or pass a number to sample by seed",
         )
-    return list(read_jsonl(file))
+    return list(read_jsonl(files[0]))
 
 
 def _parquet(file: Path) -> Iterator[RawExample]:
@@ -89,6 +84,9 @@ def _parquet(file: Path) -> Iterator[RawExample]:
         ) from error
     for number, row in enumerate(rows, start=1):
         yield RawExample(row, f"{where}, row {number}", number - 1, flat=True)
+
+
+_READERS: dict[str, Callable[[Path], Iterator[RawExample]]] = {".jsonl": read_jsonl, ".parquet": _parquet}
 
 
 def _hub(task: Task, split: Split, revision: str | None) -> list[RawExample]:

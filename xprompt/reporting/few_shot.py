@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from xprompt.config.run_config import RunConfig
+from xprompt.data.release import part_files
 from xprompt.errors import ConfigError, shown
 from xprompt.files import path_of
 from xprompt.reporting import paper, wording
@@ -16,7 +17,7 @@ from xprompt.reporting.by_seed import gap_cell
 from xprompt.reporting.facts import not_retrained, not_retrained_sentence
 from xprompt.reporting.rows import methods_in, tasks_in, tidy
 from xprompt.reporting.statistics import differences, interval, with_average
-from xprompt.runs.grid import grid
+from xprompt.runs.grid import choose_tasks, grid
 from xprompt.tasks.registry import get_task
 
 OFFICIAL = "official"
@@ -42,8 +43,9 @@ def few_shot_configs(
     """
     configs = []
     for sample in samples:
-        runs = grid(profile, tasks, methods, seeds, data_dir=data_dir, few_shot=sample, **choices)
-        configs += [run for run in runs if sample != OFFICIAL or has_official(run.task, data_dir)]
+        names = [name for name in choose_tasks(tasks, profile) if sample != OFFICIAL or has_official(name, data_dir)]
+        if names:
+            configs += grid(profile, names, methods, seeds, data_dir=data_dir, few_shot=sample, **choices)
     if not configs:
         raise ConfigError(
             f"samples {shown(list(samples))}: no run is left; the official examples need data_dir with a folder "
@@ -54,8 +56,7 @@ def few_shot_configs(
 
 def has_official(task: str, data_dir: str) -> bool:
     """Return whether a folder in the release layout has the official 32 examples of a task."""
-    folders = {get_task(task).folder, get_task(task).name}
-    return bool(data_dir) and any((path_of(data_dir) / "fewglue" / f / "train.jsonl").is_file() for f in folders)
+    return bool(data_dir) and bool(part_files(get_task(task), path_of(data_dir), "few_shot"))
 
 
 def sample_rows(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

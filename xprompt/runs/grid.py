@@ -10,7 +10,7 @@ import logging
 import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from tqdm.auto import tqdm
 
@@ -18,6 +18,7 @@ from xprompt.config.methods import METHODS
 from xprompt.config.profiles import PROFILES, get_profile
 from xprompt.config.run_config import RunConfig
 from xprompt.config.settings import MOST_SEED, PROTOCOLS, TuneSettings, dotted
+from xprompt.data.release import Part, official_file, part_files
 from xprompt.errors import ConfigError, DataError, did_you_mean, shown
 from xprompt.files import path_of
 from xprompt.runs.planned_runs import Executor
@@ -73,19 +74,31 @@ def choose_seeds(seeds: int | Sequence[int] | None, profile: str) -> list[int]:
     return chosen
 
 
-def choose_source(data_dir: str, tasks: Sequence[str]) -> str:
-    """Return the source of `data_dir`, or "" for the profile's own. Raises `DataError` where a task has no folder."""
+def choose_source(data_dir: str, tasks: Sequence[str], few_shot: int | str | None = "any") -> str:
+    """Return the source of `data_dir`, or "" for the profile's own.
+
+    Args:
+        data_dir: a folder in the official release layout, or "".
+        tasks: as `choose_tasks` returns them; a custom one has its own files.
+        few_shot: as of `load_task`; "any": a task's whole training split or its official 32 examples will do.
+
+    Raises `DataError` that lists the files where a task lacks some.
+    """
     if not data_dir:
         return ""
     root = path_of(data_dir)
     if not root.is_dir():
         raise DataError(f"data folder {data_dir}: there is no such folder; give the one that contains CB/, RTE/, …")
-    known = {name: get_task(name).folder for name in tasks}
-    missing = [folder for name, folder in known.items() if not ((root / folder).is_dir() or (root / name).is_dir())]
+    missing = []
+    for task in map(get_task, tasks):
+        has: dict[Part, bool] = {part: bool(part_files(task, root, part)) for part in get_args(Part)}
+        wanted: Part = "few_shot" if few_shot == "official" or (few_shot == "any" and has["few_shot"]) else "train"
+        own = task.files is not None  # a custom task
+        missing += [official_file(task, part) for part in (wanted, "validation") if not (own or has[part])]
     if missing:
         raise DataError(
-            f"data folder {data_dir} lacks {', '.join(missing)}/: add each with its train.jsonl and val.jsonl, "
-            "or leave those tasks out."
+            f"data folder {data_dir} lacks {', '.join(missing)}: add these files as SuperGLUE releases them, or leave "
+            "their tasks out."
         )
     return str(root)
 
@@ -152,7 +165,7 @@ def grid(
     if quick:
         names, numbers = names[:1], numbers[:1]
         changes = quick_settings(profile) | changes
-    source = choose_source(data_dir, names)
+    source = choose_source(data_dir, names, changes.get("few_shot"))
     common = {"profile": profile, "source": source, **changes}
     return [
         RunConfig(**{**common, "task": task, "method": method, "seed": seed, "protocol": protocol})
