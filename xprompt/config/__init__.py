@@ -10,4 +10,5 @@ In reading order:
 - `profile`: `Profile`, a backbone with the settings that suit it.
 - `profiles`: the named profiles and their numbers.
 - `run_config`: `RunConfig`, which names one run.
+- `overrides`: single settings of a run by their dotted names, as `--set` gives them.
 """

@@ -6,6 +6,7 @@ In reading order:
 
 - `loading`: `load_task`, from a source to splits.
 - `readers`: where raw examples come from: the embedded generator, the hub, a folder, a custom task's files.
+- `release`: where a folder in the official release layout has a task's examples.
 - `hub`: whether anybody answers at the hub, before its clients retry.
 - `text_files`: JSON lines, CSV and TSV, read strictly.
 - `in_memory`: `task_from`, from a DataFrame, a list of rows or a data set of the hub to splits.
