@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from tests.conftest import empty_release
 from xprompt import reporting as rp
 from xprompt.config.methods import METHODS, Method
 from xprompt.config.profiles import PROFILES
@@ -855,8 +856,8 @@ def test_seeds_are_a_number_in_range_or_a_list_of_whole_numbers(seeds):
 def test_a_missing_folder_or_task_folder_fails_at_once(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         rp.grid("nano", "rte", data_dir=str(tmp_path / "nowhere"))
-    (tmp_path / "CB").mkdir()
-    with pytest.raises(DataError, match="RTE/"):
+    empty_release(tmp_path, "CB")
+    with pytest.raises(DataError, match="lacks RTE/train.jsonl, RTE/val.jsonl: add"):
         rp.grid("nano", "cb,rte", data_dir=str(tmp_path))
     assert rp.grid("nano", "cb", data_dir=str(tmp_path))[0].source == str(tmp_path)
 
